@@ -1,0 +1,395 @@
+/*
+ * turn_liveness 1.0: tables, views and the SQL face of the C functions.
+ *
+ * Every name is schema-qualified.  No function runs with more rights than its
+ * caller: the C code opens our tables by itself, so that EXECUTE on a function
+ * is the whole privilege and nothing else has to be granted.
+ */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION turn_liveness" to load this file. \quit
+
+CREATE SCHEMA turn_liveness;
+COMMENT ON SCHEMA turn_liveness IS 'every armed turn ends in exactly one terminal reply';
+
+CREATE TYPE turn_liveness.arm_result AS ENUM ('armed', 'pending', 'answered');
+CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
+
+/*
+ * Tables.  Columns named ..._us are microseconds of the liveness clock, the
+ * timestamps are the wall clock and are only shown.  src/README.md, "Tables".
+ */
+
+-- the identity of this installation: not dumped, so that a restored turn can
+-- be told from one that was armed here
+CREATE TABLE turn_liveness.home (
+	id			integer PRIMARY KEY
+);
+INSERT INTO turn_liveness.home
+	SELECT 1 + (('x' || pg_catalog.substr(pg_catalog.md5(pg_catalog.gen_random_uuid()::pg_catalog.text), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 & 2147483646);
+
+-- the durable base of the liveness clock, one row for each home that ever
+-- wrote into this database; the clock never starts below the greatest of them
+CREATE TABLE turn_liveness.clock (
+	home		integer PRIMARY KEY,
+	base_us		bigint NOT NULL,
+	mono_us		bigint NOT NULL,
+	server		integer NOT NULL,
+	start_us	bigint NOT NULL
+) WITH (fillfactor = 50);
+
+-- one row a turn; outcome IS NULL means that the turn is still owed
+CREATE TABLE turn_liveness.turn (
+	deployment		text COLLATE "C" NOT NULL,
+	message_id		text COLLATE "C" NOT NULL,
+	outcome			"char",
+	epoch			bigint NOT NULL,
+	begun_us		bigint NOT NULL,
+	armed_us		bigint NOT NULL,
+	check_us		bigint NOT NULL,
+	seen_us			bigint,
+	beat_us			bigint,
+	started_us		bigint,
+	frozen_us		bigint,
+	admission_ms	integer NOT NULL,
+	silence_ms		integer NOT NULL,
+	duration_ms		integer NOT NULL,
+	armed_at		timestamptz NOT NULL,
+	rearmed_at		timestamptz,
+	conversation_id	text COLLATE "C" NOT NULL,
+	routing			jsonb,
+	error_code		text,
+	reason			text,
+	request			uuid,
+	PRIMARY KEY (deployment, message_id)
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
+CREATE INDEX turn_owed_check ON turn_liveness.turn (check_us) WHERE outcome IS NULL;
+CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL;
+
+-- taken under a short lock per conversation, one at a time: never a CACHE
+CREATE SEQUENCE turn_liveness.reply_id_seq AS bigint NO CYCLE CACHE 1;
+
+-- the outbox: insert-only
+CREATE TABLE turn_liveness.reply (
+	reply_id		bigint PRIMARY KEY,
+	deployment		text COLLATE "C" NOT NULL,
+	message_ids		text[] COLLATE "C" NOT NULL,
+	conversation_id	text COLLATE "C" NOT NULL,
+	platform		text COLLATE "C" NOT NULL,
+	organization_id	text COLLATE "C",
+	payload			jsonb,
+	outcome			"char" NOT NULL,
+	error_code		text,
+	decided_by		"char" NOT NULL,
+	armed_at		timestamptz,
+	first_beat		timestamptz,
+	last_beat		timestamptz,
+	created_at		timestamptz NOT NULL
+);
+CREATE UNIQUE INDEX reply_conversation ON turn_liveness.reply (conversation_id, reply_id);
+CREATE INDEX reply_message_ids ON turn_liveness.reply USING gin (message_ids) WITH (fastupdate = off);
+
+-- what changes while a reply is delivered: one narrow row for each reply
+CREATE TABLE turn_liveness.delivery (
+	reply_id		bigint PRIMARY KEY,
+	state			"char" NOT NULL,
+	attempt			integer NOT NULL,
+	due_us			bigint NOT NULL,
+	kept_us			bigint NOT NULL,
+	conversation_id	text COLLATE "C" NOT NULL,
+	platform		text COLLATE "C" NOT NULL,
+	gateway			text COLLATE "C",
+	claimed_at		timestamptz,
+	delivered_at	timestamptz,
+	last_error		text
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WHERE state = 'o';
+CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, due_us, reply_id) WHERE state = 'o';
+CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x';
+CREATE INDEX delivery_delivered ON turn_liveness.delivery (kept_us) WHERE state = 'd';
+
+-- replies that came too late or for nothing that we know: kept, not delivered
+CREATE TABLE turn_liveness.late_reply (
+	digest			uuid PRIMARY KEY,
+	deployment		text COLLATE "C" NOT NULL,
+	message_ids		text[] COLLATE "C" NOT NULL,
+	conversation_id	text COLLATE "C",
+	payload			jsonb NOT NULL,
+	verdict			turn_liveness.election NOT NULL,
+	created_at		timestamptz NOT NULL,
+	kept_us			bigint NOT NULL
+);
+CREATE INDEX late_reply_kept ON turn_liveness.late_reply (kept_us);
+CREATE INDEX late_reply_deployment ON turn_liveness.late_reply (deployment);
+CREATE INDEX late_reply_conversation ON turn_liveness.late_reply (conversation_id);
+
+SELECT pg_catalog.pg_extension_config_dump('turn_liveness.clock', '');
+SELECT pg_catalog.pg_extension_config_dump('turn_liveness.turn', '');
+SELECT pg_catalog.pg_extension_config_dump('turn_liveness.reply_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('turn_liveness.reply', '');
+SELECT pg_catalog.pg_extension_config_dump('turn_liveness.delivery', '');
+SELECT pg_catalog.pg_extension_config_dump('turn_liveness.late_reply', '');
+
+/*
+ * Turns.
+ */
+
+CREATE FUNCTION turn_liveness.arm_turn(deployment text, message_id text, routing jsonb DEFAULT '{}',
+	admission interval DEFAULT NULL, silence interval DEFAULT NULL, duration interval DEFAULT NULL)
+RETURNS turn_liveness.arm_result
+AS 'MODULE_PATHNAME', 'turn_liveness_arm_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.arm_turn(text, text, jsonb, interval, interval, interval) IS
+'make this turn owed: armed (written), pending (was owed already; its admission starts again), answered (it has ended; nothing written)';
+
+CREATE FUNCTION turn_liveness.heartbeat(deployment text, message_ids text[] DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_heartbeat'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.heartbeat(text, text[]) IS
+'sign of life for a deployment or for the named turns; returns how many of them are still owed';
+
+CREATE FUNCTION turn_liveness.heartbeats(deployments text[], message_ids text[] DEFAULT NULL,
+	OUT deployment text, OUT message_id text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'turn_liveness_heartbeats'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.heartbeats(text[], text[]) IS
+'one beat for each element; returns the elements that owe nothing any more';
+
+CREATE FUNCTION turn_liveness.commit_terminal_reply(deployment text, message_ids text[], reply jsonb)
+RETURNS turn_liveness.election
+AS 'MODULE_PATHNAME', 'turn_liveness_commit_terminal_reply'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.commit_terminal_reply(text, text[], jsonb) IS
+'end these turns and store the reply in the caller''s transaction: won, lost (kept as a late reply) or unknown (kept likewise)';
+
+CREATE FUNCTION turn_liveness.fail_turn(deployment text, message_id text, error text, error_code text DEFAULT NULL)
+RETURNS turn_liveness.election
+AS 'MODULE_PATHNAME', 'turn_liveness_fail_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.fail_turn(text, text, text, text) IS
+'terminal error for one turn, if it is still owed';
+
+CREATE FUNCTION turn_liveness.fail_deployment(deployment text, error text DEFAULT NULL,
+	error_code text DEFAULT 'WORKER_DIED', armed_before timestamptz DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_fail_deployment'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.fail_deployment(text, text, text, timestamptz) IS
+'terminal error for every turn of the deployment that is still owed and was armed before that instant; returns how many';
+
+CREATE FUNCTION turn_liveness.reject_turn(deployment text, message_id text, routing jsonb, error text, error_code text DEFAULT NULL)
+RETURNS turn_liveness.election
+AS 'MODULE_PATHNAME', 'turn_liveness_reject_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.reject_turn(text, text, jsonb, text, text) IS
+'terminal error for a message that is refused before dispatch; needs no marker and ends one that is there';
+
+CREATE FUNCTION turn_liveness.discharge_turn(deployment text, message_id text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'turn_liveness_discharge_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.discharge_turn(text, text) IS
+'end the obligation without a reply; true if the turn was owed';
+
+CREATE FUNCTION turn_liveness.has_live_turn(deployment text, message_id text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'turn_liveness_has_live_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.has_live_turn(text, text) IS
+'true while the turn is owed and its deadline is ahead, judged by the latest committed state';
+
+CREATE FUNCTION turn_liveness.mark_provider_failed(deployment text, error_code text, reason text)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_mark_provider_failed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.mark_provider_failed(text, text, text) IS
+'beats no longer extend the turns that the deployment owes now; returns turns marked';
+
+CREATE FUNCTION turn_liveness.clear_provider_failed(deployment text)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_clear_provider_failed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.clear_provider_failed(text) IS
+'beats extend the deployment''s turns again; returns turns cleared';
+
+CREATE FUNCTION turn_liveness.attach_worker(deployment text)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_attach_worker'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.attach_worker(text) IS
+'tie the deployment to this session: its end without detach_worker fails the turns; returns the server process''s id';
+
+CREATE FUNCTION turn_liveness.detach_worker(deployment text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'turn_liveness_detach_worker'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.detach_worker(text) IS
+'a deliberate stop: no failure follows; false if the deployment was not attached in this session';
+
+CREATE FUNCTION turn_liveness.sweep_expired_turns(max_turns integer DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_sweep_expired_turns'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.sweep_expired_turns(integer) IS
+'fail lapsed turns now, at most that many (default turn_liveness.sweep_batch); returns how many';
+
+/*
+ * Delivery.
+ */
+
+CREATE FUNCTION turn_liveness.read_replies(conversations text[], after bigint[] DEFAULT NULL, max_replies integer DEFAULT 100,
+	OUT reply_id bigint, OUT deployment text, OUT message_ids text[], OUT conversation_id text, OUT platform text,
+	OUT organization_id text, OUT payload jsonb, OUT state text, OUT attempt integer, OUT created_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'turn_liveness_read_replies'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION turn_liveness.read_replies(text[], bigint[], integer) IS
+'the replies of these conversations past each one''s cursor, oldest first; changes nothing; the last id seen is a safe cursor';
+
+CREATE FUNCTION turn_liveness.claim_replies(gateway text, conversations text[] DEFAULT NULL, platforms text[] DEFAULT NULL, max_replies integer DEFAULT 100,
+	OUT reply_id bigint, OUT deployment text, OUT message_ids text[], OUT conversation_id text, OUT platform text,
+	OUT organization_id text, OUT payload jsonb, OUT state text, OUT attempt integer, OUT created_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'turn_liveness_claim_replies'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.claim_replies(text, text[], text[], integer) IS
+'take due replies of these conversations or of these platforms for this gateway, oldest first';
+
+CREATE FUNCTION turn_liveness.ack_replies(gateway text, reply_ids bigint[])
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_ack_replies'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.ack_replies(text, bigint[]) IS
+'delivered; counts the replies that this gateway holds and due ones that nobody holds';
+
+CREATE FUNCTION turn_liveness.release_replies(gateway text, reply_ids bigint[], delay interval DEFAULT NULL, error text DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_release_replies'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.release_replies(text, bigint[], interval, text) IS
+'not delivered: due again after the delay (default turn_liveness.retry_delay, doubled with every attempt)';
+
+CREATE FUNCTION turn_liveness.retry_dead_reply(reply_id bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'turn_liveness_retry_dead_reply'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.retry_dead_reply(bigint) IS
+'put a dead reply back; true if it was dead';
+
+/*
+ * What the views need.  A view checks EXECUTE of its functions against the
+ * reader, so grant_monitor and grant_gateway name them too.
+ */
+
+CREATE FUNCTION turn_liveness.clock_us()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'turn_liveness_clock_us'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION turn_liveness.clock_us() IS
+'the liveness clock of this database in microseconds: time in which the server ran';
+
+CREATE FUNCTION turn_liveness.turn_status(turn turn_liveness.turn,
+	OUT first_beat timestamptz, OUT last_beat timestamptz, OUT deadline timestamptz, OUT state text)
+AS 'MODULE_PATHNAME', 'turn_liveness_turn_status'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION turn_liveness.turn_status(turn_liveness.turn) IS
+'beats, effective deadline and state of a turn that is owed; the view turns is its public face';
+
+CREATE VIEW turn_liveness.turns AS
+	SELECT t.deployment, t.message_id, t.conversation_id,
+		   coalesce(t.routing OPERATOR(pg_catalog.->>) 'platform', 'api') AS platform,
+		   t.routing OPERATOR(pg_catalog.->>) 'organizationId' AS organization_id,
+		   t.routing, t.armed_at,
+		   s.first_beat, s.last_beat, s.deadline, s.state,
+		   t.error_code, t.reason
+	FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) s
+	WHERE t.outcome IS NULL;
+COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, running, withheld or lapsed';
+
+-- One branch for each state, so that a query for one state is planned on that
+-- state's index and the other branches vanish.
+CREATE VIEW turn_liveness.replies AS
+	SELECT r.reply_id, r.deployment, r.message_ids, r.conversation_id, r.platform, r.organization_id, r.payload,
+		   CASE r.outcome WHEN 'a' THEN 'answer' WHEN 'e' THEN 'error' WHEN 'd' THEN 'discharged' END AS outcome,
+		   r.error_code,
+		   CASE r.decided_by WHEN 'r' THEN 'reply' WHEN 'f' THEN 'fail' WHEN 's' THEN 'sweep'
+							 WHEN 'w' THEN 'session' WHEN 'j' THEN 'reject' WHEN 'd' THEN 'discharge' END AS decided_by,
+		   r.armed_at, r.first_beat, r.last_beat, r.created_at,
+		   d.state, d.attempt, d.gateway, d.claimed_at,
+		   CASE WHEN d.due_us IS NULL THEN NULL
+				WHEN d.due_us OPERATOR(pg_catalog.=) 0 THEN r.created_at
+				ELSE pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+)
+					 ((d.due_us OPERATOR(pg_catalog.-) turn_liveness.clock_us()) OPERATOR(pg_catalog.*) interval '1 microsecond')
+		   END AS due_at,
+		   d.delivered_at, d.last_error
+	FROM (
+		SELECT reply_id, 'due'::text AS state, attempt, gateway, claimed_at, due_us, delivered_at, last_error
+		FROM turn_liveness.delivery
+		WHERE state OPERATOR(pg_catalog.=) 'o'
+		  AND (gateway IS NULL OR due_us OPERATOR(pg_catalog.<=) turn_liveness.clock_us())
+		UNION ALL
+		SELECT reply_id, 'claimed'::text, attempt, gateway, claimed_at, due_us, delivered_at, last_error
+		FROM turn_liveness.delivery
+		WHERE state OPERATOR(pg_catalog.=) 'o'
+		  AND gateway IS NOT NULL AND due_us OPERATOR(pg_catalog.>) turn_liveness.clock_us()
+		UNION ALL
+		SELECT reply_id, 'delivered'::text, attempt, gateway, claimed_at, NULL::bigint, delivered_at, last_error
+		FROM turn_liveness.delivery
+		WHERE state OPERATOR(pg_catalog.=) 'd'
+		UNION ALL
+		SELECT reply_id, 'dead'::text, attempt, gateway, claimed_at, NULL::bigint, delivered_at, last_error
+		FROM turn_liveness.delivery
+		WHERE state OPERATOR(pg_catalog.=) 'x'
+	) d
+	JOIN turn_liveness.reply r ON r.reply_id OPERATOR(pg_catalog.=) d.reply_id;
+COMMENT ON VIEW turn_liveness.replies IS 'every terminal record within retention, with the state of its delivery';
+
+CREATE VIEW turn_liveness.late_replies AS
+	SELECT deployment, message_ids, conversation_id, payload, verdict, created_at
+	FROM turn_liveness.late_reply;
+COMMENT ON VIEW turn_liveness.late_replies IS 'replies that lost their election or belong to no turn that is known: kept, not delivered';
+
+-- Direct heap access fires no trigger, so this one sees just what others do to
+-- the table by hand or by COPY, and voids the counts that beats remember.
+CREATE FUNCTION turn_liveness.foreign_change()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'turn_liveness_foreign_change'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.foreign_change() IS
+'internal: notes that the table of turns was changed by other than our functions';
+CREATE TRIGGER foreign_change AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON turn_liveness.turn
+	FOR EACH STATEMENT EXECUTE FUNCTION turn_liveness.foreign_change();
+ALTER TABLE turn_liveness.turn ENABLE ALWAYS TRIGGER foreign_change;
+
+/*
+ * Administration.
+ */
+
+CREATE FUNCTION turn_liveness.grant_gateway(role regrole) RETURNS void
+AS 'MODULE_PATHNAME', 'turn_liveness_grant_gateway' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.grant_gateway(regrole) IS 'grant the role what a gateway needs: everything but administration, and the views';
+CREATE FUNCTION turn_liveness.revoke_gateway(role regrole) RETURNS void
+AS 'MODULE_PATHNAME', 'turn_liveness_revoke_gateway' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.revoke_gateway(regrole) IS 'take back what grant_gateway granted';
+CREATE FUNCTION turn_liveness.grant_worker(role regrole) RETURNS void
+AS 'MODULE_PATHNAME', 'turn_liveness_grant_worker' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.grant_worker(regrole) IS 'grant the role what a worker needs: beats, its terminal reply, has_live_turn, attach and detach';
+CREATE FUNCTION turn_liveness.revoke_worker(role regrole) RETURNS void
+AS 'MODULE_PATHNAME', 'turn_liveness_revoke_worker' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.revoke_worker(regrole) IS 'take back what grant_worker granted';
+CREATE FUNCTION turn_liveness.grant_monitor(role regrole) RETURNS void
+AS 'MODULE_PATHNAME', 'turn_liveness_grant_monitor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.grant_monitor(regrole) IS 'grant the role the views without payload and routing';
+CREATE FUNCTION turn_liveness.revoke_monitor(role regrole) RETURNS void
+AS 'MODULE_PATHNAME', 'turn_liveness_revoke_monitor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.revoke_monitor(regrole) IS 'take back what grant_monitor granted';
+
+CREATE FUNCTION turn_liveness.stat_reset() RETURNS void
+AS 'MODULE_PATHNAME', 'turn_liveness_stat_reset' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.stat_reset() IS 'set the counters of stat to zero';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA turn_liveness FROM PUBLIC;
+REVOKE ALL ON TYPE turn_liveness.arm_result, turn_liveness.election FROM PUBLIC;
