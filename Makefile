@@ -1,0 +1,103 @@
+# turn_liveness
+#
+# "make && sudo make install" builds and installs it for the server that
+# PG_CONFIG names. "make demo", "make test" and "make bench" need nothing of
+# PostgreSQL beforehand: see "make help".
+
+EXTENSION = turn_liveness
+MODULE_big = turn_liveness
+PGFILEDESC = "turn_liveness - exactly one terminal reply for every turn"
+
+# The one place that holds the version is the control file.
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
+
+OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DATA = $(wildcard sql/$(EXTENSION)--*.sql)
+
+# The install scripts share sql/ with the regression tests: no test has "--" in
+# its name. REGRESS_FIRST create what the others use.
+REGRESS_FIRST = $(filter create,$(REGRESS_ALL))
+REGRESS_ALL = $(sort $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(wildcard sql/*.sql))))
+REGRESS = $(REGRESS_FIRST) $(filter-out $(REGRESS_FIRST),$(REGRESS_ALL))
+
+ISOLATION = $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --load-extension=turn_liveness
+
+TAP_TESTS = 1
+PROVE_TESTS ?= test/tap/*.pl
+
+# Our own builds add WERROR=-Werror; another compiler's new warning must not
+# keep a user from building.
+WERROR =
+PG_CPPFLAGS = -Isrc
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare $(WERROR)
+
+EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
+
+# --- Targets that work without PGXS
+
+.DEFAULT_GOAL := all
+.PHONY: help demo test bench checkver dist
+
+help:
+	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
+	@echo 'make test       run every test suite on throw-away servers'
+	@echo '                SUITE="regress tap"  only these of: checkver regress isolation'
+	@echo '                                     pgtap tap clients gateway'
+	@echo '                TESTS="FILE..."      only these test files'
+	@echo '                PROVE_FLAGS=-v       for the TAP suite; KEEP=1 keeps the files'
+	@echo 'make bench      measure it (ARGS=... for the script)'
+	@echo '  These three install missing Debian packages when they may, and name them'
+	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
+	@echo
+	@echo 'make            build'
+	@echo 'make install    install into the server of PG_CONFIG'
+	@echo 'make installcheck  SQL, isolation and TAP tests against that installation'
+	@echo 'make checkver   compare the places that hold the version'
+	@echo 'make dist       make the archive for PGXN'
+
+# Told to the harness only where the user chose: it looks for its own otherwise.
+CHOSEN_PG_CONFIG := $(PG_CONFIG)
+
+demo test bench:
+	@TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
+		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
+
+checkver:
+	@perl test/harness/checkver.pl
+
+dist: checkver
+	git archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION)/ \
+		--output=$(EXTENSION)-$(EXTVERSION).zip HEAD
+
+print-%:
+	@echo '$($*)'
+
+# --- PGXS
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+
+ifneq ($(wildcard $(PGXS)),)
+
+# A server built with LLVM wants bitcode too; do without where its clang is
+# not on this machine.
+PGXS_CLANG := $(shell sed -n 's/^CLANG *= *//p' $(dir $(PGXS))../Makefile.global)
+ifeq ($(shell command -v $(firstword $(PGXS_CLANG) none)),)
+override with_llvm = no
+endif
+
+include $(PGXS)
+
+# PGXS tracks no dependencies on headers where the server was built without.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
+
+else
+
+all install installcheck uninstall clean:
+	@echo 'There is no PGXS at "$(PG_CONFIG)": install the development files of your' >&2
+	@echo 'server (Debian: postgresql-server-dev-15), or set PG_CONFIG.' >&2
+	@exit 1
+.PHONY: all install installcheck uninstall clean
+
+endif

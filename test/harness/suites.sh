@@ -1,0 +1,174 @@
+# Sourced by inside.sh: run the test suites one after the other, whatever
+# becomes of each, and count their tests.
+#
+# SUITE="tap regress" chooses suites, TESTS="test/tap/010_x.pl sql/create.sql"
+# chooses files and thereby the suites they belong to.
+
+total_passed=0
+total_failed=0
+summary=()
+log=$TL_TMP/suite.log
+makepg=(make -s PG_CONFIG="$TL_PG_CONFIG" with_llvm=no)
+
+# Neither durable nor in the way of DROP DATABASE: the SQL functions are called
+# directly here, the worker is tested in servers of its own (test/tap).
+quiet_server=("fsync = off" "turn_liveness.enabled = off")
+
+# --- which tests
+
+SUITE=${SUITE-}
+files() { # files GLOB...: those of TESTS, or all of them
+	local pattern file
+	for pattern; do
+		if [ -z "${TESTS-}" ]; then
+			compgen -G "$pattern" || true
+		else
+			for file in $TESTS; do
+				# shellcheck disable=SC2053
+				if [[ $file = $pattern ]]; then echo "$file"; fi
+			done
+		fi
+	done | sort -u
+}
+names() { # names GLOB: the same without directory and suffix
+	local file
+	for file in $(files "$1"); do
+		file=${file##*/}
+		echo "${file%.*}"
+	done
+}
+wanted() { # wanted SUITE GLOB
+	if [ -n "${TESTS-}" ]; then
+		[ -n "$(files "$2")" ]
+	else
+		[ -z "$SUITE" ] || [[ " $SUITE " = *" $1 "* ]]
+	fi
+}
+
+# --- running and counting
+
+# Numbers of tests that passed and failed, from what the tools print: prove
+# and pg_prove's last lines; "N passed, N failed"; pg_regress ("test x ... ok"
+# until 15, TAP since).
+count() {
+	perl -ne '
+		$ran = $1 if /^Files=\d+, Tests=(\d+)/;
+		$bad = $1 if m{^Failed \d+/\d+ test programs\. (\d+)/\d+ subtests failed};
+		($p, $f) = ($1, $2) if /^(?:\w+: )?(\d+) passed, (\d+) failed/;
+		$ok++ if /^(?:test|   ) +\S+ +\.\.\. ok\b/ || /^ok \d/;
+		$nok++ if /^(?:test|   ) +\S+ +\.\.\. (?:FAILED|failed)/ || /^not ok \d/;
+		END {
+			if (defined $ran) { $bad //= 0; $p = $ran > $bad ? $ran - $bad : 0; $f = $bad }
+			elsif (!defined $p) { ($p, $f) = ($ok // 0, $nok // 0) }
+			print "$p $f\n";
+		}' "$log"
+}
+
+suite() { # suite NAME COMMAND...
+	local name=$1 status=0 passed failed
+	shift
+	echo
+	echo "=== $name"
+	# No shell option changes inside: a failing step must end the suite.
+	set +e
+	(
+		set -e
+		trap 'tl_server_stop immediate' EXIT
+		"$@"
+	) 2>&1 | tee "$log"
+	status=${PIPESTATUS[0]}
+	set -e
+	read -r passed failed < <(count)
+	if [ "$failed" = 0 ] && { [ "$status" != 0 ] || [ "$passed" = 0 ]; }; then
+		[ "$status" != 0 ] || echo "# $name ran no test: that is a failure"
+		failed=1
+	fi
+	if [ "$failed" != 0 ]; then show_logs "$name"; fi
+	total_passed=$((total_passed + passed))
+	total_failed=$((total_failed + failed))
+	summary+=("$(printf '%-10s %5d passed, %d failed' "$name" "$passed" "$failed")")
+}
+
+show_logs() {
+	local file script
+	for file in regression.diffs output_iso/regression.diffs; do
+		show "$file" 300
+		rm -f "$file"
+	done
+	if [ "$1" = tap ]; then
+		for script in $(sed -n 's|^test/tap/\([^ ]*\)\.pl .*Wstat.*|\1|p' "$log" | sort -u); do
+			for file in tmp_check/log/"$script"*.log tmp_check/log/regress_log_"$script"; do
+				show "$file" 60
+			done
+		done
+	else
+		show "$TL_SERVER/log" 60
+	fi
+}
+show() {
+	[ -s "$1" ] || return 0
+	echo "--- the end of $1"
+	tail -n "$2" "$1"
+}
+
+# --- the suites
+
+regress() {
+	tl_server_start "${quiet_server[@]}"
+	local tests=()
+	if [ -n "${TESTS-}" ]; then
+		# The first ones create what the others use.
+		tests=(REGRESS="$({ "${makepg[@]}" print-REGRESS_FIRST; names 'sql/*.sql'; } |
+			awk '!seen[$0]++' | tr '\n' ' ')")
+	fi
+	"${makepg[@]}" installcheck ISOLATION= TAP_TESTS= ${tests[@]+"${tests[@]}"}
+}
+
+isolation() {
+	tl_server_start "${quiet_server[@]}"
+	PGISOLATIONTIMEOUT=60 "${makepg[@]}" installcheck REGRESS= TAP_TESTS= \
+		ISOLATION="$(names 'test/isolation/specs/*.spec' | tr '\n' ' ')"
+}
+
+pgtap() {
+	tl_server_start "${quiet_server[@]}"
+	createdb turn_liveness_pgtap
+	export PGDATABASE=turn_liveness_pgtap
+	psql -X -q -v ON_ERROR_STOP=1 -c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION turn_liveness'
+	# shellcheck disable=SC2046
+	pg_prove $(files 'test/pgtap/*.sql')
+}
+
+tap() {
+	TEMP_CONFIG=$TL_CONF "${makepg[@]}" installcheck REGRESS= ISOLATION= TAP_TESTS=1 \
+		PROVE_FLAGS="${PROVE_FLAGS:--j2}" \
+		PROVE_TESTS="$(files 'test/tap/*.pl' | tr '\n' ' ')"
+}
+
+gateway() {
+	make -s -C test/gateway
+	tl_server_start
+	make -s -C test/gateway check
+}
+
+clients() {
+	tl_server_start
+	test/clients/run
+}
+
+if wanted checkver Makefile; then suite checkver perl test/harness/checkver.pl; fi
+if wanted regress 'sql/*.sql'; then suite regress regress; fi
+if wanted isolation 'test/isolation/specs/*.spec'; then suite isolation isolation; fi
+if wanted pgtap 'test/pgtap/*.sql'; then suite pgtap pgtap; fi
+if wanted tap 'test/tap/*.pl'; then suite tap tap; fi
+if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite clients clients; fi
+if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
+
+if [ ${#summary[@]} = 0 ]; then
+	summary=("no suite is called ${SUITE:-$TESTS}")
+	total_failed=1
+fi
+echo
+printf '%s\n' "${summary[@]}"
+echo "$total_passed passed, $total_failed failed"
+[ "$total_failed" = 0 ]
