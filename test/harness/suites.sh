@@ -52,13 +52,21 @@ wanted() { # wanted SUITE GLOB
 # until 15, TAP since).
 count() {
 	perl -ne '
+		BEGIN { $bad = $died = 0 }
 		$ran = $1 if /^Files=\d+, Tests=(\d+)/;
-		$bad = $1 if m{^Failed \d+/\d+ test programs\. (\d+)/\d+ subtests failed};
+		# one line for each script of which prove did not approve; one that
+		# died, or broke its plan, counts as a failure of its own
+		if (/ \(Wstat: (\d+).* Tests: \d+ Failed: (\d+)\)/) {
+			$bad += $2;
+			$counted = $2 > 0 || $1 != 0;
+			$died++ if $1 != 0 && $2 == 0;
+		}
+		$died++ if /^  Parse errors:/ && !$counted;
 		($p, $f) = ($1, $2) if /^(?:\w+: )?(\d+) passed, (\d+) failed/;
 		$ok++ if /^(?:test|   ) +\S+ +\.\.\. ok\b/ || /^ok \d/;
 		$nok++ if /^(?:test|   ) +\S+ +\.\.\. (?:FAILED|failed)/ || /^not ok \d/;
 		END {
-			if (defined $ran) { $bad //= 0; $p = $ran > $bad ? $ran - $bad : 0; $f = $bad }
+			if (defined $ran) { ($p, $f) = ($ran - $bad, $bad + $died) }
 			elsif (!defined $p) { ($p, $f) = ($ok // 0, $nok // 0) }
 			print "$p $f\n";
 		}' "$log"
