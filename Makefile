@@ -43,7 +43,7 @@ help:
 	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
 	@echo 'make test       run every test suite on throw-away servers'
 	@echo '                SUITE="regress tap"  only these of: checkver regress isolation'
-	@echo '                                     pgtap tap clients gateway'
+	@echo '                                     pgtap tap clients gateway demo'
 	@echo '                TESTS="FILE..."      only these test files'
 	@echo '                PROVE_FLAGS=-v       for the TAP suite; KEEP=1 keeps the files'
 	@echo 'make bench      measure it (ARGS=... for the script)'
@@ -60,7 +60,7 @@ help:
 CHOSEN_PG_CONFIG := $(PG_CONFIG)
 
 demo test bench:
-	@TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
+	@exec env TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
 		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
 
 checkver:

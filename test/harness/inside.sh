@@ -15,7 +15,7 @@ test)
 	. test/harness/suites.sh
 	;;
 demo)
-	make -s -C test/gateway
+	make -s -C test/gateway PG_CONFIG="$TL_PG_CONFIG"
 	tl_server_start
 	# shellcheck disable=SC2086
 	bash test/gateway/demo.sh ${ARGS-}
