@@ -56,13 +56,13 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 install() {
-	apt-get -q -y -o DPkg::Lock::Timeout=600 \
+	apt-get -qq -y -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
 		install --no-install-recommends "$@" </dev/null
 }
 
 # The package lists may be absent or old; ask for new ones only then.
 if ! install "$@"; then
-	apt-get -q -o DPkg::Lock::Timeout=600 update
+	apt-get -qq -o DPkg::Lock::Timeout=600 update
 	install "$@"
 fi
 
