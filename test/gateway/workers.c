@@ -1,0 +1,307 @@
+/*
+ * workers.c
+ *		Worker processes: start them, hear them, beat for them, bury them.
+ *
+ * Each has a socket to its gateway.  It is given the message's text, ended by a
+ * zero byte, and later perhaps 'a': abandon.  It writes 'b' as long as it is
+ * alive, once more 'd' when its reply is committed.  The gateway beats only for
+ * those that it has heard since the last time, so a worker that is stopped or
+ * stuck is silent to the database too, however well the gateway is.
+ */
+#define _GNU_SOURCE				/* close_range */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "gateway.h"
+
+typedef struct Worker
+{
+	struct Worker *next;
+	pid_t		pid;
+	int			fd;				/* -1: it closed its end */
+	char	   *deployment;
+	char	   *message_id;
+	bool		attached;		/* the database watches its session */
+	bool		own_beats;
+	bool		heard;			/* since the last heartbeats */
+	bool		counted;		/* the database has had a beat for it */
+	bool		done;			/* nothing is owed any more */
+	bool		exited;
+	int			status;
+} Worker;
+
+static Worker *workers = NULL;
+
+/* in the child: the socket becomes descriptor 3, and nothing else goes along */
+static void
+become_worker(int fd, const char *deployment, const Message *message)
+{
+	char		interval[32];
+	const char *argv[8];
+	int			argc = 0;
+	sigset_t	none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	if (fd == 3)
+		fcntl(fd, F_SETFD, 0);
+	else if (dup2(fd, 3) < 0)
+		_exit(127);
+	close_range(4, ~0U, 0);
+
+	snprintf(interval, sizeof(interval), "--interval=%d", options.beat_ms / 2 > 0 ? options.beat_ms / 2 : 1);
+	argv[argc++] = options.worker;
+	argv[argc++] = interval;
+	if (message->attach)
+		argv[argc++] = "--attach";
+	if (message->own_beats)
+		argv[argc++] = "--own-beats";
+	argv[argc++] = message->mode;
+	argv[argc++] = deployment;
+	argv[argc++] = message->id;
+	argv[argc] = NULL;
+	execv(options.worker, (char **) argv);
+	_exit(127);
+}
+
+/* the worker's process id, or -1 */
+pid_t
+worker_start(const char *deployment, const Message *message)
+{
+	Worker	   *worker;
+	int			fds[2];
+	pid_t		pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+		return -1;
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0)
+		become_worker(fds[1], deployment, message);
+	close(fds[1]);
+	if (pid < 0)
+	{
+		close(fds[0]);
+		return -1;
+	}
+
+	fcntl(fds[0], F_SETFL, O_NONBLOCK);
+	write_all(fds[0], message->text, strlen(message->text) + 1);
+
+	worker = xcalloc(sizeof(Worker));
+	worker->pid = pid;
+	worker->fd = fds[0];
+	worker->deployment = xstrdup(deployment);
+	worker->message_id = xstrdup(message->id);
+	worker->attached = message->attach;
+	worker->own_beats = message->own_beats;
+	worker->next = workers;
+	workers = worker;
+	say("worker %d started for %s %s", (int) pid, deployment, message->id);
+	return pid;
+}
+
+static Worker *
+worker_find(const char *deployment, const char *message_id)
+{
+	for (Worker *worker = workers; worker != NULL; worker = worker->next)
+	{
+		if (!worker->exited && strcmp(worker->deployment, deployment) == 0 &&
+			strcmp(worker->message_id, message_id) == 0)
+			return worker;
+	}
+	return NULL;
+}
+
+bool
+worker_has(const char *deployment, const char *message_id)
+{
+	return worker_find(deployment, message_id) != NULL;
+}
+
+/* the turn is over: nobody waits for this worker */
+void
+worker_abandon(const char *deployment, const char *message_id)
+{
+	Worker	   *worker = worker_find(deployment, message_id);
+
+	if (worker == NULL || worker->done)
+		return;
+	worker->done = true;
+	if (worker->fd >= 0)
+		write_all(worker->fd, "a", 1);
+	say("worker %d told to abandon %s %s", (int) worker->pid, deployment, message_id);
+}
+
+/* adds what is to be polled behind fds[used], gives how many there are then */
+int
+workers_poll_fds(struct pollfd **fds, int used)
+{
+	int			count = used;
+
+	for (Worker *worker = workers; worker != NULL; worker = worker->next)
+		count++;
+	*fds = realloc(*fds, count * sizeof(struct pollfd));
+	if (*fds == NULL)
+		die("out of memory");
+	for (Worker *worker = workers; worker != NULL; worker = worker->next)
+	{
+		(*fds)[used].fd = worker->fd;
+		(*fds)[used].events = POLLIN;
+		(*fds)[used].revents = 0;
+		used++;
+	}
+	return used;
+}
+
+/* takes the signs of life; fds is what workers_poll_fds() added */
+void
+workers_read(const struct pollfd *fds, int nfds)
+{
+	char		bytes[64];
+
+	for (int i = 0; i < nfds; i++)
+	{
+		Worker	   *worker = workers;
+		ssize_t		len;
+
+		if (fds[i].fd < 0 || fds[i].revents == 0)
+			continue;
+		while (worker != NULL && worker->fd != fds[i].fd)
+			worker = worker->next;
+		if (worker == NULL)
+			continue;
+
+		len = read(worker->fd, bytes, sizeof(bytes));
+		if (len == 0 || (len < 0 && errno != EAGAIN && errno != EINTR))
+		{
+			close(worker->fd);
+			worker->fd = -1;
+		}
+		else if (len > 0)
+		{
+			worker->heard = true;
+			worker->done = worker->done || memchr(bytes, 'd', len) != NULL;
+		}
+	}
+}
+
+/* takes note of the workers that ended */
+void
+workers_reap(void)
+{
+	pid_t		pid;
+	int			status;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	{
+		for (Worker *worker = workers; worker != NULL; worker = worker->next)
+		{
+			if (worker->pid != pid)
+				continue;
+			worker->exited = true;
+			worker->status = status;
+			if (WIFSIGNALED(status))
+				say("worker %d was ended by signal %d", (int) pid, WTERMSIG(status));
+		}
+	}
+}
+
+/*
+ * A worker that ended without a word leaves a turn behind.  The database sees
+ * the end of an attached worker's session by itself; for the others we are the
+ * ones who know.  False: the database could not be told, try again.
+ */
+bool
+workers_bury(void)
+{
+	bool		told = true;
+
+	for (Worker **link = &workers; *link != NULL;)
+	{
+		Worker	   *worker = *link;
+
+		if (worker->exited && worker->fd >= 0)
+		{
+			/* its last words */
+			struct pollfd last = {worker->fd, POLLIN, POLLIN};
+
+			workers_read(&last, 1);
+		}
+		if (worker->exited && !worker->done && !worker->attached)
+		{
+			bool		never_ran = WIFEXITED(worker->status) && WEXITSTATUS(worker->status) == 127;
+			char	   *result = NULL;
+			DbStatus	status = db_fail(worker->deployment, worker->message_id,
+										 never_ran ? "The worker could not be started." :
+										 "The worker handling your request stopped unexpectedly.",
+										 never_ran ? "WORKER_STARTUP_FAILED" : "WORKER_DIED", &result);
+
+			free(result);
+			worker->done = status == DB_OK || status == DB_REFUSED;
+			told = told && worker->done;
+		}
+		if (!worker->exited || (!worker->done && !worker->attached))
+		{
+			link = &worker->next;
+			continue;
+		}
+		*link = worker->next;
+		if (worker->fd >= 0)
+			close(worker->fd);
+		free(worker->deployment);
+		free(worker->message_id);
+		free(worker);
+	}
+	return told;
+}
+
+/*
+ * One call for all workers that were heard.  What comes back is over: answered,
+ * failed or stopped, perhaps through another replica.  False: no answer.
+ */
+bool
+workers_beat(void)
+{
+	Buffer		deployments = {0};
+	Buffer		message_ids = {0};
+	PGresult   *over;
+	bool		answered;
+
+	for (Worker *worker = workers; worker != NULL; worker = worker->next)
+	{
+		if (!worker->heard || worker->done || worker->own_beats)
+			continue;
+		array_add(&deployments, worker->deployment);
+		array_add(&message_ids, worker->message_id);
+	}
+	if (deployments.len == 0)
+		return true;
+
+	over = db_heartbeats(array_end(&deployments), array_end(&message_ids));
+	answered = over != NULL;
+	for (Worker *worker = workers; over != NULL && worker != NULL; worker = worker->next)
+	{
+		if (!worker->heard || worker->done || worker->own_beats)
+			continue;
+		worker->heard = false;
+		if (!worker->counted)
+			say("worker %d beats", (int) worker->pid);
+		worker->counted = true;
+	}
+	for (int i = 0; over != NULL && i < PQntuples(over); i++)
+		worker_abandon(PQgetvalue(over, i, 0), PQgetvalue(over, i, 1));
+	PQclear(over);
+	buffer_free(&deployments);
+	buffer_free(&message_ids);
+	return answered;
+}
