@@ -287,6 +287,7 @@ main(int argc, char **argv)
 		die("cannot listen on port %d", options.port);
 	say("listening on 127.0.0.1:%d", http_port());
 	loop(signals);
+	workers_release();
 	http_stop();
 	return 0;
 }

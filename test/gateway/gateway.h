@@ -114,5 +114,6 @@ extern void workers_read(const struct pollfd *fds, int nfds);
 extern void workers_reap(void);
 extern bool workers_bury(void);
 extern bool workers_beat(void);
+extern void workers_release(void);
 
 #endif							/* GATEWAY_H */

@@ -305,3 +305,17 @@ workers_beat(void)
 	buffer_free(&message_ids);
 	return answered;
 }
+
+/*
+ * This gateway goes.  Its workers see the socket close; one that is stopped must
+ * run to see anything.
+ */
+void
+workers_release(void)
+{
+	for (Worker *worker = workers; worker != NULL; worker = worker->next)
+	{
+		if (!worker->exited)
+			kill(worker->pid, SIGCONT);
+	}
+}
