@@ -63,6 +63,8 @@ db_connect(void)
 	if (listener != NULL && PQstatus(listener) == CONNECTION_OK &&
 		session != NULL && PQstatus(session) == CONNECTION_OK)
 		return true;
+	if (listener != NULL)
+		say("lost the database");
 	db_forget();
 
 	listener = connect_one();
@@ -130,9 +132,7 @@ db_query(DbStatus *status, const char *sql, int nparams, const char *const *para
 
 	buffer_printf(&last_error, "%s", PQresultErrorMessage(result));
 	code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-	if (PQstatus(session) != CONNECTION_OK)
-		say("lost the database");
-	else
+	if (PQstatus(session) == CONNECTION_OK)
 	{
 		if (status != NULL && code != NULL)
 			*status = strncmp(code, "22", 2) == 0 || strncmp(code, "54", 2) == 0 ? DB_REFUSED : DB_FAILED;

@@ -1,0 +1,209 @@
+# Several gateways, one database, real processes and real sockets: whatever
+# dies, each client sees exactly one terminal event for each of its messages,
+# and nothing of anybody else's.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../gateway";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Gateway;
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf(
+	'postgresql.conf', q{
+shared_preload_libraries = 'turn_liveness'
+turn_liveness.turn_deadline = '2s'
+turn_liveness.admission_deadline = '20s'
+turn_liveness.reconnect_window = 0
+});
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
+
+my @clients;
+
+# A client that is asked at the end what it saw.
+sub client
+{
+	my ($gateway, $conversation) = @_;
+	push @clients, Gateway::Client->new($gateway, $conversation);
+	return $clients[-1];
+}
+
+# Everything that a client may be sent was committed before this reply.
+sub send_marker
+{
+	my ($conversation) = @_;
+	$node->safe_psql('postgres',
+		    "SELECT turn_liveness.arm_turn(\$c\$$conversation\$c\$, 'marker');"
+		  . "SELECT turn_liveness.commit_terminal_reply(\$c\$$conversation\$c\$, '{marker}', '{}')");
+	return;
+}
+
+my $gate_a = Gateway->start($node, 'A');
+my $gate_b = Gateway->start($node, 'B');
+
+# The stream is on A, the worker on B.
+
+my $client = client($gate_a, 'one');
+$gate_b->send_message('one', 'plain', text => 'hello');
+is($client->outcome('plain'), 'message', 'an answer reaches the client on another replica');
+
+my $worker = $gate_b->send_message('one', 'attached', mode => 'hang', attach => \1, on => 1);
+kill 'KILL', $worker;
+is($client->outcome('attached'), 'WORKER_DIED', 'an attached worker is killed');
+
+$worker = $gate_b->send_message('one', 'child', mode => 'hang', on => 1);
+kill 'KILL', $worker;
+is($client->outcome('child'), 'WORKER_DIED', 'a worker is killed that only its gateway watches');
+
+$gate_b->send_message('one', 'crash', mode => 'crash');
+is($client->outcome('crash'), 'WORKER_DIED', 'a worker crashes');
+
+$worker = $gate_b->send_message('one', 'stopped', mode => 'hang', on => 1);
+kill 'STOP', $worker;
+is($client->outcome('stopped'), 'WORKER_UNRESPONSIVE', 'a worker is stopped');
+kill 'CONT', $worker;
+$gate_b->wait_for(qr/^worker $worker one stopped abandons/);
+pass('it abandons its turn when it runs again');
+
+$gate_b->send_message('one', 'never', mode => 'never', admission => '500 ms');
+is($client->outcome('never'), 'WORKER_NEVER_STARTED', 'no worker starts');
+
+$worker = $gate_b->send_message('one', 'late', mode => 'late', silence => '500 ms', on => 1);
+is($client->outcome('late'), 'WORKER_UNRESPONSIVE', 'a worker falls silent');
+kill 'USR1', $worker;
+is(scalar $gate_b->wait_for(qr/^worker $worker one late election (\w+)/), 'lost', 'its late answer loses');
+
+$gate_b->send_message('one', 'rejected', text => 'something forbidden');
+is($client->outcome('rejected'), 'GUARDRAIL', 'a guardrail refuses a message');
+
+$worker = $gate_b->send_message('one', 'cancelled', mode => 'hang', on => 1);
+is($gate_a->post('/stop/one/cancelled')->{json}{result}, 'won', 'the user stops a turn through another replica');
+is($client->outcome('cancelled'), 'CANCELLED', 'the client sees it');
+$gate_b->wait_for(qr/^worker $worker one cancelled abandons/);
+pass('the worker learns it from its beat');
+
+# The same message sent again is no second turn.
+
+my $response = $gate_a->post('/message/one', { messageId => 'plain', text => 'hello' });
+is("@{$response->{json}}{qw(result worker)}", 'answered 0', 'a message that was answered is not dispatched again');
+
+# Replica B dies with its workers.
+
+my @workers = (
+	$gate_b->send_message('one', 'b attached', mode => 'hang', attach => \1, on => 1),
+	$gate_b->send_message('two', 'b silent', mode => 'hang', silence => '1 s', on => 1));
+kill 'KILL', $gate_b->{pid}, @workers;
+$gate_b->end;
+my $other = client($gate_a, 'two');
+is($client->outcome('b attached'), 'WORKER_DIED', 'a gateway dies with its workers, one of them attached');
+is($other->outcome('b silent'), 'WORKER_UNRESPONSIVE', '... and one for a client that comes later');
+
+# Replica A dies, the clients go to C with their Last-Event-ID.
+
+my $gate_c = Gateway->start($node, 'C', '--push=slack');
+$gate_a->send_message('one', 'before', text => 'hello');
+is($client->outcome('before'), 'message', 'an answer before the gateway of the streams dies');
+my $cut = client($gate_a, 'cut');
+$gate_c->send_message('cut', 'half', text => 'hello');
+is($cut->event, 'message', 'a client has a message');
+$cut->cut;
+is($cut->{ends}{half}, undef, '... and is cut off before it is complete');
+$gate_a->end;
+is($client->event, undef, 'the gateway of the streams dies');
+$gate_c->send_message('one', 'meanwhile', text => 'hello');
+$gate_c->wait_for(qr/ one meanwhile election won/);
+$_->connect_to($gate_c) foreach ($client, $cut, $other);
+is($client->outcome('meanwhile'), 'message', 'the client finds on another what it missed');
+is($cut->outcome('half'), 'message', 'the one that was cut off gets the whole reply again');
+
+# The database restarts in the middle.
+
+my $waiting = $gate_c->send_message('one', 'over restart', mode => 'wait', on => 1);
+my $attached = $gate_c->send_message('one', 'over restart, attached', mode => 'wait', attach => \1, on => 1);
+my $dying = $gate_c->send_message('two', 'dies meanwhile', mode => 'hang', attach => \1, on => 1);
+$node->stop('fast');
+$gate_c->wait_for(qr/^lost the database/);
+kill 'KILL', $dying;
+is($gate_c->post('/message/one', { messageId => 'down' })->{status}, 503, 'no message is taken while the database is away');
+$node->start;
+$gate_c->wait_for(qr/^connected to the database/);
+kill 'USR1', $waiting, $attached;
+is($client->outcome('over restart'), 'message', 'a worker answers after the restart');
+is($client->outcome('over restart, attached'), 'message', '... an attached one too');
+is($other->outcome('dies meanwhile'), 'WORKER_UNRESPONSIVE', 'one that died while the database was away is found');
+$gate_c->send_message('one', 'down', text => 'hello');
+is($client->outcome('down'), 'message', 'the message that was refused is taken now');
+
+$node->stop('immediate');
+$node->start;
+$gate_c->wait_for(qr/^connected to the database/);
+$gate_c->send_message('one', 'after crash', text => 'hello');
+is($client->outcome('after crash'), 'message', 'all goes on after a crash of the server');
+
+# Tabs, and names that look alike.
+
+my $gate_d = Gateway->start($node, 'D', '--push=slack');
+my @names = ('tab', 'tab/1', 'Tab', 'tab 1', '{tab}', 'tab,"x"', "t\xc3\xa4b", 'tab\\');
+foreach my $name (@names)
+{
+	client($_, $name) foreach ($gate_c, $gate_c, $gate_d);
+}
+foreach my $name (@names)
+{
+	$gate_c->send_message($name, 'first', text => $name);
+	$gate_d->send_message($name, 'second', text => $name, mode => 'crash');
+}
+foreach my $tab (@clients[ -3 * @names .. -1 ])
+{
+	$tab->outcome($_) foreach ('first', 'second');
+}
+is(scalar(grep { $_->{saw}{first} eq 'message' && $_->{saw}{second} eq 'WORKER_DIED' } @clients[ -3 * @names .. -1 ]),
+	3 * @names, 'three tabs each of conversations with names that look alike');
+
+# Pushes: one replica sends, whoever looks on.
+
+my $looker = client($gate_c, 'push');
+foreach my $i (1 .. 20)
+{
+	($i % 2 ? $gate_c : $gate_d)->send_message('push', "push $i", text => 'hello', platform => 'slack');
+}
+$looker->outcome("push $_") foreach (1 .. 20);
+$node->poll_query_until('postgres',
+	"SELECT count(*) = 20 FROM turn_liveness.replies WHERE platform = 'slack' AND state = 'delivered'")
+  or die 'replies were not pushed';
+
+# Nothing more comes, and nobody saw anything twice or of others.
+
+send_marker($_) foreach (do { my %seen; grep { !$seen{$_}++ } map { $_->{conversation} } @clients });
+$_->outcome('marker') foreach @clients;
+foreach my $one (@clients)
+{
+	my @bad = grep { $one->{ends}{$_} != 1 } sort keys %{ $one->{ends} };
+	is("@bad@{$one->{wrong}}", '', "the client of $one->{conversation} saw each end once, and only its own");
+}
+is( $node->safe_psql('postgres', 'SELECT count(*) FROM turn_liveness.turns'),
+	'0', 'no turn is owed');
+is( $node->safe_psql('postgres',
+		"SELECT count(*) FROM turn_liveness.replies r, unnest(r.message_ids) m GROUP BY r.deployment, m HAVING count(*) > 1"),
+	'', 'no turn has two terminal replies');
+ok( $node->poll_query_until('postgres',
+		"SELECT bool_and(state = 'delivered') FROM turn_liveness.replies"),
+	'what was sent is acknowledged');
+
+is($_->end('TERM'), 0, "gateway $_->{name} ends when told to") foreach ($gate_c, $gate_d);
+my %pushed;
+foreach my $line ($gate_c->rest, $gate_d->rest)
+{
+	$pushed{$1}++ if $line =~ /^push slack .*"messageId": "(push \d+)"/;
+}
+is(join(',', sort { $a <=> $b } values %pushed), join(',', (1) x 20), 'each reply was pushed once, by one of two replicas');
+
+done_testing();
