@@ -1,0 +1,27 @@
+/*
+ * attach.h
+ *		Deployments that are tied to sessions.
+ */
+#ifndef TL_ATTACH_H
+#define TL_ATTACH_H
+
+#include "lease.h"
+
+extern Size tl_attach_shmem_size(void);
+extern void tl_attach_shmem_startup(int tranche);
+
+/* what the worker has to look at: an attached deployment whose last session ended */
+typedef struct TlDeath
+{
+	TlLeaseKey	key;
+	int64		died;			/* liveness clock */
+	char		deployment[TL_MAX_NAME + 1];
+} TlDeath;
+
+/* the next death of this database that is older than the window; 0 = none */
+extern bool tl_attach_next_death(int64 before, TlDeath *death);
+extern int64 tl_attach_oldest_death(void);
+/* it was dealt with (or revoked by a beat): forget it unless it changed */
+extern void tl_attach_settle(const TlDeath *death);
+
+#endif							/* TL_ATTACH_H */

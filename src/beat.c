@@ -1,0 +1,345 @@
+/*
+ * beat.c
+ *		Heartbeats: a sign of life in, a verdict out.
+ *
+ * The usual beat touches shared memory only (lease.c).  Where the count is not
+ * known it probes the table under the latest snapshot, which assigns no
+ * transaction id and writes nothing.  Where there is no room for a lease, and
+ * without preload, the beat is an update of the marker rows; it waits for
+ * nobody's lock: whoever holds a row is deciding about it or beating it.
+ *
+ * A probe does not count a turn that a sweep, not committed yet, has taken.
+ */
+#include "turn_liveness.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "args.h"
+#include "clock.h"
+#include "grace.h"
+#include "lease.h"
+#include "shmem.h"
+#include "turn.h"
+#include "xact.h"
+
+#define MAX_TRIES	10			/* generations that move under a probe */
+
+static int32 probe_deployment(text *deployment, int64 *sole_armed);
+static bool probe_turn(text *deployment, text *message_id, int64 *armed);
+static int32 beat_rows(text *deployment, text *message_id, int64 now);
+static int32 beat_deployment(text *deployment, int64 now);
+static bool beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now);
+static void check_beat_allowed(void);
+
+PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
+PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
+
+/* How many turns the deployment owes, and when the only one was armed. */
+static int32
+probe_deployment(text *deployment, int64 *sole_armed)
+{
+	Snapshot	snapshot = tl_latest_snapshot();
+	TlRel		turns;
+	TlScan		scan = {0};
+	TlTurn		turn;
+	int32		owed = 0;
+
+	tl_rel_open(&turns, TL_TURN, false);
+	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
+	while (tl_scan_next(&scan, ForwardScanDirection))
+	{
+		CHECK_FOR_INTERRUPTS();
+		tl_turn_decode(scan.slot, &turn);
+		if (tl_turn_is_being_swept(&turns, &turn))
+			continue;
+		*sole_armed = turn.times.armed;
+		owed++;
+	}
+	tl_scan_end(&scan);
+	tl_rel_close(&turns);
+	UnregisterSnapshot(snapshot);
+	return owed;
+}
+
+static bool
+probe_turn(text *deployment, text *message_id, int64 *armed)
+{
+	Snapshot	snapshot = tl_latest_snapshot();
+	TlRel		turns;
+	TlScan		scan = {0};
+	TlTurn		turn;
+	bool		owed;
+
+	tl_rel_open(&turns, TL_TURN, false);
+	owed = tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
+						PointerGetDatum(message_id), snapshot, &turn) &&
+		tl_turn_is_owed(&turn) &&
+		!tl_turn_is_being_swept(&turns, &turn);
+	if (owed)
+		*armed = turn.times.armed;
+	tl_scan_end(&scan);
+	tl_rel_close(&turns);
+	UnregisterSnapshot(snapshot);
+	return owed;
+}
+
+/*
+ * A beat on the marker rows: of one turn, or of all that the deployment owes.
+ * Returns how many of them are owed.
+ */
+static int32
+beat_rows(text *deployment, text *message_id, int64 now)
+{
+	TlDatabase *db = tl_database();
+	int64		sole_armed;
+	int32		owed = 0;
+	bool		starts = message_id != NULL;
+	Snapshot	snapshot;
+	TlRel		turns;
+	TlScan		scan = {0};
+	ItemPointerData *tids;
+	int			ntids = 0;
+	int			maxtids = 16;
+	TupleTableSlot *slot;
+	int			i;
+
+	PreventCommandIfReadOnly("heartbeat");
+	PreventCommandIfParallelMode("heartbeat");
+
+	if (!starts)
+		starts = probe_deployment(deployment, &sole_armed) == 1;
+
+	/* list first: what is written below must not be met again */
+	tids = palloc(maxtids * sizeof(ItemPointerData));
+	snapshot = tl_latest_snapshot();
+	tl_rel_open(&turns, TL_TURN, true);
+	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
+	while (tl_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (message_id != NULL)
+		{
+			text	   *id = DatumGetTextPP(slot_getattr(scan.slot, TURN_MESSAGE_ID, &isnull));
+
+			if (tl_compare_texts(&id, &message_id) != 0)
+				continue;
+		}
+		if (ntids == maxtids)
+		{
+			maxtids *= 2;
+			tids = repalloc_huge(tids, maxtids * sizeof(ItemPointerData));
+		}
+		tids[ntids++] = scan.slot->tts_tid;
+	}
+	tl_scan_end(&scan);
+
+	slot = table_slot_create(turns.rel, NULL);
+	for (i = 0; i < ntids; i++)
+	{
+		TlTurn		turn;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!table_tuple_fetch_row_version(turns.rel, &tids[i], snapshot, slot))
+			continue;
+		tl_turn_decode(slot, &turn);
+		if (!tl_turn_is_owed(&turn) || tl_turn_is_being_swept(&turns, &turn))
+			continue;
+		owed++;
+		turn.times.beat = now;
+		tl_turn_set(&turn, TURN_BEAT, Int64GetDatum(now));
+		if (starts && turn.times.started <= turn.times.armed)
+		{
+			turn.times.started = now;
+			tl_turn_set(&turn, TURN_STARTED, Int64GetDatum(now));
+		}
+		if (tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls, false) == TM_Ok &&
+			db != NULL)
+			tl_turn_watch(&turn, &turns.slot->tts_tid, false);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tl_rel_close(&turns);
+	UnregisterSnapshot(snapshot);
+
+	if (db != NULL)
+	{
+		tl_count(TL_COUNT_BEATS_IN_ROWS, 1);
+		if (pg_atomic_exchange_u32(&db->warned_full, 1) == 0)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("no room for more beats in shared memory, they are written to rows"),
+					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
+	}
+	return owed;
+}
+
+static int32
+beat_deployment(text *deployment, int64 now)
+{
+	TlLeaseKey	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
+	uint32		generation = 0;
+	int32		owed = 0;
+	int64		sole_armed = 0;
+	int			tries;
+
+	for (tries = 0;; tries++)
+	{
+		switch (tl_lease_beat(key, now, &generation, &owed))
+		{
+			case TL_BEAT_KNOWN:
+				return owed;
+
+			case TL_BEAT_PROBE:
+				owed = probe_deployment(deployment, &sole_armed);
+				if (tl_lease_found(key, generation, owed, sole_armed, now,
+								   !tl_xact_has_touched(key)) ||
+					tries >= MAX_TRIES)
+					return owed;
+				break;
+
+			case TL_BEAT_ABSENT:
+				/* what owes nothing gets no lease */
+				owed = probe_deployment(deployment, &sole_armed);
+				if (owed == 0)
+					return 0;
+				if (!tl_lease_enter(key, key, now))
+					return beat_rows(deployment, NULL, now);
+				/* a sweep may have come in between: look again, as with any lease */
+				break;
+		}
+	}
+}
+
+static bool
+beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
+{
+	TlLeaseKey	turn = tl_lease_turn_key(key, VARDATA_ANY(message_id), VARSIZE_ANY_EXHDR(message_id));
+	uint32		generation = 0;
+	int64		armed = 0;
+	bool		owed;
+	int			tries;
+
+	for (tries = 0;; tries++)
+	{
+		switch (tl_lease_beat_turn(key, turn, now, &generation))
+		{
+			case TL_BEAT_KNOWN:
+				return true;
+
+			case TL_BEAT_PROBE:
+				owed = probe_turn(deployment, message_id, &armed);
+				if (owed)
+					tl_lease_start_turn(key, turn, armed, now);
+				if (tl_lease_found_turn(key, turn, generation, owed,
+										!tl_xact_has_touched(key)) ||
+					tries >= MAX_TRIES)
+					return owed;
+				break;
+
+			case TL_BEAT_ABSENT:
+				if (!probe_turn(deployment, message_id, &armed))
+					return false;
+				if (!tl_lease_enter(key, turn, now))
+					return beat_rows(deployment, message_id, now) > 0;
+				break;
+		}
+	}
+}
+
+/* Soft state may be written in a read-only transaction, but not on a standby. */
+static void
+check_beat_allowed(void)
+{
+	if (RecoveryInProgress())
+		PreventCommandDuringRecovery("heartbeat");
+	if (!OidIsValid(tl_extension_oid()))
+		(void) tl_table_oid(TL_TURN);	/* raises */
+}
+
+Datum
+turn_liveness_heartbeat(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	int64		now;
+	int32		owed = 0;
+
+	check_beat_allowed();
+	now = tl_now();
+	tl_grace_note_call_at(now);
+	tl_count(TL_COUNT_BEATS, 1);
+
+	if (PG_ARGISNULL(1))
+		owed = beat_deployment(deployment, now);
+	else if (ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)), ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1))) > 0)
+	{
+		int			nids;
+		text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
+		TlLeaseKey	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
+		int			i;
+
+		for (i = 0; i < nids; i++)
+			owed += beat_turn(deployment, key, ids[i], now);
+	}
+	PG_RETURN_INT32(owed);
+}
+
+Datum
+turn_liveness_heartbeats(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			ndeployments;
+	int			nids;
+	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &ndeployments);
+	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
+	int64		now;
+	int			i;
+
+	if (!PG_ARGISNULL(1) && nids != ndeployments)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("deployments and message_ids must have the same length"),
+				 errhint("Pass NULL for an element that beats for its whole deployment.")));
+	check_beat_allowed();
+	InitMaterializedSRF(fcinfo, 0);
+	now = tl_now();
+	tl_grace_note_call_at(now);
+	tl_count(TL_COUNT_BEATS, ndeployments);
+
+	for (i = 0; i < ndeployments; i++)
+	{
+		bool		owed = false;
+
+		if ((i & 0xff) == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]))
+		{
+			if (ids == NULL || ids[i] == NULL)
+				owed = beat_deployment(deployments[i], now) > 0;
+			else if (tl_name_is_valid(ids[i]))
+				owed = beat_turn(deployments[i],
+								 tl_lease_key(VARDATA_ANY(deployments[i]),
+											  VARSIZE_ANY_EXHDR(deployments[i])),
+								 ids[i], now);
+		}
+		if (!owed)
+		{
+			Datum		values[2];
+			bool		nulls[2];
+
+			nulls[0] = deployments[i] == NULL;
+			nulls[1] = ids == NULL || ids[i] == NULL;
+			values[0] = PointerGetDatum(deployments[i]);
+			values[1] = nulls[1] ? (Datum) 0 : PointerGetDatum(ids[i]);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
+	}
+	return (Datum) 0;
+}

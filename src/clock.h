@@ -1,0 +1,29 @@
+/*
+ * clock.h
+ *		The liveness clock: microseconds in which the server ran.
+ */
+#ifndef TL_CLOCK_H
+#define TL_CLOCK_H
+
+#include "datatype/timestamp.h"
+
+/* the time; reads tables when the clock of the database is not up yet */
+extern int64 tl_now(void);
+/* the clock at the start of the server; grace counts from there */
+extern int64 tl_start(void);
+/* which home and which start of the server a row that is armed now belongs to */
+extern int64 tl_epoch(void);
+/* the wall clock's name for a time of the liveness clock */
+extern TimestampTz tl_wall_clock(int64 us, int64 now);
+
+/* microseconds of the machine's monotonic clock */
+extern int64 tl_monotonic(void);
+
+/* for the worker: take over, tick (at least once a second), hand back */
+extern void tl_clock_take_over(void);
+extern int64 tl_clock_tick(void);
+extern void tl_clock_hand_back(void);
+/* for whoever sweeps: write the base into its row, if it is due or if forced */
+extern void tl_clock_save(bool force);
+
+#endif							/* TL_CLOCK_H */

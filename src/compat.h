@@ -1,0 +1,94 @@
+/*
+ * compat.h
+ *		The differences between PostgreSQL 15 and 18, so that no other file
+ *		needs to know the version.
+ */
+#ifndef TL_COMPAT_H
+#define TL_COMPAT_H
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+
+#if PG_VERSION_NUM < 150000
+#error "turn_liveness needs PostgreSQL 15 or newer"
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#include "storage/procnumber.h"
+#else
+#include "storage/backendid.h"
+#endif
+
+/* 18 has pg_noreturn instead, which stands before the declaration */
+#ifndef pg_attribute_noreturn
+#define pg_attribute_noreturn() __attribute__((noreturn))
+#endif
+
+/* 15 declares it nowhere, 16 in fmgr.h */
+extern PGDLLEXPORT void _PG_init(void);
+
+/* 16: "only summarizing indexes" for an update that is HOT but for those */
+#if PG_VERSION_NUM >= 160000
+#define TlUpdateIndexes TU_UpdateIndexes
+#else
+#define TlUpdateIndexes bool
+#endif
+
+static inline List *
+tl_insert_index_tuples_compat(ResultRelInfo *rri, TupleTableSlot *slot,
+							  EState *estate, bool update, bool no_dup_error,
+							  bool *spec_conflict, List *arbiters,
+							  TlUpdateIndexes which)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(rri, slot, estate, update, no_dup_error,
+								 spec_conflict, arbiters,
+								 which == TU_Summarizing);
+#else
+	return ExecInsertIndexTuples(rri, slot, estate, update, no_dup_error,
+								 spec_conflict, arbiters);
+#endif
+}
+
+static inline bool
+tl_indexes_need_update_compat(TlUpdateIndexes which)
+{
+#if PG_VERSION_NUM >= 160000
+	return which != TU_None;
+#else
+	return which;
+#endif
+}
+
+#if PG_VERSION_NUM >= 160000
+#define TL_INDEXES_ALL	TU_All
+#else
+#define TL_INDEXES_ALL	true
+#endif
+
+static inline IndexScanDesc
+tl_index_beginscan_compat(Relation heap, Relation index, Snapshot snapshot,
+						  int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* a number below MaxBackends that no other living session has */
+static inline int
+tl_session_number_compat(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyBackendId - 1;
+#endif
+}
+
+#endif							/* TL_COMPAT_H */

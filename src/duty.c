@@ -1,0 +1,377 @@
+/*
+ * duty.c
+ *		What the worker does, as transactions: read the mail, look at what may have
+ *		lapsed, fail it, tell the gateways, keep the clock and the retention.
+ *
+ * Each step is a short transaction of its own; none is open when a round ends.
+ * An error leaves this file by longjmp and ends the round: worker.c reports it,
+ * aborts and calls again; no step loses anything by being done again.
+ *
+ * The extension is locked while its tables are used, as DROP EXTENSION locks it: once we
+ * have it, it is there until the end of the transaction.
+ */
+#include "turn_liveness.h"
+
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "attach.h"
+#include "clock.h"
+#include "delivery.h"
+#include "duty.h"
+#include "grace.h"
+#include "guc.h"
+#include "mailbox.h"
+#include "notify.h"
+#include "rel.h"
+#include "retention.h"
+#include "sweep.h"
+#include "wheel.h"
+
+#define GATHER_US			(5 * TL_MS)		/* between notifications under load */
+#define RETENTION_US		(10 * TL_SECOND)
+#define SAVE_US				(60 * TL_SECOND)
+#define LOOK_SHARE			100		/* a scan may take a hundredth of the time */
+
+static int64 last_notify = 0;
+static int64 next_retention = 0;
+static int64 next_save = 0;
+static int64 next_look = 0;
+static int64 next_death_look = 0;
+static int64 due_again_from = 0;
+static bool extension_gone = false;
+static bool look_wanted = false;
+static bool armed_here = false;	/* the table of turns was not empty */
+static TlSweepItem *items = NULL;
+static int	max_items = 0;
+static StringInfoData letter;
+
+static bool begin_step(const char *what);
+static void end_step(void);
+static void scan_turns(bool first);
+static void read_mail(TlDatabase *db);
+static int	fail_lapsed(TlDatabase *db);
+static void fail_dead(TlDatabase *db);
+static void notify(TlDatabase *db, bool now_or_never);
+static int64 tick(void);
+
+/*
+ * Begin a transaction in which our tables are there.  False: they are not.
+ */
+static bool
+begin_step(const char *what)
+{
+	Oid			extension;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, what);
+
+	extension = get_extension_oid(TL_EXTENSION, true);
+	if (OidIsValid(extension))
+	{
+		/* who drops it waits for us, or we see it gone */
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		AcceptInvalidationMessages();
+		if (get_extension_oid(TL_EXTENSION, true) == extension && OidIsValid(tl_extension_oid()))
+			return true;
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	extension_gone = true;
+	return false;
+}
+
+bool
+tl_duty_is_over(void)
+{
+	return extension_gone;
+}
+
+static void
+end_step(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+static int64
+tick(void)
+{
+	return tl_clock_tick();
+}
+
+bool
+tl_duty_begin(void)
+{
+	int64		now;
+
+	if (!begin_step("looking for the extension"))
+		return false;
+	tl_clock_take_over();
+	now = tl_now();
+	end_step();
+
+	if (letter.data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&letter);
+		MemoryContextSwitchTo(old);
+	}
+	tl_wheel_reset(now);
+	scan_turns(true);
+
+	/* between the last worker and us nobody notified */
+	if (armed_here)
+		tl_notify_add_all();
+	due_again_from = 0;
+	next_retention = now;
+	next_save = now + SAVE_US;
+	next_look = 0;
+	next_death_look = 0;
+	look_wanted = false;
+	tl_count(TL_COUNT_WORKER_STARTS, 1);
+	return true;
+}
+
+static void
+scan_turns(bool first)
+{
+	int64		start = tl_monotonic();
+
+	if (!begin_step("looking at the owed turns"))
+		return;
+	tl_wheel_scan(first, tick);
+	if (tl_wheel_size() > 0)
+		armed_here = true;
+	end_step();
+	next_look = tl_now() + Max(TL_SECOND, (tl_monotonic() - start) * LOOK_SHARE);
+	look_wanted = false;
+}
+
+static void
+read_mail(TlDatabase *db)
+{
+	TlMail		mail;
+	int			at = 0;
+	bool		look_replies = false;
+	int64		now = tl_now();
+
+	if (tl_mailbox_take(db, &letter, &look_wanted, &look_replies))
+		armed_here = true;
+	while (tl_mail_next(&letter, &at, &mail))
+	{
+		if (mail.type == TL_MAIL_WATCH)
+			tl_wheel_watch(&mail.watch,
+						   mail.watch.times.seen == TL_SEEN_UNKNOWN ? now : 0, now);
+		else
+			tl_notify_add(&mail);
+	}
+	if (look_replies)
+		tl_notify_add_all();
+}
+
+/* Returns how many rows were looked at: more than none, and there may be more. */
+static int
+fail_lapsed(TlDatabase *db)
+{
+	TlGrace		grace;
+	int64		start = tl_monotonic();
+	int64		now = tick();
+	int			nitems;
+	int			i;
+
+	if (max_items < tl_sweep_batch)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		items = items ? repalloc_huge(items, sizeof(TlSweepItem) * tl_sweep_batch) :
+			palloc_extended(sizeof(TlSweepItem) * tl_sweep_batch, MCXT_ALLOC_HUGE);
+		max_items = tl_sweep_batch;
+		MemoryContextSwitchTo(old);
+	}
+
+	/* the grace is read in a transaction only the first time: it is all atomics */
+	tl_grace_get(&grace);
+	nitems = tl_wheel_turn(now, &grace, items, tl_sweep_batch);
+	if (nitems == 0)
+		return 0;
+
+	PG_TRY();
+	{
+		if (begin_step("failing lapsed turns"))
+		{
+			(void) tl_sweep_items(items, nitems, nitems, false);
+			end_step();
+		}
+	}
+	PG_CATCH();
+	{
+		/* nothing of it happened: look at all of them again */
+		for (i = 0; i < nitems; i++)
+		{
+			items[i].status = TL_SWEEP_BUSY;
+			items[i].look_us = now + TL_SECOND;
+			tl_wheel_settle(&items[i], now);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	for (i = 0; i < nitems; i++)
+		tl_wheel_settle(&items[i], now);
+	pg_atomic_write_u64(&db->last_sweep_us, now);
+	pg_atomic_write_u64(&db->last_sweep_took_us, tl_monotonic() - start);
+	tl_count(TL_COUNT_SWEEPS, 1);
+	return nitems;
+}
+
+/* Sessions that ended with deployments attached. */
+static void
+fail_dead(TlDatabase *db)
+{
+	int64		window = tl_reconnect_window * TL_MS;
+	int64		now = tl_now();
+	int64		oldest;
+
+	if (pg_atomic_exchange_u64(&db->death_us, PG_INT64_MAX) != PG_INT64_MAX)
+		next_death_look = 0;
+	if (now < next_death_look)
+		return;
+	oldest = tl_attach_oldest_death();
+	if (oldest <= now - window)
+	{
+		if (begin_step("failing the turns of ended sessions"))
+		{
+			(void) tl_sweep_deaths(now - window, tl_sweep_batch);
+			end_step();
+		}
+		/* what an open transaction held is left over */
+		oldest = tl_attach_oldest_death();
+		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX :
+			Max(oldest + window, now + (oldest <= now - window ? TL_SECOND : 0));
+	}
+	else
+		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : oldest + window;
+}
+
+static void
+notify(TlDatabase *db, bool now_or_never)
+{
+	int64		now = tl_now();
+
+	if (!tl_notify_pending() || (!now_or_never && now - last_notify < GATHER_US))
+		return;
+	/* a hint: no flush, and a crash in between costs a look at start */
+	if (begin_step("notifying"))
+	{
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+		tl_notify_send();
+		end_step();
+	}
+	last_notify = now;
+}
+
+int64
+tl_duty_round(TlDatabase *db)
+{
+	int64		now = tick();
+	int64		again;
+
+	tl_grace_watch(now);
+	read_mail(db);
+	notify(db, false);
+
+	if (tl_sweep)
+	{
+		fail_dead(db);
+		while (fail_lapsed(db) > 0)
+		{
+			read_mail(db);
+			notify(db, false);
+			CHECK_FOR_INTERRUPTS();
+			if (db->bars > 0)
+				break;
+		}
+	}
+	now = tick();
+
+	/* claims and delays that ended */
+	if (now >= (int64) pg_atomic_read_u64(&db->due_again_us))
+	{
+		/* before the look, so that a commit meanwhile is not lost */
+		pg_atomic_write_u64(&db->due_again_us, PG_INT64_MAX);
+		if (begin_step("looking for replies that are due again"))
+		{
+			int64		next = tl_delivery_due_again(due_again_from, now);
+			uint64		old = pg_atomic_read_u64(&db->due_again_us);
+
+			end_step();
+			due_again_from = now;
+			while (next < (int64) old &&
+				   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, next))
+				;
+		}
+	}
+
+	if (look_wanted && now >= next_look)
+		scan_turns(false);
+
+	if (now >= next_retention)
+	{
+		int			gone = 0;
+
+		if (armed_here && begin_step("retention"))
+		{
+			gone = tl_retention_run(tl_sweep_batch);
+			end_step();
+		}
+		next_retention = gone > 0 ? now + 100 * TL_MS : now + RETENTION_US;
+		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
+			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
+							 now - Max(tl_wheel_longest_silence(), tl_turn_deadline) * TL_MS - 60 * TL_SECOND);
+	}
+	if (now >= next_save)
+	{
+		if (armed_here && begin_step("saving the clock"))
+		{
+			tl_clock_save(true);
+			end_step();
+		}
+		next_save = now + SAVE_US;
+	}
+
+	/* what the steps above posted */
+	read_mail(db);
+	notify(db, false);
+
+	again = tl_sweep ? tl_wheel_next(now) : now + TL_SECOND;
+	again = Min(again, now + TL_SECOND);
+	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
+	if (tl_sweep)
+		again = Min(again, next_death_look);
+	if (tl_notify_pending())
+		again = Min(again, last_notify + GATHER_US);
+	return again;
+}
+
+void
+tl_duty_end(void)
+{
+	if (armed_here && begin_step("saving the clock"))
+	{
+		tl_clock_save(true);
+		end_step();
+	}
+}

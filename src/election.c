@@ -1,0 +1,512 @@
+/*
+ * election.c
+ *		Taking a turn from owed to ended, once, and what is stored with it.
+ *
+ * The election is one update of the turn's row.  Rows are found under the
+ * latest snapshot; an update that meets another open transaction waits for it and
+ * looks again, so the first to commit has won.  Above READ COMMITTED a row that
+ * changed after the transaction's snapshot is 40001 instead.
+ *
+ * Several ids are taken in the order of COLLATE "C": two calls cannot deadlock.
+ *
+ * The local flush is forced: a caller who was told "won" may rely on it
+ * whatever his synchronous_commit says.
+ */
+#include "turn_liveness.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "args.h"
+#include "clock.h"
+#include "election.h"
+#include "enums.h"
+#include "grace.h"
+#include "guc.h"
+#include "lease.h"
+#include "payload.h"
+#include "xact.h"
+
+static text *copy_text(Datum value);
+static TlElection elect(TlRel *turns, const text *deployment, const text *message_id,
+						char outcome, const pg_uuid_t *request, TlWon *won,
+						text **conversation, bool *same_request);
+static void store_groups(const text *deployment, TlWon *won, int nwon, Jsonb *reply,
+						 const text *error_code, char outcome, int64 now);
+
+PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
+PG_FUNCTION_INFO_V1(turn_liveness_fail_turn);
+PG_FUNCTION_INFO_V1(turn_liveness_fail_deployment);
+PG_FUNCTION_INFO_V1(turn_liveness_reject_turn);
+PG_FUNCTION_INFO_V1(turn_liveness_discharge_turn);
+
+static text *
+copy_text(Datum value)
+{
+	return DatumGetTextPCopy(value);
+}
+
+TM_Result
+tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
+			 char outcome, const pg_uuid_t *request,
+			 const TlVerdict *verdict, int64 now, TlWon *won)
+{
+	TM_Result	result;
+
+	memset(won, 0, sizeof(*won));
+	won->message_id = copy_text(tl_turn_value(turn, TURN_MESSAGE_ID));
+	won->conversation = copy_text(tl_turn_value(turn, TURN_CONVERSATION));
+	if (!tl_turn_isnull(turn, TURN_ROUTING))
+	{
+		won->routing = DatumGetJsonbPCopy(tl_turn_value(turn, TURN_ROUTING));
+		won->platform = tl_routing_text(won->routing, "platform", true);
+		won->organization = tl_routing_text(won->routing, "organizationId", false);
+	}
+	if (won->platform == NULL)
+		won->platform = cstring_to_text("api");
+	if (!tl_turn_isnull(turn, TURN_ERROR_CODE))
+		won->mark_code = copy_text(tl_turn_value(turn, TURN_ERROR_CODE));
+	if (!tl_turn_isnull(turn, TURN_REASON))
+		won->mark_reason = copy_text(tl_turn_value(turn, TURN_REASON));
+	won->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
+	if (verdict->first_beat > 0)
+		won->first_beat = tl_wall_clock(verdict->first_beat, now);
+	if (verdict->last_beat > 0)
+		won->last_beat = tl_wall_clock(verdict->last_beat, now);
+
+	/* the reply has it all now: the row that stays is small */
+	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(outcome));
+	tl_turn_set_null(turn, TURN_ROUTING);
+	tl_turn_set_null(turn, TURN_REASON);
+	if (request)
+		tl_turn_set(turn, TURN_REQUEST, UUIDPGetDatum(request));
+
+	result = tl_rel_update(turns, &turn->tid, snapshot, turn->values, turn->nulls, wait);
+	if (result == TM_Ok)
+	{
+		ForceSyncCommit();
+		tl_xact_touch(turn->deployment_key, 1);
+		tl_xact_forget_turn(turn->deployment_key, turn->turn_key);
+	}
+	return result;
+}
+
+/*
+ * One candidate of an election that waits its turn.  If the turn has ended,
+ * same_request says whether an equal call did it.
+ */
+static TlElection
+elect(TlRel *turns, const text *deployment, const text *message_id,
+	  char outcome, const pg_uuid_t *request, TlWon *won,
+	  text **conversation, bool *same_request)
+{
+	for (;;)
+	{
+		Snapshot	snapshot;
+		TlScan		scan = {0};
+		TlTurn		turn;
+		TlElection	result = TL_UNKNOWN;
+		TM_Result	update = TM_Ok;
+
+		CHECK_FOR_INTERRUPTS();
+		snapshot = tl_latest_snapshot();
+		if (tl_turn_find(turns, &scan, PointerGetDatum(deployment),
+						 PointerGetDatum(message_id), snapshot, &turn))
+		{
+			tl_rel_check_visible(turns, turn.slot);
+			if (tl_turn_is_owed(&turn))
+			{
+				TlSigns		signs;
+				TlGrace		grace;
+				TlVerdict	verdict;
+				int64		now = tl_now();
+
+				tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
+				tl_grace_get(&grace);
+				tl_deadline(&turn.times, &signs, &grace, now, &verdict);
+				update = tl_elect_row(turns, &turn, snapshot, true, outcome, request,
+									  &verdict, now, won);
+				result = TL_WON;
+			}
+			else
+			{
+				result = TL_LOST;
+				if (conversation && *conversation == NULL)
+					*conversation = copy_text(tl_turn_value(&turn, TURN_CONVERSATION));
+				if (same_request && request && !tl_turn_isnull(&turn, TURN_REQUEST) &&
+					memcmp(DatumGetUUIDP(tl_turn_value(&turn, TURN_REQUEST))->data,
+						   request->data, UUID_LEN) == 0)
+					*same_request = true;
+			}
+		}
+		tl_scan_end(&scan);
+		UnregisterSnapshot(snapshot);
+
+		if (update == TM_Ok)
+			return result;
+		if (IsolationUsesXactSnapshot())
+			tl_serialization_failure();
+		/* somebody else was first: see what became of it */
+	}
+}
+
+void
+tl_store_error(TlOutbox *outbox, const text *deployment, TlWon *won,
+			   const text *error, const text *error_code,
+			   char decided_by, int64 now)
+{
+	TlReply		reply = {0};
+
+	reply.deployment = deployment;
+	reply.message_ids = &won->message_id;
+	reply.nids = 1;
+	reply.conversation = won->conversation;
+	reply.platform = won->platform;
+	reply.organization = won->organization;
+	reply.payload = tl_payload_error(won->routing, won->message_id, error, error_code);
+	reply.outcome = TL_OUTCOME_ERROR;
+	reply.error_code = error_code;
+	reply.decided_by = decided_by;
+	reply.armed_at = won->armed_at;
+	reply.first_beat = won->first_beat;
+	reply.last_beat = won->last_beat;
+	(void) tl_outbox_store(outbox, &reply, now);
+	tl_count_failure(error_code);
+}
+
+void
+tl_count_failure(const text *error_code)
+{
+	static const struct
+	{
+		const char *code;
+		TlCounter	counter;
+	}			counters[] = {
+		{TL_CODE_UNRESPONSIVE, TL_COUNT_FAILED_UNRESPONSIVE},
+		{TL_CODE_NEVER_STARTED, TL_COUNT_FAILED_NEVER_STARTED},
+		{TL_CODE_DIED, TL_COUNT_FAILED_DIED},
+		{TL_CODE_TOO_LONG, TL_COUNT_FAILED_TOO_LONG},
+	};
+	int			i;
+
+	for (i = 0; error_code != NULL && i < lengthof(counters); i++)
+		if (VARSIZE_ANY_EXHDR(error_code) == strlen(counters[i].code) &&
+			memcmp(VARDATA_ANY(error_code), counters[i].code, strlen(counters[i].code)) == 0)
+		{
+			tl_xact_count(counters[i].counter, 1);
+			return;
+		}
+	tl_xact_count(TL_COUNT_FAILED_OTHER, 1);
+}
+
+void
+tl_log_failure(const text *deployment, const text *message_id,
+			   const char *code, const char *decided_by)
+{
+	char	   *d;
+	char	   *m;
+
+	if (!tl_log_failures)
+		return;
+	d = text_to_cstring(deployment);
+	m = text_to_cstring(message_id);
+	ereport(LOG,
+			(errcode(ERRCODE_WARNING),
+			 errhidestmt(true),
+			 errmsg("failed turn \"%s\" of deployment \"%s\": %s, decided by %s", m, d, code, decided_by)));
+	pfree(m);
+	pfree(d);
+}
+
+/* The same address: conversation, platform, organization. */
+static bool
+same_address(const TlWon *a, const TlWon *b)
+{
+	return tl_compare_texts(&a->conversation, &b->conversation) == 0 &&
+		tl_compare_texts(&a->platform, &b->platform) == 0 &&
+		(a->organization == NULL) == (b->organization == NULL) &&
+		(a->organization == NULL || tl_compare_texts(&a->organization, &b->organization) == 0);
+}
+
+/* One reply for each address, listing its own turns. */
+static void
+store_groups(const text *deployment, TlWon *won, int nwon, Jsonb *reply,
+			 const text *error_code, char outcome, int64 now)
+{
+	TlOutbox	outbox;
+	bool	   *stored = palloc0(nwon * sizeof(bool));
+	text	  **ids = palloc(nwon * sizeof(text *));
+	int			i;
+	int			j;
+
+	tl_outbox_open(&outbox);
+	for (i = 0; i < nwon; i++)
+	{
+		TlReply		row = {0};
+		int			nids = 0;
+
+		if (stored[i])
+			continue;
+		for (j = i; j < nwon; j++)
+			if (!stored[j] && same_address(&won[i], &won[j]))
+			{
+				ids[nids++] = won[j].message_id;
+				stored[j] = true;
+			}
+		row.deployment = deployment;
+		row.message_ids = ids;
+		row.nids = nids;
+		row.conversation = won[i].conversation;
+		row.platform = won[i].platform;
+		row.organization = won[i].organization;
+		if (outcome != TL_OUTCOME_DISCHARGED)
+			row.payload = tl_payload_reply(reply, won[i].routing, ids, nids);
+		row.outcome = outcome;
+		row.error_code = error_code;
+		row.decided_by = outcome == TL_OUTCOME_DISCHARGED ? TL_DECIDED_DISCHARGE : TL_DECIDED_REPLY;
+		row.armed_at = won[i].armed_at;
+		row.first_beat = won[i].first_beat;
+		row.last_beat = won[i].last_beat;
+		(void) tl_outbox_store(&outbox, &row, now);
+	}
+	tl_outbox_close(&outbox);
+}
+
+Datum
+turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	int			nids;
+	text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
+	Jsonb	   *reply = tl_arg_object(fcinfo, 2, "reply", tl_max_reply_size, "turn_liveness.max_reply_size");
+	pg_uuid_t  *request;
+	text	   *error_code;
+	text	   *conversation = NULL;
+	char		outcome;
+	TlRel		turns;
+	TlWon	   *won;
+	int			nwon = 0;
+	bool		ended = false;
+	bool		same_request = false;
+	int			i;
+
+	tl_check_writable("commit_terminal_reply");
+	tl_grace_note_call();
+	request = tl_payload_request(deployment, ids, nids, reply);
+	outcome = tl_payload_is_error(reply, &error_code) ? TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;
+
+	won = palloc_extended(nids * sizeof(TlWon), MCXT_ALLOC_HUGE);
+	tl_rel_open(&turns, TL_TURN, true);
+	for (i = 0; i < nids; i++)
+	{
+		TlElection	election = elect(&turns, deployment, ids[i], outcome, request,
+									 &won[nwon], &conversation, &same_request);
+
+		if (election == TL_WON)
+			nwon++;
+		else if (election == TL_LOST)
+			ended = true;
+	}
+	tl_rel_close(&turns);
+
+	if (nwon > 0)
+	{
+		store_groups(deployment, won, nwon, reply, error_code, outcome, tl_now());
+		if (outcome == TL_OUTCOME_ERROR)
+			tl_count_failure(error_code);
+		else
+			tl_xact_count(TL_COUNT_ANSWERED, nwon);
+		PG_RETURN_OID(tl_election_oid(TL_WON));
+	}
+
+	/* the same call again, of a client that did not hear the answer */
+	if (same_request)
+		PG_RETURN_OID(tl_election_oid(TL_WON));
+
+	if (conversation == NULL)
+	{
+		JsonbValue	value;
+
+		if (getKeyJsonValueFromContainer(&reply->root, "conversationId", 14, &value) != NULL &&
+			value.type == jbvString && value.val.string.len <= TL_MAX_NAME)
+			conversation = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	}
+	tl_outbox_keep_late(deployment, ids, nids, conversation, reply, ended, request);
+	PG_RETURN_OID(tl_election_oid(ended ? TL_LOST : TL_UNKNOWN));
+}
+
+Datum
+turn_liveness_fail_turn(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
+	text	   *error = tl_arg_text(fcinfo, 2, "error");
+	text	   *error_code = tl_arg_optional_text(fcinfo, 3, "error_code");
+	TlRel		turns;
+	TlWon		won;
+	TlElection	election;
+
+	tl_check_writable("fail_turn");
+	tl_grace_note_call();
+	tl_rel_open(&turns, TL_TURN, true);
+	election = elect(&turns, deployment, message_id, TL_OUTCOME_ERROR, NULL, &won, NULL, NULL);
+	tl_rel_close(&turns);
+	if (election == TL_WON)
+	{
+		TlOutbox	outbox;
+
+		tl_outbox_open(&outbox);
+		tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_FAIL, tl_now());
+		tl_outbox_close(&outbox);
+	}
+	PG_RETURN_OID(tl_election_oid(election));
+}
+
+/*
+ * The rows are listed first and taken afterwards, in the order of their ids:
+ * an index walk in which rows change would not be an order.
+ */
+Datum
+turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	text	   *error = tl_arg_optional_text(fcinfo, 1, "error");
+	text	   *error_code = tl_arg_optional_text(fcinfo, 2, "error_code");
+	TimestampTz before = PG_ARGISNULL(3) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(3);
+	Snapshot	snapshot;
+	TlRel		turns;
+	TlScan		scan = {0};
+	TlOutbox	outbox;
+	text	  **ids;
+	int			nids = 0;
+	int			maxids = 16;
+	int			failed = 0;
+	int			i;
+
+	tl_check_writable("fail_deployment");
+	tl_grace_note_call();
+	if (error == NULL)
+		error = cstring_to_text(tl_code_message(TL_CODE_DIED));
+
+	ids = palloc(maxids * sizeof(text *));
+	tl_rel_open(&turns, TL_TURN, true);
+	snapshot = tl_latest_snapshot();
+	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
+	while (tl_scan_next(&scan, ForwardScanDirection))
+	{
+		TlTurn		turn;
+		TimestampTz armed;
+
+		CHECK_FOR_INTERRUPTS();
+		tl_turn_decode(scan.slot, &turn);
+		armed = DatumGetTimestampTz(tl_turn_value(&turn, tl_turn_isnull(&turn, TURN_REARMED_AT) ?
+												  TURN_ARMED_AT : TURN_REARMED_AT));
+		if (armed >= before)
+			continue;
+		if (nids == maxids)
+		{
+			maxids *= 2;
+			ids = repalloc_huge(ids, maxids * sizeof(text *));
+		}
+		ids[nids++] = copy_text(tl_turn_value(&turn, TURN_MESSAGE_ID));
+	}
+	tl_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	qsort(ids, nids, sizeof(text *), tl_compare_texts);
+
+	if (nids > 0)
+		tl_outbox_open(&outbox);
+	for (i = 0; i < nids; i++)
+	{
+		TlWon		won;
+
+		if (elect(&turns, deployment, ids[i], TL_OUTCOME_ERROR, NULL, &won, NULL, NULL) == TL_WON)
+		{
+			tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_FAIL, tl_now());
+			failed++;
+		}
+	}
+	if (nids > 0)
+		tl_outbox_close(&outbox);
+	tl_rel_close(&turns);
+	PG_RETURN_INT32(failed);
+}
+
+/*
+ * A message that is refused before dispatch: its row is written as ended, so
+ * that it meets an arm of the same turn on the same unique key.
+ */
+Datum
+turn_liveness_reject_turn(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
+	Jsonb	   *routing = tl_arg_object(fcinfo, 2, "routing", tl_max_routing_size, "turn_liveness.max_routing_size");
+	text	   *error = tl_arg_text(fcinfo, 3, "error");
+	text	   *error_code = tl_arg_optional_text(fcinfo, 4, "error_code");
+	TlTurn		turn;
+	TlRel		turns;
+	TlOutbox	outbox;
+	TlWon		won = {0};
+	TlElection	election;
+	int64		now;
+
+	tl_check_writable("reject_turn");
+	tl_grace_note_call();
+	tl_turn_make(&turn, deployment, message_id, routing,
+				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
+	tl_turn_set(&turn, TURN_OUTCOME, CharGetDatum(TL_OUTCOME_ERROR));
+	tl_turn_set_null(&turn, TURN_ROUTING);
+	now = turn.times.armed;
+
+	tl_rel_open(&turns, TL_TURN, true);
+	if (tl_rel_insert_unless_there(&turns, TL_TURN_KEY, turn.values, turn.nulls, NULL))
+	{
+		ForceSyncCommit();
+		election = TL_WON;
+		won.message_id = message_id;
+		won.conversation = DatumGetTextPP(tl_turn_value(&turn, TURN_CONVERSATION));
+		won.platform = tl_routing_text(routing, "platform", true);
+		if (won.platform == NULL)
+			won.platform = cstring_to_text("api");
+		won.organization = tl_routing_text(routing, "organizationId", false);
+		won.routing = routing;
+	}
+	else
+		election = elect(&turns, deployment, message_id, TL_OUTCOME_ERROR, NULL, &won, NULL, NULL);
+	tl_rel_close(&turns);
+
+	if (election == TL_WON)
+	{
+		tl_outbox_open(&outbox);
+		tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_REJECT, now);
+		tl_outbox_close(&outbox);
+	}
+	PG_RETURN_OID(tl_election_oid(election));
+}
+
+Datum
+turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
+	TlRel		turns;
+	TlWon		won;
+	bool		owed;
+
+	tl_check_writable("discharge_turn");
+	tl_grace_note_call();
+	tl_rel_open(&turns, TL_TURN, true);
+	owed = elect(&turns, deployment, message_id, TL_OUTCOME_DISCHARGED, NULL, &won, NULL, NULL) == TL_WON;
+	tl_rel_close(&turns);
+	if (owed)
+	{
+		store_groups(deployment, &won, 1, NULL, NULL, TL_OUTCOME_DISCHARGED, tl_now());
+		tl_xact_count(TL_COUNT_DISCHARGED, 1);
+	}
+	PG_RETURN_BOOL(owed);
+}

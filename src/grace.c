@@ -1,0 +1,87 @@
+/*
+ * grace.c
+ *		What holds lapses back for a whole database.
+ *
+ * Start of the server: from the clock.  turn_liveness.sweep = off: while it
+ * lasts nobody sweeps; turned on again, each turn gets one turn deadline.  Mass silence: when
+ * at least ten deployments beat within the last turn deadline and then no
+ * session at all called one of our functions for half of it, the path to the
+ * database is dead, not the workers.
+ *
+ * The fields are atomics in the database's slot; the worker writes them, but for
+ * last_call_us, which sessions write at most twenty times a second.
+ */
+#include "turn_liveness.h"
+
+#include "clock.h"
+#include "grace.h"
+#include "guc.h"
+#include "lease.h"
+#include "shmem.h"
+
+#define SILENT_DEPLOYMENTS	10
+#define CALL_RESOLUTION		(50 * TL_MS)
+
+void
+tl_grace_note_call(void)
+{
+	if (tl_database() != NULL)
+		tl_grace_note_call_at(tl_now());
+}
+
+void
+tl_grace_note_call_at(int64 now)
+{
+	TlDatabase *db = tl_database();
+
+	if (db == NULL)
+		return;
+	if (now - (int64) pg_atomic_read_u64(&db->last_call_us) > CALL_RESOLUTION)
+		pg_atomic_write_u64(&db->last_call_us, now);
+}
+
+void
+tl_grace_get(TlGrace *grace)
+{
+	TlDatabase *db = tl_database();
+
+	memset(grace, 0, sizeof(*grace));
+	grace->epoch = tl_epoch();
+	grace->start = tl_start();
+	grace->restore_grace = tl_restore_grace * TL_MS;
+	if (db == NULL)
+		return;
+	grace->resumed = pg_atomic_read_u64(&db->resumed_us);
+	grace->silent = pg_atomic_read_u32(&db->silent) != 0;
+	grace->hold_until = pg_atomic_read_u64(&db->hold_until_us);
+	grace->hold_max = tl_mass_silence_hold * TL_MS;
+}
+
+void
+tl_grace_watch(int64 now)
+{
+	TlDatabase *db = tl_database();
+	int64		deadline = tl_turn_deadline * TL_MS;
+	int64		last_call = pg_atomic_read_u64(&db->last_call_us);
+	bool		silent = pg_atomic_read_u32(&db->silent) != 0;
+
+	if (!tl_sweep)
+		pg_atomic_write_u32(&db->sweep_off, 1);
+	else if (pg_atomic_exchange_u32(&db->sweep_off, 0) != 0)
+		pg_atomic_write_u64(&db->resumed_us, now);
+
+	if (tl_mass_silence_hold == 0)
+		silent = false;
+	else if (now - last_call < deadline / 2)
+	{
+		if (silent)
+			pg_atomic_write_u64(&db->hold_until_us, now + deadline);
+		silent = false;
+	}
+	else if (!silent && last_call > 0 && now - last_call < deadline / 2 + 4 * TL_SECOND)
+	{
+		/* asked once, when the silence has just grown long enough */
+		silent = tl_lease_count_since(last_call - deadline, SILENT_DEPLOYMENTS) >= SILENT_DEPLOYMENTS;
+	}
+	pg_atomic_write_u32(&db->silent, silent);
+}

@@ -1,0 +1,18 @@
+/*
+ * grace.h
+ *		What holds lapses back for a whole database.
+ */
+#ifndef TL_GRACE_H
+#define TL_GRACE_H
+
+#include "deadline.h"
+
+/* a session called one of our functions */
+extern void tl_grace_note_call(void);
+extern void tl_grace_note_call_at(int64 now);
+/* what is in force now */
+extern void tl_grace_get(TlGrace *grace);
+/* the worker, at least once a second: watch for mass silence and sweep = off */
+extern void tl_grace_watch(int64 now);
+
+#endif							/* TL_GRACE_H */

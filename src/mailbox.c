@@ -1,0 +1,159 @@
+/*
+ * mailbox.c
+ *		What committed transactions tell the worker of their database.
+ *
+ * A ring of bytes for each database, under one LWLock.  A letter is written at
+ * XACT_EVENT_COMMIT, when nothing may fail: one that does not fit raises the
+ * flags that make the worker look at everything, so a lost letter costs time
+ * and no turn.  The worker copies the ring out and reads it at leisure.
+ *
+ * The latch is set at once for replies and for rows that are due before the worker
+ * means to wake; other rows can wait until the ring is half full.
+ */
+#include "turn_liveness.h"
+
+#include "mailbox.h"
+
+#define HEADER	(sizeof(uint16) + 1)
+
+static void
+append(StringInfo letter, TlMailType type, const void *data, uint16 len)
+{
+	appendBinaryStringInfo(letter, (const char *) &len, sizeof(len));
+	appendStringInfoChar(letter, (char) type);
+	if (data)
+		appendBinaryStringInfo(letter, data, len);
+}
+
+void
+tl_mail_watch(StringInfo letter, const TlWatch *watch)
+{
+	append(letter, TL_MAIL_WATCH, watch, sizeof(*watch));
+}
+
+void
+tl_mail_reply(StringInfo letter, const char *conversation, int clen,
+			  const char *platform, int plen)
+{
+	Assert(clen <= TL_MAX_NAME && plen <= TL_MAX_NAME);
+	append(letter, TL_MAIL_REPLY, NULL, 1 + clen + plen);
+	appendStringInfoChar(letter, (char) (uint8) clen);
+	appendBinaryStringInfo(letter, conversation, clen);
+	appendBinaryStringInfo(letter, platform, plen);
+}
+
+bool
+tl_mail_next(const StringInfo letter, int *at, TlMail *mail)
+{
+	const char *p = letter->data + *at;
+	uint16		len;
+
+	if (*at + HEADER > letter->len)
+		return false;
+	memcpy(&len, p, sizeof(len));
+	mail->type = (TlMailType) p[sizeof(len)];
+	p += HEADER;
+	*at += HEADER + len;
+
+	if (mail->type == TL_MAIL_WATCH)
+		memcpy(&mail->watch, p, sizeof(TlWatch));
+	else
+	{
+		mail->conversation_len = (uint8) p[0];
+		mail->conversation = p + 1;
+		mail->platform = p + 1 + mail->conversation_len;
+		mail->platform_len = len - 1 - mail->conversation_len;
+	}
+	return true;
+}
+
+/* The earliest time at which one of the letter's rows must be looked at. */
+static int64
+earliest(const StringInfo letter, bool *replies)
+{
+	TlMail		mail;
+	int			at = 0;
+	int64		first = PG_INT64_MAX;
+
+	*replies = false;
+	while (tl_mail_next(letter, &at, &mail))
+	{
+		if (mail.type == TL_MAIL_WATCH)
+		{
+			TlTimes    *t = &mail.watch.times;
+
+			first = Min(first, t->frozen > 0 ? t->frozen :
+						t->armed + Min(Min(t->admission_ms, t->silence_ms), t->duration_ms) * TL_MS);
+		}
+		else
+			*replies = true;
+	}
+	return first;
+}
+
+void
+tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_turns, bool look_replies)
+{
+	bool		replies;
+	int64		first = earliest(letter, &replies);
+	uint64		used;
+	bool		wake;
+
+	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
+	used = db->mailbox_tail - db->mailbox_head;
+	if (letter->len > TL_MAILBOX_SIZE - used)
+	{
+		look_turns |= first < PG_INT64_MAX;
+		look_replies |= replies;
+	}
+	else
+	{
+		uint32		at = db->mailbox_tail % TL_MAILBOX_SIZE;
+		uint32		part = Min(letter->len, TL_MAILBOX_SIZE - at);
+
+		memcpy(db->mailbox + at, letter->data, part);
+		memcpy(db->mailbox, letter->data + part, letter->len - part);
+		db->mailbox_tail += letter->len;
+		used += letter->len;
+	}
+	db->look_turns |= look_turns;
+	db->look_replies |= look_replies;
+	wake = !db->told &&
+		(replies || look_turns || look_replies || used > TL_MAILBOX_SIZE / 2 ||
+		 first < (int64) pg_atomic_read_u64(&db->wake_us));
+	if (wake)
+		db->told = true;
+	LWLockRelease(&db->mailbox_lock);
+
+	if (wake)
+		tl_wake_worker(db);
+}
+
+bool
+tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies)
+{
+	uint32		len;
+
+	resetStringInfo(letter);
+	enlargeStringInfo(letter, TL_MAILBOX_SIZE);
+
+	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
+	len = db->mailbox_tail - db->mailbox_head;
+	if (len > 0)
+	{
+		uint32		at = db->mailbox_head % TL_MAILBOX_SIZE;
+		uint32		part = Min(len, TL_MAILBOX_SIZE - at);
+
+		memcpy(letter->data, db->mailbox + at, part);
+		memcpy(letter->data + part, db->mailbox, len - part);
+		letter->len = len;
+		letter->data[len] = '\0';
+		db->mailbox_head += len;
+	}
+	*look_turns |= db->look_turns;
+	*look_replies |= db->look_replies;
+	db->look_turns = db->look_replies = false;
+	db->told = false;
+	LWLockRelease(&db->mailbox_lock);
+	return len > 0;
+}

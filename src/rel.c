@@ -1,0 +1,484 @@
+/*
+ * rel.c
+ *		Our tables: where they are, and reading and writing them directly.
+ *
+ * Rows are read through index scans and written through the table access
+ * method and ExecInsertIndexTuples, not through SQL.  So no trigger and no rule
+ * fires, no search_path is consulted, and the caller needs no privilege on a
+ * table: EXECUTE on the function is the whole gate.  Indexes that a DBA adds
+ * are kept up to date all the same.
+ *
+ * Each write is followed by CommandCounterIncrement, as SPI would do it: two
+ * calls in one statement see each other.
+ *
+ * Object ids are looked up once and forgotten on any relcache invalidation of
+ * one of our tables, which DROP EXTENSION sends too.
+ */
+#include "turn_liveness.h"
+
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_collation.h"
+#include "catalog/namespace.h"
+#include "commands/extension.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "rel.h"
+
+static const char *const table_names[TL_NTABLES] = {
+	[TL_TURN] = "turn",
+	[TL_REPLY] = "reply",
+	[TL_DELIVERY] = "delivery",
+	[TL_LATE_REPLY] = "late_reply",
+	[TL_CLOCK] = "clock",
+	[TL_HOME] = "home",
+};
+
+static const char *const index_names[TL_NINDEXES] = {
+	[TL_TURN_KEY] = "turn_pkey",
+	[TL_TURN_OWED_DEPLOYMENT] = "turn_owed_deployment",
+	[TL_TURN_OWED_CHECK] = "turn_owed_check",
+	[TL_REPLY_KEY] = "reply_pkey",
+	[TL_REPLY_CONVERSATION] = "reply_conversation",
+	[TL_DELIVERY_KEY] = "delivery_pkey",
+	[TL_DELIVERY_OPEN_CONVERSATION] = "delivery_open_conversation",
+	[TL_DELIVERY_OPEN_PLATFORM] = "delivery_open_platform",
+	[TL_DELIVERY_DELIVERED] = "delivery_delivered",
+	[TL_LATE_REPLY_KEY] = "late_reply_pkey",
+	[TL_LATE_REPLY_KEPT] = "late_reply_kept",
+	[TL_CLOCK_KEY] = "clock_pkey",
+};
+
+/* what we know of this database; valid until an invalidation says otherwise */
+static struct
+{
+	bool		valid;
+	bool		home_valid;
+	Oid			extension;
+	Oid			tables[TL_NTABLES];
+	Oid			indexes[TL_NINDEXES];
+	int32		home;
+}			known;
+
+static void forget(Datum arg, Oid relid);
+static void look_up(void);
+static Oid	index_oid(TlIndex index);
+static void store(TlRel *r, const Datum *values, const bool *nulls);
+static bool wait_for_conflict(TlRel *r, TlIndex key, const Datum *values);
+
+void
+tl_rel_init(void)
+{
+	CacheRegisterRelcacheCallback(forget, (Datum) 0);
+}
+
+static void
+forget(Datum arg, Oid relid)
+{
+	int			i;
+
+	if (!known.valid)
+		return;
+	if (relid != InvalidOid)
+	{
+		for (i = 0; i < TL_NTABLES; i++)
+			if (known.tables[i] == relid)
+				break;
+		if (i == TL_NTABLES)
+			return;
+	}
+	known.valid = false;
+	known.home_valid = false;
+}
+
+static void
+look_up(void)
+{
+	Oid			nspid;
+	int			i;
+
+	if (known.valid)
+		return;
+
+	nspid = get_namespace_oid(TL_SCHEMA, true);
+	for (i = 0; i < TL_NTABLES; i++)
+		known.tables[i] = OidIsValid(nspid) ? get_relname_relid(table_names[i], nspid) : InvalidOid;
+	for (i = 0; i < TL_NINDEXES; i++)
+		known.indexes[i] = OidIsValid(nspid) ? get_relname_relid(index_names[i], nspid) : InvalidOid;
+	known.extension = get_extension_oid(TL_EXTENSION, true);
+
+	/* a database without us is asked again each time: it is not a hot path */
+	known.valid = OidIsValid(known.extension) && OidIsValid(known.tables[TL_TURN]);
+}
+
+Oid
+tl_extension_oid(void)
+{
+	look_up();
+	return known.valid ? known.extension : InvalidOid;
+}
+
+Oid
+tl_table_oid(TlTable table)
+{
+	look_up();
+	if (!OidIsValid(known.tables[table]))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s.%s\" does not exist", TL_SCHEMA, table_names[table]),
+				 errhint("Install the extension in this database with CREATE EXTENSION, or bring it up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
+	return known.tables[table];
+}
+
+static Oid
+index_oid(TlIndex index)
+{
+	look_up();
+	if (!OidIsValid(known.indexes[index]))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("index \"%s.%s\" does not exist", TL_SCHEMA, index_names[index]),
+				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
+	return known.indexes[index];
+}
+
+/*
+ * The identity of this installation, a row that dumps leave out.
+ */
+int32
+tl_home(void)
+{
+	Oid			relid;
+	Relation	rel;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	bool		isnull;
+	int32		home = 0;
+
+	look_up();
+	if (known.valid && known.home_valid)
+		return known.home;
+
+	relid = tl_table_oid(TL_HOME);
+	rel = table_open(relid, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		home = DatumGetInt32(slot_getattr(slot, 1, &isnull));
+	table_endscan(scan);
+	PopActiveSnapshot();
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+
+	known.home = home;
+	known.home_valid = known.valid;
+	return home;
+}
+
+void
+tl_rel_open(TlRel *r, TlTable table, bool write)
+{
+	Relation	rel;
+
+	memset(r, 0, sizeof(*r));
+
+	/*
+	 * The id may be stale until the lock is ours and pending invalidations are
+	 * read, as with any name: look again then.
+	 */
+	for (;;)
+	{
+		Oid			relid = tl_table_oid(table);
+
+		rel = try_relation_open(relid, write ? RowExclusiveLock : AccessShareLock);
+		if (rel != NULL && tl_table_oid(table) == relid)
+			break;
+		if (rel != NULL)
+			relation_close(rel, write ? RowExclusiveLock : AccessShareLock);
+		known.valid = false;
+	}
+
+	r->rel = rel;
+	if (!write)
+		return;
+
+	r->estate = CreateExecutorState();
+	r->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(r->rri, rel, 1, NULL, 0);
+	ExecOpenIndices(r->rri, true);
+	r->slot = table_slot_create(rel, NULL);
+}
+
+/* Locks stay until the end of the transaction, as with any statement. */
+void
+tl_rel_close(TlRel *r)
+{
+	if (r->rri)
+	{
+		ExecDropSingleTupleTableSlot(r->slot);
+		ExecCloseIndices(r->rri);
+		FreeExecutorState(r->estate);
+	}
+	relation_close(r->rel, NoLock);
+}
+
+/* Make a row of the table in the slot that is written. */
+static void
+store(TlRel *r, const Datum *values, const bool *nulls)
+{
+	int			natts = RelationGetDescr(r->rel)->natts;
+
+	ExecClearTuple(r->slot);
+	memcpy(r->slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(r->slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(r->slot);
+	r->slot->tts_tableOid = RelationGetRelid(r->rel);
+}
+
+ItemPointer
+tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
+{
+	store(r, values, nulls);
+	table_tuple_insert(r->rel, r->slot, GetCurrentCommandId(true), 0, NULL);
+	if (r->rri->ri_NumIndices > 0)
+		tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, false, false,
+									  NULL, NIL, TL_INDEXES_ALL);
+	ResetPerTupleExprContext(r->estate);
+	CommandCounterIncrement();
+	return &r->slot->tts_tid;
+}
+
+/*
+ * Insert a row unless one with its key is there, as ON CONFLICT DO NOTHING
+ * does it: true if it was inserted.  An open insert of the same key is waited
+ * for.  The key is the first two columns (text), or the first (uuid).
+ */
+bool
+tl_rel_insert_unless_there(TlRel *r, TlIndex key,
+						   const Datum *values, const bool *nulls,
+						   ItemPointer tid)
+{
+	List	   *arbiters = list_make1_oid(index_oid(key));
+
+	for (;;)
+	{
+		uint32		token;
+		bool		conflict = false;
+
+		CHECK_FOR_INTERRUPTS();
+
+		if (!wait_for_conflict(r, key, values))
+			return false;
+
+		store(r, values, nulls);
+		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+		table_tuple_insert_speculative(r->rel, r->slot, GetCurrentCommandId(true),
+									   0, NULL, token);
+		tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, false, true,
+									  &conflict, arbiters, TL_INDEXES_ALL);
+		table_tuple_complete_speculative(r->rel, r->slot, token, !conflict);
+		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+		ResetPerTupleExprContext(r->estate);
+
+		if (!conflict)
+		{
+			if (tid)
+				*tid = r->slot->tts_tid;
+			CommandCounterIncrement();
+			return true;
+		}
+	}
+}
+
+/*
+ * True if no row has this key once every open transaction that inserts or
+ * deletes one has ended; false if there is one.
+ */
+static bool
+wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
+{
+	for (;;)
+	{
+		SnapshotData dirty;
+		TlScan		scan = {0};
+		bool		found;
+		TransactionId xwait = InvalidTransactionId;
+		uint32		token = 0;
+		ItemPointerData ctid;
+
+		InitDirtySnapshot(dirty);
+		if (key == TL_TURN_KEY)
+		{
+			tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
+			tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
+		}
+		else
+		{
+			ScanKeyInit(&scan.keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
+			scan.nkeys = 1;
+		}
+		tl_scan_begin(&scan, r, key, &dirty);
+		found = tl_scan_next(&scan, ForwardScanDirection);
+		if (found)
+		{
+			xwait = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+			token = TransactionIdIsValid(dirty.xmin) ? dirty.speculativeToken : 0;
+			ctid = scan.slot->tts_tid;
+		}
+		tl_scan_end(&scan);
+
+		if (!found)
+			return true;
+
+		/*
+		 * An open update of a committed row changes nothing for us: the key is
+		 * there whether it commits or not.  Only retention deletes, so what we
+		 * wait for below is an open insert or, at worst, that.
+		 */
+		if (!TransactionIdIsValid(xwait) ||
+			(!TransactionIdIsValid(dirty.xmin) && key == TL_TURN_KEY))
+			return false;
+		if (token != 0)
+			SpeculativeInsertionWait(xwait, token);
+		else
+			XactLockTableWait(xwait, r->rel, &ctid, XLTW_InsertIndex);
+	}
+}
+
+/*
+ * Replace a row.  Waits for another transaction's lock only if told so; else
+ * TM_BeingModified says that there is one.
+ */
+TM_Result
+tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
+			  const Datum *values, const bool *nulls, bool wait)
+{
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	TlUpdateIndexes update_indexes;
+	TM_Result	result;
+
+	store(r, values, nulls);
+	result = table_tuple_update(r->rel, tid, r->slot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, wait,
+								&failure, &lockmode, &update_indexes);
+	if (result == TM_Ok)
+	{
+		if (tl_indexes_need_update_compat(update_indexes) && r->rri->ri_NumIndices > 0)
+			tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, true, false,
+										  NULL, NIL, update_indexes);
+		ResetPerTupleExprContext(r->estate);
+		CommandCounterIncrement();
+	}
+	return result;
+}
+
+TM_Result
+tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot, bool wait)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_delete(r->rel, tid, GetCurrentCommandId(true), snapshot,
+								InvalidSnapshot, wait, &failure, false);
+	if (result == TM_Ok)
+		CommandCounterIncrement();
+	return result;
+}
+
+/* Every text column of an index of ours has COLLATE "C". */
+void
+tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value)
+{
+	RegProcedure proc = strategy == BTEqualStrategyNumber ? F_TEXTEQ :
+		strategy == BTGreaterStrategyNumber ? F_TEXT_GT : F_TEXT_GE;
+
+	Assert(s->nkeys < lengthof(s->keys));
+	ScanKeyEntryInitialize(&s->keys[s->nkeys++], 0, attno, strategy, InvalidOid,
+						   C_COLLATION_OID, proc, value);
+}
+
+void
+tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value)
+{
+	RegProcedure proc = strategy == BTEqualStrategyNumber ? F_INT8EQ :
+		strategy == BTGreaterStrategyNumber ? F_INT8GT :
+		strategy == BTLessEqualStrategyNumber ? F_INT8LE : F_INT8GE;
+
+	Assert(s->nkeys < lengthof(s->keys));
+	ScanKeyInit(&s->keys[s->nkeys++], attno, strategy, proc, Int64GetDatum(value));
+}
+
+void
+tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
+{
+	s->index = index_open(index_oid(index), AccessShareLock);
+	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
+	s->slot = table_slot_create(r->rel, NULL);
+	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
+}
+
+bool
+tl_scan_next(TlScan *s, ScanDirection direction)
+{
+	return index_getnext_slot(s->scan, direction, s->slot);
+}
+
+/* Begin again with the keys as they are now. */
+void
+tl_scan_restart(TlScan *s)
+{
+	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
+}
+
+void
+tl_scan_end(TlScan *s)
+{
+	ExecDropSingleTupleTableSlot(s->slot);
+	index_endscan(s->scan);
+	index_close(s->index, NoLock);
+}
+
+Snapshot
+tl_latest_snapshot(void)
+{
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+/*
+ * Above READ COMMITTED a transaction may judge only rows that it can see: a row
+ * that was written after its snapshot is a conflict.
+ */
+void
+tl_rel_check_visible(TlRel *r, TupleTableSlot *slot)
+{
+	bool		isnull;
+	TransactionId xmin;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
+	if (TransactionIdIsCurrentTransactionId(xmin))
+		return;
+	if (!table_tuple_satisfies_snapshot(r->rel, slot, GetTransactionSnapshot()))
+		tl_serialization_failure();
+}
+
+void
+tl_serialization_failure(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update")));
+}

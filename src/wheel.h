@@ -1,0 +1,27 @@
+/*
+ * wheel.h
+ *		The worker's watch list: which owed turn to look at when.
+ */
+#ifndef TL_WHEEL_H
+#define TL_WHEEL_H
+
+#include "mailbox.h"
+#include "sweep.h"
+
+extern void tl_wheel_reset(int64 now);
+/* watch this row from now on; seen: it became visible late, first seen then */
+extern void tl_wheel_watch(const TlWatch *watch, int64 seen, int64 now);
+/* up to max rows that may have lapsed; those that live are filed again */
+extern int	tl_wheel_turn(int64 now, const TlGrace *grace, TlSweepItem *items, int max);
+/* what became of an item that the wheel gave out */
+extern void tl_wheel_settle(const TlSweepItem *item, int64 now);
+/* when there is something to look at; at most a second ahead */
+extern int64 tl_wheel_next(int64 now);
+extern bool tl_wheel_knows(ItemPointer tid);
+extern long tl_wheel_size(void);
+extern int32 tl_wheel_longest_silence(void);
+
+/* read all owed rows of the table, in a transaction of the worker */
+extern void tl_wheel_scan(bool first, int64 (*tick) (void));
+
+#endif							/* TL_WHEEL_H */

@@ -1,0 +1,215 @@
+/*
+ * worker.c
+ *		The background worker of one database: its process, and nothing of what it
+ *		does (duty.c).
+ *
+ * The launcher starts it with the number of a slot.  It publishes itself before
+ * it connects, so that DDL that needs the database to itself can find and stop
+ * it at any time; the exit callback is registered before that and withdraws it.
+ *
+ * It sleeps on its latch until the time that a round named, a second at the most (the
+ * tick of the liveness clock).  SIGTERM ends it between or inside steps (die); the
+ * launcher decides whether there is to be another.  An error ends a round: it is
+ * reported, the transaction is aborted, and after a pause there is another.
+ */
+#include "turn_liveness.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timeout.h"
+
+#include "clock.h"
+#include "duty.h"
+#include "guc.h"
+#include "shmem.h"
+#include "worker.h"
+
+#define ERROR_PAUSE_MS	1000
+
+static TlDatabase *my_slot = NULL;
+static TlWorkerState state_at_exit = TL_WORKER_WANTED;
+
+static void withdraw(int code, Datum arg);
+static void fix_settings(void);
+static bool run_round(int64 *again, MemoryContext context);
+
+/* Runs before shared memory is left; only atomics, an LWLock and a latch. */
+static void
+withdraw(int code, Datum arg)
+{
+	if (MyDatabaseId != InvalidOid)
+		tl_clock_hand_back();
+	pg_atomic_write_u64(&my_slot->wake_us, PG_INT64_MAX);
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	if (my_slot->worker_pid == MyProcPid)
+	{
+		my_slot->worker_pid = 0;
+		my_slot->worker_latch = NULL;
+		/* the hook may have asked for another meanwhile */
+		if (my_slot->state == TL_WORKER_STARTING || my_slot->state == TL_WORKER_RUNNING)
+		{
+			my_slot->state = state_at_exit;
+			if (state_at_exit == TL_WORKER_WANTED)
+				my_slot->retry_at_us = tl_monotonic() + TL_SECOND;
+		}
+	}
+	LWLockRelease(&tl_shared->directory);
+	tl_wake_launcher();
+}
+
+/* What a DBA set for sessions must not change what we do. */
+static void
+fix_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"zero_damaged_pages", "off"},
+	};
+	int			i;
+
+	for (i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* False if the round ended in an error. */
+static bool
+run_round(int64 *again, MemoryContext context)
+{
+	volatile bool ok = true;
+
+	PG_TRY();
+	{
+		*again = tl_duty_round(my_slot);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		disable_all_timeouts(false);
+		QueryCancelPending = false;
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		LWLockReleaseAll();
+		pgstat_report_activity(STATE_IDLE, NULL);
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		tl_count(TL_COUNT_SWEEP_ERRORS, 1);
+		ok = false;
+	}
+	PG_END_TRY();
+	return ok;
+}
+
+void
+tl_worker_main(Datum arg)
+{
+	Oid			dboid;
+	MemoryContext context;
+	bool		barred;
+
+	my_slot = &tl_shared->databases[DatumGetInt32(arg)];
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	before_shmem_exit(withdraw, (Datum) 0);
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	dboid = my_slot->dboid;
+	barred = my_slot->bars > 0 || dboid == InvalidOid ||
+		my_slot->worker_pid != 0 || my_slot->state != TL_WORKER_STARTING;
+	if (!barred)
+	{
+		my_slot->worker_pid = MyProcPid;
+		my_slot->worker_latch = MyLatch;
+	}
+	LWLockRelease(&tl_shared->directory);
+	if (barred)
+		proc_exit(0);
+
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
+	fix_settings();
+	SetConfigOption("application_name", "turn_liveness worker", PGC_USERSET, PGC_S_OVERRIDE);
+
+	if (!tl_enabled)
+	{
+		state_at_exit = TL_WORKER_DISABLED;
+		proc_exit(0);
+	}
+	if (!tl_duty_begin())
+	{
+		state_at_exit = TL_WORKER_NO_EXTENSION;
+		proc_exit(0);
+	}
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	if (my_slot->state == TL_WORKER_STARTING)
+		my_slot->state = TL_WORKER_RUNNING;
+	LWLockRelease(&tl_shared->directory);
+
+	context = AllocSetContextCreate(TopMemoryContext, "turn_liveness worker round",
+									ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		int64		again = 0;
+		int64		now;
+		long		pause;
+
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			if (!tl_enabled)
+			{
+				state_at_exit = TL_WORKER_DISABLED;
+				break;
+			}
+		}
+
+		if (!run_round(&again, context))
+			pause = ERROR_PAUSE_MS;
+		else if (tl_duty_is_over())
+		{
+			state_at_exit = TL_WORKER_NO_EXTENSION;
+			break;
+		}
+		else
+		{
+			now = tl_now();
+			pg_atomic_write_u64(&my_slot->wake_us, again);
+			pause = Max(0, (again - now + TL_MS - 1) / TL_MS);
+		}
+		if (pause > 0)
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 Min(pause, 1000), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+
+	/* an error here is no loss: the clock starts a little behind */
+	tl_duty_end();
+	proc_exit(0);
+}

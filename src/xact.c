@@ -1,0 +1,326 @@
+/*
+ * xact.c
+ *		What a transaction of ours leads to once it has committed.
+ *
+ * Gathered while the transaction runs, in its own memory; done at
+ * XACT_EVENT_COMMIT, where nothing may fail: only LWLocks, atomics and latches.
+ * Forgotten on ABORT and on PREPARE.  COMMIT PREPARED runs no callback: the
+ * utility hook raises the look flags then.
+ *
+ * What a rolled-back savepoint left in the list costs a needless look and nothing
+ * more; but a lease is dropped with its last turn only by a transaction that
+ * rolled back none, for a turn that is owed after all must keep its beats.
+ *
+ * At PRE_COMMIT a transaction that was open for long after it armed a turn stamps the
+ * row: it becomes visible only now, and must not lapse at that instant.  At PRE_PREPARE
+ * every armed row is stamped with the far future (SEEN_UNKNOWN): whoever sweeps first replaces that.
+ */
+#include "turn_liveness.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "clock.h"
+#include "turn.h"
+#include "xact.h"
+
+#define MAX_TOUCHED	1000		/* more than that: the whole database's generation */
+#define MAX_LETTER	(TL_MAILBOX_SIZE / 2)
+
+typedef struct Touched
+{
+	TlLeaseKey	deployment;
+	TlLeaseKey	turn;			/* equal to deployment, or a turn to forget */
+	int			ended;
+} Touched;
+
+typedef struct Armed
+{
+	ItemPointerData tid;
+	int64		armed;
+	int64		patience;		/* the shorter of admission and silence */
+} Armed;
+
+typedef struct Pending
+{
+	Touched    *touched;
+	int			ntouched;
+	int			maxtouched;
+	bool		everything;		/* too many to name */
+	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
+	Armed	   *armed;
+	int			narmed;
+	int			maxarmed;
+	StringInfoData letter;
+	bool		look_turns;
+	bool		look_replies;
+	int64		due_again;
+	uint32		counts[TL_NCOUNTERS];
+} Pending;
+
+/* in TopTransactionContext; NULL if this transaction did nothing of ours */
+static Pending *pending = NULL;
+
+static Pending *get_pending(void);
+static void at_end_of_xact(XactEvent event, void *arg);
+static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
+							  SubTransactionId parent, void *arg);
+static void stamp_late_rows(bool prepare);
+static void after_commit(Pending *p);
+
+void
+tl_xact_init(void)
+{
+	RegisterXactCallback(at_end_of_xact, NULL);
+	RegisterSubXactCallback(at_end_of_subxact, NULL);
+}
+
+static Pending *
+get_pending(void)
+{
+	MemoryContext old;
+
+	if (pending != NULL)
+		return pending;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	pending = palloc0(sizeof(Pending));
+	initStringInfo(&pending->letter);
+	pending->due_again = PG_INT64_MAX;
+	MemoryContextSwitchTo(old);
+
+	/* after_commit must not have to find it first */
+	(void) tl_database();
+	return pending;
+}
+
+static Touched *
+add_touched(TlLeaseKey deployment, TlLeaseKey turn)
+{
+	Pending    *p = get_pending();
+	int			i;
+
+	/* the last few: a batch goes deployment by deployment */
+	for (i = p->ntouched - 1; i >= 0 && i >= p->ntouched - 4; i--)
+		if (memcmp(&p->touched[i].deployment, &deployment, sizeof(TlLeaseKey)) == 0 &&
+			memcmp(&p->touched[i].turn, &turn, sizeof(TlLeaseKey)) == 0)
+			return &p->touched[i];
+
+	if (p->ntouched == p->maxtouched)
+	{
+		p->maxtouched = Max(16, p->maxtouched * 2);
+		p->touched = p->touched ?
+			repalloc(p->touched, p->maxtouched * sizeof(Touched)) :
+			MemoryContextAlloc(TopTransactionContext, p->maxtouched * sizeof(Touched));
+	}
+	p->touched[p->ntouched].deployment = deployment;
+	p->touched[p->ntouched].turn = turn;
+	p->touched[p->ntouched].ended = 0;
+	return &p->touched[p->ntouched++];
+}
+
+void
+tl_xact_touch(TlLeaseKey deployment, int ended)
+{
+	if (tl_shared == NULL)
+		return;
+	if (get_pending()->ntouched >= MAX_TOUCHED)
+		pending->everything = true;
+	else
+		add_touched(deployment, deployment)->ended += ended;
+}
+
+bool
+tl_xact_has_touched(TlLeaseKey deployment)
+{
+	int			i;
+
+	if (pending == NULL)
+		return false;
+	if (pending->everything)
+		return true;
+	for (i = 0; i < pending->ntouched; i++)
+		if (memcmp(&pending->touched[i].deployment, &deployment, sizeof(TlLeaseKey)) == 0)
+			return true;
+	return false;
+}
+
+void
+tl_xact_forget_turn(TlLeaseKey deployment, TlLeaseKey turn)
+{
+	/* what is not named here the worker reclaims */
+	if (tl_shared != NULL && get_pending()->ntouched < MAX_TOUCHED)
+		(void) add_touched(deployment, turn);
+}
+
+void
+tl_xact_watch(const TlWatch *watch, bool by_arm)
+{
+	Pending    *p = get_pending();
+
+	if (by_arm)
+	{
+		if (p->narmed == p->maxarmed)
+		{
+			p->maxarmed = Max(16, p->maxarmed * 2);
+			p->armed = p->armed ?
+				repalloc_huge(p->armed, p->maxarmed * sizeof(Armed)) :
+				MemoryContextAlloc(TopTransactionContext, p->maxarmed * sizeof(Armed));
+		}
+		p->armed[p->narmed].tid = watch->tid;
+		p->armed[p->narmed].armed = watch->times.armed;
+		p->armed[p->narmed].patience =
+			Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
+		p->narmed++;
+	}
+	if (p->letter.len > MAX_LETTER)
+		p->look_turns = true;
+	else
+		tl_mail_watch(&p->letter, watch);
+}
+
+void
+tl_xact_reply(const text *conversation, const text *platform)
+{
+	Pending    *p = get_pending();
+
+	if (p->letter.len > MAX_LETTER)
+		p->look_replies = true;
+	else
+		tl_mail_reply(&p->letter, VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
+					  VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform));
+}
+
+void
+tl_xact_due_again(int64 due_us)
+{
+	Pending    *p = get_pending();
+
+	p->due_again = Min(p->due_again, due_us);
+}
+
+void
+tl_xact_foreign_change(void)
+{
+	Pending    *p = get_pending();
+
+	p->everything = true;
+	p->look_turns = true;
+}
+
+void
+tl_xact_count(TlCounter counter, int n)
+{
+	get_pending()->counts[counter] += n;
+}
+
+/* The conversations of this transaction so far; NULL if there are none. */
+StringInfo
+tl_xact_letter(bool *look_replies)
+{
+	*look_replies = pending != NULL && pending->look_replies;
+	return pending != NULL ? &pending->letter : NULL;
+}
+
+static void
+at_end_of_xact(XactEvent event, void *arg)
+{
+	Pending    *p = pending;
+
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+	{
+		if (p != NULL && p->narmed > 0)
+			stamp_late_rows(event == XACT_EVENT_PRE_PREPARE);
+		return;
+	}
+	if (event == XACT_EVENT_PARALLEL_PRE_COMMIT || event == XACT_EVENT_PARALLEL_COMMIT ||
+		event == XACT_EVENT_PARALLEL_ABORT)
+		return;
+
+	pending = NULL;
+	/* an error may have come between condemning a turn and updating its row */
+	tl_lease_decided();
+	if (p == NULL || tl_database() == NULL)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+		after_commit(p);
+	else
+	{
+		int			i;
+
+		/* counts that left out what a sweep had condemned are void again */
+		for (i = 0; i < p->ntouched; i++)
+			tl_lease_moved(p->touched[i].deployment, 0);
+		if (p->everything)
+			tl_lease_move_database();
+	}
+}
+
+static void
+at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
+				  SubTransactionId parent, void *arg)
+{
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	tl_lease_decided();
+	if (pending != NULL)
+		pending->rolled_back = true;
+}
+
+/* Everything here is visible already; nothing here can fail. */
+static void
+after_commit(Pending *p)
+{
+	TlDatabase *db = tl_database();
+	int			i;
+
+	for (i = 0; i < p->ntouched; i++)
+	{
+		Touched    *t = &p->touched[i];
+
+		if (memcmp(&t->deployment, &t->turn, sizeof(TlLeaseKey)) == 0)
+			tl_lease_moved(t->deployment, p->rolled_back ? 0 : t->ended);
+		else if (!p->rolled_back)
+			tl_lease_remove_turn(t->deployment, t->turn);
+	}
+	if (p->everything)
+		tl_lease_move_database();
+	for (i = 0; i < TL_NCOUNTERS; i++)
+		if (p->counts[i] > 0)
+			tl_count(i, p->counts[i]);
+	if (p->due_again < PG_INT64_MAX)
+	{
+		uint64		old = pg_atomic_read_u64(&db->due_again_us);
+
+		while (p->due_again < (int64) old &&
+			   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, p->due_again))
+			;
+	}
+	if (p->letter.len > 0 || p->look_turns || p->look_replies)
+		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
+}
+
+/*
+ * Rows that a rolled-back savepoint armed are not visible to us and are passed
+ * over.
+ */
+static void
+stamp_late_rows(bool prepare)
+{
+	Pending    *p = pending;
+	int64		now;
+	int			i;
+	bool		any = prepare;
+
+	now = tl_now();
+	for (i = 0; i < p->narmed && !any; i++)
+		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience;
+	if (!any)
+		return;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (i = 0; i < p->narmed; i++)
+		if (prepare || (now - p->armed[i].armed) * 4 > p->armed[i].patience)
+			tl_turn_stamp_seen(&p->armed[i].tid, prepare ? TL_SEEN_UNKNOWN : now);
+	PopActiveSnapshot();
+}
