@@ -365,6 +365,111 @@ CREATE TRIGGER foreign_change AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON tu
 ALTER TABLE turn_liveness.turn ENABLE ALWAYS TRIGGER foreign_change;
 
 /*
+ * What happens: counters and gauges.
+ */
+
+CREATE FUNCTION turn_liveness.stat_row(
+	OUT worker_state text, OUT worker_pid integer, OUT worker_problem text, OUT launcher_pid integer,
+	OUT leases_used integer, OUT lease_capacity integer,
+	OUT last_sweep timestamptz, OUT last_sweep_ms double precision,
+	OUT sweep_enabled boolean, OUT grace text, OUT grace_until timestamptz,
+	OUT armed bigint, OUT answered bigint,
+	OUT failed_unresponsive bigint, OUT failed_never_started bigint, OUT failed_died bigint,
+	OUT failed_too_long bigint, OUT failed_other bigint,
+	OUT discharged bigint, OUT late bigint, OUT unknown bigint,
+	OUT beats bigint, OUT beats_in_rows bigint, OUT sweeps bigint, OUT sweep_errors bigint,
+	OUT notifications bigint, OUT claims bigint, OUT acknowledged bigint, OUT redeliveries bigint,
+	OUT dead bigint, OUT expired_undelivered bigint, OUT worker_starts bigint,
+	OUT stats_reset timestamptz)
+AS 'MODULE_PATHNAME', 'turn_liveness_stat_row'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION turn_liveness.stat_row() IS
+'what shared memory tells of this database; the view stat is its public face';
+
+-- Each gauge that is asked of the tables is a subquery of its own: a query that
+-- does not name it does not pay for it.
+CREATE VIEW turn_liveness.stat AS
+	SELECT s.worker_state, s.worker_pid, s.worker_problem, s.launcher_pid,
+		   s.sweep_enabled, s.grace, s.grace_until, s.last_sweep, s.last_sweep_ms,
+		   (SELECT pg_catalog.count(*) FROM turn_liveness.turn t WHERE t.outcome IS NULL) AS turns_owed,
+		   (SELECT pg_catalog.count(*)
+			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
+			WHERE t.outcome IS NULL AND t.check_us OPERATOR(pg_catalog.<=) turn_liveness.clock_us()
+			  AND u.state OPERATOR(pg_catalog.=) 'lapsed') AS turns_lapsed,
+		   (SELECT pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+)
+				   ((t.check_us OPERATOR(pg_catalog.-) turn_liveness.clock_us()) OPERATOR(pg_catalog.*) interval '1 microsecond')
+			FROM turn_liveness.turn t
+			WHERE t.outcome IS NULL ORDER BY t.check_us LIMIT 1) AS next_deadline,
+		   (WITH RECURSIVE p(platform) AS (
+				(SELECT d.platform FROM turn_liveness.delivery d
+				 WHERE d.state OPERATOR(pg_catalog.=) 'o' ORDER BY d.platform LIMIT 1)
+				UNION ALL
+				SELECT (SELECT d.platform FROM turn_liveness.delivery d
+						WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.>) p.platform
+						ORDER BY d.platform LIMIT 1)
+				FROM p WHERE p.platform IS NOT NULL
+			)
+			SELECT pg_catalog.max(o.age) FROM p, LATERAL (
+				(SELECT pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.created_at AS age
+				 FROM turn_liveness.delivery d
+				 JOIN turn_liveness.reply r ON r.reply_id OPERATOR(pg_catalog.=) d.reply_id
+				 WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.=) p.platform
+				   AND d.due_us OPERATOR(pg_catalog.=) 0
+				 ORDER BY d.due_us, d.reply_id LIMIT 1)
+				UNION ALL
+				(SELECT (turn_liveness.clock_us() OPERATOR(pg_catalog.-) d.due_us) OPERATOR(pg_catalog.*) interval '1 microsecond'
+				 FROM turn_liveness.delivery d
+				 WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.=) p.platform
+				   AND d.due_us OPERATOR(pg_catalog.>) 0 AND d.due_us OPERATOR(pg_catalog.<=) turn_liveness.clock_us()
+				 ORDER BY d.due_us LIMIT 1)
+			) o) AS oldest_due_age,
+		   s.leases_used, s.lease_capacity,
+		   s.armed, s.answered, s.failed_unresponsive, s.failed_never_started, s.failed_died,
+		   s.failed_too_long, s.failed_other, s.discharged, s.late, s.unknown,
+		   s.beats, s.beats_in_rows, s.sweeps, s.sweep_errors, s.notifications,
+		   s.claims, s.acknowledged, s.redeliveries, s.dead, s.expired_undelivered,
+		   s.worker_starts, s.stats_reset
+	FROM turn_liveness.stat_row() s;
+COMMENT ON VIEW turn_liveness.stat IS 'what happens in this database, in one row; counters are cumulative since stats_reset or the start of the server, and NULL without preload';
+COMMENT ON COLUMN turn_liveness.stat.worker_state IS 'none, wanted, starting, running, no extension, disabled or no slot';
+COMMENT ON COLUMN turn_liveness.stat.worker_pid IS 'process id of the worker of this database';
+COMMENT ON COLUMN turn_liveness.stat.worker_problem IS 'why no worker runs; NULL when one does';
+COMMENT ON COLUMN turn_liveness.stat.launcher_pid IS 'process id of the launcher, which starts the workers of all databases';
+COMMENT ON COLUMN turn_liveness.stat.sweep_enabled IS 'false while turn_liveness.sweep = off holds every automatic failure';
+COMMENT ON COLUMN turn_liveness.stat.grace IS 'what holds failures back now: sweep off, server start, sweep on again, mass silence; NULL when nothing does';
+COMMENT ON COLUMN turn_liveness.stat.grace_until IS 'when that ends for turns with the default deadline; NULL when it has no known end';
+COMMENT ON COLUMN turn_liveness.stat.last_sweep IS 'when the worker last looked at turns that might have lapsed';
+COMMENT ON COLUMN turn_liveness.stat.last_sweep_ms IS 'how long that took, in milliseconds';
+COMMENT ON COLUMN turn_liveness.stat.turns_owed IS 'turns that are owed an answer; the view turns tells them by state';
+COMMENT ON COLUMN turn_liveness.stat.turns_lapsed IS 'of these, turns whose deadline is past: about to be failed, or held back by an open transaction, a grace or sweep = off';
+COMMENT ON COLUMN turn_liveness.stat.next_deadline IS 'no turn lapses before this; in the past while beats extend the turn that would be the next';
+COMMENT ON COLUMN turn_liveness.stat.oldest_due_age IS 'how long the reply that waits longest for a gateway has been due (again)';
+COMMENT ON COLUMN turn_liveness.stat.leases_used IS 'deployments and named turns that beat in shared memory, in all databases';
+COMMENT ON COLUMN turn_liveness.stat.lease_capacity IS 'turn_liveness.lease_capacity: beats that find no room go to the rows';
+COMMENT ON COLUMN turn_liveness.stat.armed IS 'turns armed';
+COMMENT ON COLUMN turn_liveness.stat.answered IS 'turns ended by a committed terminal reply';
+COMMENT ON COLUMN turn_liveness.stat.failed_unresponsive IS 'turns failed with WORKER_UNRESPONSIVE';
+COMMENT ON COLUMN turn_liveness.stat.failed_never_started IS 'turns failed with WORKER_NEVER_STARTED';
+COMMENT ON COLUMN turn_liveness.stat.failed_died IS 'turns failed with WORKER_DIED';
+COMMENT ON COLUMN turn_liveness.stat.failed_too_long IS 'turns failed with TURN_TOO_LONG';
+COMMENT ON COLUMN turn_liveness.stat.failed_other IS 'turns failed with any other code: by callers, rejected, or of a failed provider';
+COMMENT ON COLUMN turn_liveness.stat.discharged IS 'turns ended by discharge_turn';
+COMMENT ON COLUMN turn_liveness.stat.late IS 'replies that lost their election';
+COMMENT ON COLUMN turn_liveness.stat.unknown IS 'replies for turns that were never armed or are past retention';
+COMMENT ON COLUMN turn_liveness.stat.beats IS 'beats';
+COMMENT ON COLUMN turn_liveness.stat.beats_in_rows IS 'beats that fell back to the rows of the table';
+COMMENT ON COLUMN turn_liveness.stat.sweeps IS 'looks at turns that might have lapsed';
+COMMENT ON COLUMN turn_liveness.stat.sweep_errors IS 'rounds of the worker that ended in an error';
+COMMENT ON COLUMN turn_liveness.stat.notifications IS 'notifications sent';
+COMMENT ON COLUMN turn_liveness.stat.claims IS 'replies claimed';
+COMMENT ON COLUMN turn_liveness.stat.acknowledged IS 'replies acknowledged';
+COMMENT ON COLUMN turn_liveness.stat.redeliveries IS 'claims of a reply that had been claimed before';
+COMMENT ON COLUMN turn_liveness.stat.dead IS 'replies that became dead after max_attempts claims';
+COMMENT ON COLUMN turn_liveness.stat.expired_undelivered IS 'due and dead replies removed by undelivered_retention';
+COMMENT ON COLUMN turn_liveness.stat.worker_starts IS 'workers started for this database';
+COMMENT ON COLUMN turn_liveness.stat.stats_reset IS 'since when the counters count';
+
+/*
  * Administration.
  */
 

@@ -1,0 +1,637 @@
+/*
+ * hook.c
+ *		What other people's utility commands mean to us.
+ *
+ * Three things are done here, all in the session that runs the command:
+ *
+ * 1. What decides whether a database needs a worker (CREATE and ALTER
+ *    EXTENSION, ALTER DATABASE ... SET, CREATE DATABASE, ...) is noted, and told
+ *    to the launcher once it is committed.  PREPARE forgets the notes; the
+ *    session that runs COMMIT PREPARED looks whether the extension has come.
+ *    (A prepared ALTER DATABASE ... SET shows when the worker starts next.)
+ *
+ * 2. Commands that need a database without connections (DROP, RENAME, SET
+ *    TABLESPACE, and the template of CREATE DATABASE) keep our worker out
+ *    while they run: they raise a bar in the slot, end the worker, wait until it
+ *    is gone, and lower the bar at the end, however that comes about.  Whoever
+ *    could not run the command must not be able to bounce the worker, so
+ *    privilege and transaction block are checked first; who may, waits at most
+ *    five seconds, and then the command says by itself what is in its way.
+ *
+ * 3. DROP EXTENSION takes the extension's lock first, as the worker does in each
+ *    of its short transactions, and then the locks on our tables, never waiting
+ *    for one while it holds another.  Its own order would be that of pg_depend,
+ *    and sessions that take turn, then reply, would deadlock with it.
+ *    ALTER EXTENSION UPDATE locks what its script says; scripts begin with
+ *    LOCK TABLE turn, which is what everybody who writes takes first.
+ *
+ * Rules: any other command costs one switch.  Whatever runs after a commit is
+ * shared memory and signals only.  A bar is counted and belongs to a database,
+ * not to a slot: the slot may serve another one when it is lowered.
+ */
+#include "turn_liveness.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+#include "clock.h"
+#include "hook.h"
+#include "launcher.h"
+#include "lease.h"
+#include "mailbox.h"
+#include "rel.h"
+#include "shmem.h"
+
+#define MAX_WANTED		16
+#define WORKER_PATIENCE	(5 * TL_SECOND)
+#define LOCK_ROUNDS		100
+
+/* what a utility hook is called with, to be handed on */
+typedef struct Command
+{
+	PlannedStmt *pstmt;
+	const char *query;
+	bool		read_only;
+	ProcessUtilityContext context;
+	ParamListInfo params;
+	QueryEnvironment *env;
+	DestReceiver *dest;
+	QueryCompletion *qc;
+} Command;
+
+static ProcessUtility_hook_type prev_utility = NULL;
+
+/* what this transaction leads to once it is committed */
+static Oid	wanted[MAX_WANTED];
+static int	nwanted = 0;
+static bool want_all = false;
+static bool wake_worker = false;
+
+/* the bar that this session has raised */
+static Oid	barred = InvalidOid;
+
+static void utility(PlannedStmt *pstmt, const char *query, bool read_only,
+					ProcessUtilityContext context, ParamListInfo params,
+					QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
+static void run(Command *command);
+static void run_barred(Command *command, Oid dboid, bool dropping);
+static void at_end_of_xact(XactEvent event, void *arg);
+static void want(Oid dboid);
+static void want_by_name(const char *name);
+static bool is_our_setting(VariableSetStmt *stmt);
+static bool is_our_extension(List *names);
+static DefElem *find_option(List *options, const char *name);
+static bool owns_database(Oid dboid);
+static void lock_our_tables(void);
+static void after_prepared(bool commit);
+static Oid	database_to_drop(DropdbStmt *stmt);
+static Oid	database_to_rename(RenameStmt *stmt);
+static Oid	database_to_move(AlterDatabaseStmt *stmt);
+static Oid	database_to_copy(CreatedbStmt *stmt);
+static bool may_have_worker(Oid dboid);
+static void raise_bar(Oid dboid);
+static bool worker_is_gone(pid_t *signaled);
+static void lower_bar(bool dropped);
+static void at_exit(int code, Datum arg);
+
+void
+tl_hook_init(void)
+{
+	prev_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
+	RegisterXactCallback(at_end_of_xact, NULL);
+}
+
+static void
+run(Command *c)
+{
+	(prev_utility ? prev_utility : standard_ProcessUtility)
+		(c->pstmt, c->query, c->read_only, c->context, c->params, c->env, c->dest, c->qc);
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only,
+		ProcessUtilityContext context, ParamListInfo params,
+		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Command		command = {pstmt, query, read_only, context, params, env, dest, qc};
+	Node	   *node = pstmt->utilityStmt;
+	bool		top = context == PROCESS_UTILITY_TOPLEVEL;
+	Oid			dboid;
+
+	/* in a process without a database nothing of this can happen */
+	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
+	{
+		run(&command);
+		return;
+	}
+
+	switch (nodeTag(node))
+	{
+		case T_CreateExtensionStmt:
+			run(&command);
+			/* CASCADE installs others that are not named here */
+			if (strcmp(((CreateExtensionStmt *) node)->extname, TL_EXTENSION) == 0 ||
+				find_option(((CreateExtensionStmt *) node)->options, "cascade") != NULL)
+				want(MyDatabaseId);
+			break;
+
+		case T_AlterExtensionStmt:
+			run(&command);
+			if (strcmp(((AlterExtensionStmt *) node)->extname, TL_EXTENSION) == 0)
+				want(MyDatabaseId);
+			break;
+
+		case T_DropStmt:
+			if (((DropStmt *) node)->removeType == OBJECT_EXTENSION &&
+				is_our_extension(((DropStmt *) node)->objects))
+			{
+				lock_our_tables();
+				run(&command);
+				/* it looks, and ends by itself */
+				wake_worker = true;
+			}
+			else
+				run(&command);
+			break;
+
+		case T_AlterDatabaseSetStmt:
+			run(&command);
+			if (is_our_setting(((AlterDatabaseSetStmt *) node)->setstmt))
+				want_by_name(((AlterDatabaseSetStmt *) node)->dbname);
+			break;
+
+		case T_AlterRoleSetStmt:
+			run(&command);
+			if (is_our_setting(((AlterRoleSetStmt *) node)->setstmt))
+			{
+				if (((AlterRoleSetStmt *) node)->database)
+					want_by_name(((AlterRoleSetStmt *) node)->database);
+				else
+					want_all = true;
+			}
+			break;
+
+		case T_CreatedbStmt:
+			dboid = database_to_copy((CreatedbStmt *) node);
+			if (OidIsValid(dboid))
+			{
+				PreventInTransactionBlock(top, "CREATE DATABASE");
+				run_barred(&command, dboid, false);
+			}
+			else
+				run(&command);
+			/* the new row is not visible before this */
+			CommandCounterIncrement();
+			want_by_name(((CreatedbStmt *) node)->dbname);
+			break;
+
+		case T_DropdbStmt:
+			dboid = database_to_drop((DropdbStmt *) node);
+			if (OidIsValid(dboid))
+			{
+				PreventInTransactionBlock(top, "DROP DATABASE");
+				run_barred(&command, dboid, true);
+			}
+			else
+				run(&command);
+			break;
+
+		case T_AlterDatabaseStmt:
+			dboid = database_to_move((AlterDatabaseStmt *) node);
+			if (OidIsValid(dboid))
+			{
+				PreventInTransactionBlock(top, "ALTER DATABASE SET TABLESPACE");
+				run_barred(&command, dboid, false);
+			}
+			else
+			{
+				run(&command);
+				if (find_option(((AlterDatabaseStmt *) node)->options, "allow_connections") != NULL ||
+					find_option(((AlterDatabaseStmt *) node)->options, "is_template") != NULL)
+					want_by_name(((AlterDatabaseStmt *) node)->dbname);
+			}
+			break;
+
+		case T_RenameStmt:
+			dboid = database_to_rename((RenameStmt *) node);
+			if (OidIsValid(dboid))
+				run_barred(&command, dboid, false);
+			else
+				run(&command);
+			break;
+
+		case T_TransactionStmt:
+			{
+				TransactionStmtKind kind = ((TransactionStmt *) node)->kind;
+
+				run(&command);
+				if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+					after_prepared(kind == TRANS_STMT_COMMIT_PREPARED);
+			}
+			break;
+
+		default:
+			run(&command);
+			break;
+	}
+}
+
+/*
+ * Nothing here can fail.  What a rolled-back savepoint noted costs a needless
+ * look.
+ */
+static void
+at_end_of_xact(XactEvent event, void *arg)
+{
+	int			i;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (event == XACT_EVENT_COMMIT && tl_shared != NULL)
+	{
+		if (want_all)
+			tl_database_want_all();
+		for (i = 0; i < nwanted; i++)
+			tl_database_want(wanted[i]);
+		if (wake_worker)
+		{
+			TlDatabase *db;
+
+			LWLockAcquire(&tl_shared->directory, LW_SHARED);
+			db = tl_database_find(MyDatabaseId, false);
+			if (db != NULL && db->worker_latch)
+				SetLatch(db->worker_latch);
+			LWLockRelease(&tl_shared->directory);
+		}
+	}
+	nwanted = 0;
+	want_all = false;
+	wake_worker = false;
+}
+
+static void
+want(Oid dboid)
+{
+	int			i;
+
+	for (i = 0; i < nwanted; i++)
+		if (wanted[i] == dboid)
+			return;
+	if (nwanted < MAX_WANTED)
+		wanted[nwanted++] = dboid;
+	else
+		want_all = true;
+}
+
+static void
+want_by_name(const char *name)
+{
+	Oid			dboid = get_database_oid(name, true);
+
+	if (OidIsValid(dboid))
+		want(dboid);
+}
+
+static bool
+is_our_setting(VariableSetStmt *stmt)
+{
+	if (stmt->kind == VAR_RESET_ALL)
+		return true;
+	return stmt->name != NULL &&
+		pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0;
+}
+
+static bool
+is_our_extension(List *names)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		if (strcmp(strVal(lfirst(lc)), TL_EXTENSION) == 0)
+			return true;
+	return false;
+}
+
+static DefElem *
+find_option(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (strcmp(option->defname, name) == 0)
+			return option;
+	}
+	return NULL;
+}
+
+static bool
+owns_database(Oid dboid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, dboid, GetUserId());
+#else
+	return pg_database_ownercheck(dboid, GetUserId());
+#endif
+}
+
+/*
+ * Before DROP EXTENSION: all our tables, holding none while waiting for another.  Somebody who does several things in one transaction may keep us
+ * from ever finding them all free, so at last it is left to the command.
+ */
+static void
+lock_our_tables(void)
+{
+	Oid			extension = tl_extension_oid();
+	int			busy = TL_TURN;
+	int			last;
+	int			round;
+	int			i;
+
+	if (!OidIsValid(extension))
+		return;
+#if PG_VERSION_NUM >= 160000
+	if (!object_ownercheck(ExtensionRelationId, extension, GetUserId()))
+		return;
+#else
+	if (!pg_extension_ownercheck(extension, GetUserId()))
+		return;
+#endif
+
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessExclusiveLock);
+	for (round = 0; round < LOCK_ROUNDS; round++)
+	{
+		Oid			tables[TL_NTABLES];
+
+		/* again each time: to wait is to let others change them */
+		if (tl_extension_oid() != extension)
+			return;
+		for (i = 0; i < TL_NTABLES; i++)
+			tables[i] = tl_table_oid(i);
+
+		LockRelationOid(tables[busy], AccessExclusiveLock);
+		for (i = 0; i < TL_NTABLES; i++)
+			if (i != busy && !ConditionalLockRelationOid(tables[i], AccessExclusiveLock))
+				break;
+		if (i == TL_NTABLES)
+			return;
+
+		/* give back what we have, and wait for that one first */
+		UnlockRelationOid(tables[busy], AccessExclusiveLock);
+		last = i;
+		for (i = 0; i < last; i++)
+			if (i != busy)
+				UnlockRelationOid(tables[i], AccessExclusiveLock);
+		busy = last;
+	}
+}
+
+/*
+ * A prepared transaction has ended: no callback of ours ran for it.  It may have
+ * armed and ended turns, and even created the extension.
+ */
+static void
+after_prepared(bool commit)
+{
+	TlDatabase *db;
+	TlWorkerState state = TL_WORKER_NONE;
+	StringInfoData nothing;
+
+	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	db = tl_database_find(MyDatabaseId, false);
+	if (db != NULL)
+		state = db->state;
+	LWLockRelease(&tl_shared->directory);
+
+	/* it may be news to this session too */
+	if (commit)
+		AcceptInvalidationMessages();
+	if (!OidIsValid(tl_extension_oid()))
+		return;
+
+	if (db != NULL)
+	{
+		initStringInfo(&nothing);
+		if (commit)
+			tl_lease_move_database();
+		tl_mailbox_post(db, &nothing, true, commit);
+		pfree(nothing.data);
+	}
+	if (commit && (state == TL_WORKER_NONE || state == TL_WORKER_NO_EXTENSION))
+		tl_database_want(MyDatabaseId);
+}
+
+/*
+ * Which database must be free of connections for this command; InvalidOid if
+ * none, or if the command will refuse.  The rules are those of dbcommands.c.
+ */
+static Oid
+database_to_drop(DropdbStmt *stmt)
+{
+	Oid			dboid = get_database_oid(stmt->dbname, true);
+
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !owns_database(dboid))
+		return InvalidOid;
+	return dboid;
+}
+
+static Oid
+database_to_rename(RenameStmt *stmt)
+{
+	Oid			dboid;
+
+	if (stmt->renameType != OBJECT_DATABASE)
+		return InvalidOid;
+	dboid = get_database_oid(stmt->subname, true);
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId ||
+		!owns_database(dboid) || !have_createdb_privilege())
+		return InvalidOid;
+	return dboid;
+}
+
+static Oid
+database_to_move(AlterDatabaseStmt *stmt)
+{
+	Oid			dboid;
+
+	if (find_option(stmt->options, "tablespace") == NULL)
+		return InvalidOid;
+	dboid = get_database_oid(stmt->dbname, true);
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !owns_database(dboid))
+		return InvalidOid;
+	return dboid;
+}
+
+static Oid
+database_to_copy(CreatedbStmt *stmt)
+{
+	DefElem    *option = find_option(stmt->options, "template");
+	const char *name = option && option->arg ? defGetString(option) : "template1";
+	Oid			dboid = get_database_oid(name, true);
+	HeapTuple	tuple;
+	bool		is_template;
+
+	if (!OidIsValid(dboid) || !have_createdb_privilege())
+		return InvalidOid;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return is_template || owns_database(dboid) ? dboid : InvalidOid;
+}
+
+/* May the launcher start a worker there?  The same rule as in launcher.c. */
+static bool
+may_have_worker(Oid dboid)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	bool		result = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		result = form->datallowconn && !form->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+static void
+run_barred(Command *command, Oid dboid, bool dropping)
+{
+	volatile bool dropped = false;
+
+	PG_TRY();
+	{
+		raise_bar(dboid);
+		run(command);
+		dropped = dropping;
+	}
+	PG_FINALLY();
+	{
+		lower_bar(dropped);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Keep our worker out of the database, and wait until it is.
+ */
+static void
+raise_bar(Oid dboid)
+{
+	static bool exit_registered = false;
+	bool		make = may_have_worker(dboid);
+	TlDatabase *db;
+	int64		give_up = tl_monotonic() + WORKER_PATIENCE;
+	pid_t		signaled = 0;
+
+	if (!exit_registered)
+	{
+		before_shmem_exit(at_exit, (Datum) 0);
+		exit_registered = true;
+	}
+
+	/* no slot: no worker, and without a slot the launcher starts none */
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	db = tl_database_find(dboid, make);
+	if (db != NULL)
+	{
+		db->bars++;
+		barred = dboid;
+	}
+	LWLockRelease(&tl_shared->directory);
+
+	while (!worker_is_gone(&signaled) && tl_monotonic() < give_up)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Is there no worker, none on its way, and the last one no longer among the
+ * sessions that the command will count?
+ */
+static bool
+worker_is_gone(pid_t *signaled)
+{
+	TlDatabase *db;
+	bool		gone = true;
+
+	if (!OidIsValid(barred))
+		return true;
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	db = tl_database_find(barred, false);
+	if (db != NULL)
+	{
+		/* the launcher calls back one that it has registered */
+		gone = db->worker_pid == 0 && db->state != TL_WORKER_STARTING;
+		if (!gone && tl_shared->launcher_latch)
+			SetLatch(tl_shared->launcher_latch);
+		if (db->worker_pid != 0 && db->worker_pid != *signaled)
+		{
+			*signaled = db->worker_pid;
+			db->state = TL_WORKER_WANTED;
+			db->retry_at_us = 0;
+			(void) kill(db->worker_pid, SIGTERM);
+		}
+	}
+	LWLockRelease(&tl_shared->directory);
+
+	/* it withdraws from the slot a moment before it leaves the database */
+	return gone && (*signaled == 0 || BackendPidGetProc(*signaled) == NULL);
+}
+
+static void
+lower_bar(bool dropped)
+{
+	TlDatabase *db;
+
+	if (!OidIsValid(barred))
+		return;
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	db = tl_database_find(barred, false);
+	if (db != NULL && dropped)
+		tl_database_free(db);
+	else if (db != NULL && db->bars > 0)
+	{
+		db->bars--;
+		if (db->state == TL_WORKER_WANTED)
+			db->retry_at_us = 0;
+	}
+	barred = InvalidOid;
+	if (tl_shared->launcher_latch)
+		SetLatch(tl_shared->launcher_latch);
+	LWLockRelease(&tl_shared->directory);
+}
+
+static void
+at_exit(int code, Datum arg)
+{
+	lower_bar(false);
+}
