@@ -520,19 +520,18 @@ may_have_worker(Oid dboid)
 static void
 run_barred(Command *command, Oid dboid, bool dropping)
 {
-	volatile bool dropped = false;
-
 	PG_TRY();
 	{
 		raise_bar(dboid);
 		run(command);
-		dropped = dropping;
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
-		lower_bar(dropped);
+		lower_bar(false);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	lower_bar(dropping);
 }
 
 /*
