@@ -10,6 +10,8 @@
 #include "access/tableam.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "parser/parse_relation.h"
+#include "utils/rel.h"
 #include "storage/proc.h"
 
 #if PG_VERSION_NUM < 150000
@@ -50,6 +52,35 @@ tl_insert_index_tuples_compat(ResultRelInfo *rri, TupleTableSlot *slot,
 #else
 	return ExecInsertIndexTuples(rri, slot, estate, update, no_dup_error,
 								 spec_conflict, arbiters);
+#endif
+}
+
+/*
+ * ExecInsertIndexTuples asks the range table which columns an update touched; an
+ * empty answer lets every index try bottom-up deletion, which is what rows that
+ * are updated once want.
+ */
+static inline void
+tl_init_range_table_compat(EState *estate, Relation rel)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+#if PG_VERSION_NUM >= 160000
+	List	   *perminfos = NIL;
+#endif
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(rel);
+	rte->relkind = rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+#if PG_VERSION_NUM >= 160000
+	(void) addRTEPermissionInfo(&perminfos, rte);
+#endif
+#if PG_VERSION_NUM >= 180000
+	ExecInitRangeTable(estate, list_make1(rte), perminfos, bms_make_singleton(1));
+#elif PG_VERSION_NUM >= 160000
+	ExecInitRangeTable(estate, list_make1(rte), perminfos);
+#else
+	ExecInitRangeTable(estate, list_make1(rte));
 #endif
 }
 

@@ -214,6 +214,7 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
 		return;
 
 	r->estate = CreateExecutorState();
+	tl_init_range_table_compat(r->estate, rel);
 	r->rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(r->rri, rel, 1, NULL, 0);
 	ExecOpenIndices(r->rri, true);
