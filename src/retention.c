@@ -150,10 +150,11 @@ lock_row(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
 							LockTupleExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
 }
 
+/* The lock is ours, so nobody is waited for; without "wait" it would count as somebody's. */
 static void
 delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
-	TM_Result	result = tl_rel_delete(r, tid, snapshot, false);
+	TM_Result	result = tl_rel_delete(r, tid, snapshot, true);
 
 	if (result != TM_Ok)
 		elog(ERROR, "unexpected result of deleting a locked row of \"%s\": %d",
@@ -172,12 +173,10 @@ remove_record(Batch *batch, ItemPointer tid, int64 reply_id)
 	ItemPointerData *turns = NULL;
 	int			nturns = 0;
 	bool		has_reply;
-	MemoryContext old;
 	int			i;
 
 	CHECK_FOR_INTERRUPTS();
 	MemoryContextReset(batch->context);
-	old = MemoryContextSwitchTo(batch->context);
 
 	batch->reply_scan.keys[0].sk_argument = Int64GetDatum(reply_id);
 	tl_scan_restart(&batch->reply_scan);
@@ -188,15 +187,20 @@ remove_record(Batch *batch, ItemPointer tid, int64 reply_id)
 		Datum	   *ids;
 		int			nids;
 		bool		isnull;
+		MemoryContext old;
 
 		reply = slot->tts_tid;
 		if (!lock_row(&batch->replies, &reply, batch->snapshot, batch->locked))
-			goto held;
+			return false;
 
+		/* only this: a scan keeps what it allocates */
+		old = MemoryContextSwitchTo(batch->context);
 		batch->turn_scan.keys[0].sk_argument = slot_getattr(slot, REPLY_DEPLOYMENT, &isnull);
 		deconstruct_array(DatumGetArrayTypeP(slot_getattr(slot, REPLY_MESSAGE_IDS, &isnull)),
 						  TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL, &nids);
 		turns = palloc(Max(nids, 1) * sizeof(ItemPointerData));
+		MemoryContextSwitchTo(old);
+
 		for (i = 0; i < nids; i++)
 		{
 			batch->turn_scan.keys[1].sk_argument = ids[i];
@@ -208,27 +212,22 @@ remove_record(Batch *batch, ItemPointer tid, int64 reply_id)
 				continue;
 			turns[nturns] = batch->turn_scan.slot->tts_tid;
 			if (!lock_row(&batch->turns, &turns[nturns], batch->snapshot, batch->locked_turn))
-				goto held;
+				return false;
 			nturns++;
 		}
 	}
 
 	/* gateways may be at this one: it decides */
 	if (tl_rel_delete(&batch->deliveries, &delivery, batch->snapshot, false) != TM_Ok)
-		goto held;
+		return false;
 	if (has_reply)
 		delete_locked(&batch->replies, &reply, batch->snapshot);
 	for (i = 0; i < nturns; i++)
 		delete_locked(&batch->turns, &turns[i], batch->snapshot);
 
-	MemoryContextSwitchTo(old);
 	batch->gone++;
 	batch->room--;
 	return true;
-
-held:
-	MemoryContextSwitchTo(old);
-	return false;
 }
 
 static void
