@@ -358,7 +358,7 @@ send_marker(PGconn *conn, const Scenario *scenario)
 {
 	char	   *election;
 
-	free(query(conn, "SELECT turn_liveness.arm_turn($1, 'marker')", scenario->name));
+	free(query(conn, "SELECT turn_liveness.arm_turn($1, 'marker', jsonb_build_object('conversationId', $1::text))", scenario->name));
 	election = query(conn, "SELECT turn_liveness.commit_terminal_reply($1, '{marker}', '{\"finalText\": \"marker\"}')",
 					 scenario->name);
 	if (strcmp(election, "won") != 0)

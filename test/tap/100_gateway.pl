@@ -41,7 +41,8 @@ sub send_marker
 {
 	my ($conversation) = @_;
 	$node->safe_psql('postgres',
-		    "SELECT turn_liveness.arm_turn(\$c\$$conversation\$c\$, 'marker');"
+		    "SELECT turn_liveness.arm_turn(\$c\$$conversation\$c\$, 'marker',"
+		  . " jsonb_build_object('conversationId', \$c\$$conversation\$c\$::text));"
 		  . "SELECT turn_liveness.commit_terminal_reply(\$c\$$conversation\$c\$, '{marker}', '{}')");
 	return;
 }

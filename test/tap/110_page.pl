@@ -1,0 +1,97 @@
+# The page of the reference gateway in a headless Chromium: where the spinner
+# was, the user sees the answer, or the error.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../gateway";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Browser;
+use Gateway;
+
+plan skip_all => 'Chromium (Debian: chromium) is not installed' unless Browser::installed();
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'turn_liveness'");
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
+
+my $gateway = Gateway->start($node, 'A');
+my $browser = Browser->start;
+
+# The user writes a message; gives what stands where the outcome will be.
+sub write_message
+{
+	my ($page, $text) = @_;
+	return $page->run(
+		"document.getElementById('text').value = '$text'; document.querySelector('form').requestSubmit();"
+		  . "document.querySelector('#messages li:last-child').lastChild.className");
+}
+
+# Waits until the spinner of the last message is gone; gives what is there then.
+sub outcome
+{
+	my ($page) = @_;
+	return $page->run(
+		q{new Promise(done => {
+			const outcome = document.querySelector('#messages li:last-child').lastChild;
+			const look = () => outcome.className === 'spinner' || done(outcome.className + ': ' + outcome.textContent);
+			new MutationObserver(look).observe(outcome, { attributes: true, childList: true });
+			look();
+		})});
+}
+
+my $url = "http://127.0.0.1:$gateway->{port}/?conversation=";
+my $page = $browser->open_page($url . 'answers');
+is(write_message($page, 'hello'), 'spinner', 'a message that was sent has a spinner');
+is(outcome($page), 'answer: You said: hello', 'the answer appears where the spinner was');
+
+$page = $browser->open_page($url . 'hangs&mode=hang&silence=1s');
+is(write_message($page, 'hello'), 'spinner', 'a message whose worker hangs has a spinner');
+my $worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
+is($page->run("document.querySelectorAll('.spinner').length"), 1, 'the spinner turns while the worker lives');
+kill 'KILL', $worker;
+like(outcome($page), qr/^error: .* \(WORKER_DIED\)$/, 'the worker is killed: the error appears where the spinner was');
+is($page->run("document.querySelectorAll('.spinner, li button').length"), 0, 'no spinner is left');
+
+write_message($page, 'once more');
+$worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
+kill 'STOP', $worker;
+like(outcome($page), qr/^error: .* \(WORKER_UNRESPONSIVE\)$/, 'the worker is stopped: so does this error');
+kill 'KILL', $worker;
+
+write_message($page, 'and stopped');
+$gateway->wait_for(qr/^worker (\d+) beats$/);
+$page->run("document.querySelector('#messages li:last-child button').click()");
+like(outcome($page), qr/^error: .* \(CANCELLED\)$/, 'the button stops the turn');
+
+# A second tab has the same, and the page finds its way to the next gateway.
+
+my $tab = $browser->open_page($url . 'answers');
+is( $tab->run(
+		q{new Promise(done => {
+			const look = () => document.querySelector('.answer') && done(document.querySelectorAll('#messages li').length);
+			new MutationObserver(look).observe(document.getElementById('messages'), { childList: true, subtree: true });
+			look();
+		})}),
+	1, 'a tab that is opened later shows the conversation');
+
+$page = $browser->open_page($url . 'moves&mode=wait&silence=1s');
+write_message($page, 'hello');
+$worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
+my $port = $gateway->{port};
+kill 'KILL', $worker;
+$gateway->end;
+$gateway = Gateway->start($node, 'B', "--port=$port");
+like(outcome($page), qr/^error: .* \(WORKER_UNRESPONSIVE\)$/, 'the gateway dies with its worker: the page hears of it from the next');
+
+$browser->stop;
+is($gateway->end('TERM'), 0, 'the gateway ends when told to');
+
+done_testing();
