@@ -40,6 +40,7 @@
 #define SAVE_US				(60 * TL_SECOND)
 #define LOOK_SHARE			100		/* a scan may take a hundredth of the time */
 
+static int64 epoch;				/* the hook has us restarted when the extension changes */
 static int64 last_notify = 0;
 static int64 next_retention = 0;
 static int64 next_save = 0;
@@ -120,6 +121,7 @@ tl_duty_begin(void)
 		return false;
 	tl_clock_take_over();
 	now = tl_now();
+	epoch = tl_epoch();
 	end_step();
 
 	if (letter.data == NULL)
@@ -202,8 +204,8 @@ fail_lapsed(TlDatabase *db)
 		MemoryContextSwitchTo(old);
 	}
 
-	/* the grace is read in a transaction only the first time: it is all atomics */
-	tl_grace_get(&grace);
+	/* no transaction for a look at what lives: all of it is in memory */
+	tl_grace_get_for(epoch, &grace);
 	nitems = tl_wheel_turn(now, &grace, items, tl_sweep_batch);
 	if (nitems == 0)
 		return 0;

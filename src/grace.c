@@ -43,10 +43,16 @@ tl_grace_note_call_at(int64 now)
 void
 tl_grace_get(TlGrace *grace)
 {
+	tl_grace_get_for(tl_epoch(), grace);
+}
+
+void
+tl_grace_get_for(int64 epoch, TlGrace *grace)
+{
 	TlDatabase *db = tl_database();
 
 	memset(grace, 0, sizeof(*grace));
-	grace->epoch = tl_epoch();
+	grace->epoch = epoch;
 	grace->start = tl_start();
 	grace->restore_grace = tl_restore_grace * TL_MS;
 	if (db == NULL)
