@@ -211,10 +211,11 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 		{
 			TlDelivery	d;
 			bool		is_dead = false;
-			TM_Result	result = TM_Deleted;
+			bool		mine;
 
 			CHECK_FOR_INTERRUPTS();
-			if (table_tuple_fetch_row_version(deliveries.rel, &picks.items[i].tid, snapshot, slot))
+			mine = tl_delivery_try_lock(&deliveries, &picks.items[i].tid, snapshot, slot);
+			if (mine)
 			{
 				tl_rel_check_visible(&deliveries, slot);
 				tl_delivery_decode(slot, &d);
@@ -228,11 +229,11 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 					tl_delivery_set(&d, DELIVERY_GATEWAY, PointerGetDatum(gateway));
 					tl_delivery_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 				}
-				result = tl_rel_update(&deliveries, &picks.items[i].tid, snapshot,
-									   d.values, d.nulls, false);
+				mine = tl_rel_update(&deliveries, &picks.items[i].tid, snapshot,
+									 d.values, d.nulls, true) == TM_Ok;
 			}
 
-			if (result != TM_Ok)
+			if (!mine)
 			{
 				if (passed_over == NULL)
 				{

@@ -63,7 +63,8 @@ static int	change_each(const Request *request, const int64 *ids, int n);
 static bool decide(const Request *request, TlDelivery *d);
 static void note(const Request *request, const TlDelivery *d);
 static int64 *arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
-static void tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot);
+static void tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
+						   TupleTableSlot *slot);
 
 PG_FUNCTION_INFO_V1(turn_liveness_ack_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_release_replies);
@@ -93,6 +94,22 @@ tl_delivery_set_null(TlDelivery *d, int att)
 {
 	d->values[att - 1] = (Datum) 0;
 	d->nulls[att - 1] = true;
+}
+
+/*
+ * An update that does not wait is no case that heap_update was made for: with
+ * assertions on it fails.  A lock that does not wait is, and the update after
+ * it finds the row ours.
+ */
+bool
+tl_delivery_try_lock(TlRel *deliveries, ItemPointer tid, Snapshot snapshot,
+					 TupleTableSlot *slot)
+{
+	TM_FailureData failure;
+	ItemPointerData at = *tid;
+
+	return table_tuple_lock(deliveries->rel, &at, snapshot, slot, GetCurrentCommandId(true),
+							LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
 }
 
 /*
@@ -361,7 +378,8 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 
 /* One row of the walk: tell of it, or bury it. */
 static void
-tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot)
+tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
+			   TupleTableSlot *slot)
 {
 	TlDelivery	d;
 	ItemPointerData tid = scan->slot->tts_tid;
@@ -375,8 +393,10 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot)
 	}
 
 	/* if somebody holds it, he claims or acknowledges it just now */
+	if (!tl_delivery_try_lock(deliveries, &tid, snapshot, slot))
+		return;
 	tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
-	if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls, false) == TM_Ok)
+	if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls, true) == TM_Ok)
 		tl_xact_count(TL_COUNT_DEAD, 1);
 }
 
@@ -385,10 +405,12 @@ tl_delivery_due_again(int64 after_us, int64 until_us)
 {
 	TlRel		deliveries;
 	Snapshot	snapshot;
+	TupleTableSlot *slot;
 	text	   *platform = NULL;
 	int64		next = PG_INT64_MAX;
 
 	tl_rel_open(&deliveries, TL_DELIVERY, true);
+	slot = table_slot_create(deliveries.rel, NULL);
 	snapshot = tl_latest_snapshot();
 
 	/* platforms are few: from each to the next through the index */
@@ -427,11 +449,12 @@ tl_delivery_due_again(int64 after_us, int64 until_us)
 				next = Min(next, due);
 				break;
 			}
-			tell_due_again(&deliveries, &scan, snapshot);
+			tell_due_again(&deliveries, &scan, snapshot, slot);
 		}
 		tl_scan_end(&scan);
 	}
 
+	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);
 	return next;
