@@ -89,6 +89,7 @@ db_connect(void)
 	}
 	say("connected to the database");
 	streams_want(NULL);
+	workers_forget();
 	return true;
 }
 

@@ -212,7 +212,6 @@ loop(int signals)
 	while (!stopping)
 	{
 		int64_t		now = now_ms();
-		bool		more = false;
 		int			timeout;
 		int			nfds;
 
@@ -221,6 +220,7 @@ loop(int signals)
 		else
 		{
 			timeout = options.poll_ms;
+			workers_bury();
 			if (now >= beat_at)
 			{
 				workers_beat();
@@ -233,9 +233,8 @@ loop(int signals)
 				want_push = true;
 				poll_at = now + options.poll_ms;
 			}
-			more = !streams_look();
+			streams_look();
 			streams_ack();
-			workers_bury();
 			if (want_push)
 				push();
 			want_push = false;
@@ -245,8 +244,10 @@ loop(int signals)
 				timeout = (int) (poll_at - now);
 		}
 
-		/* what was put into the streams goes out here */
+		/* what was put into the streams goes out here, and new ones may come */
 		http_run();
+		if (timeout < 0 || (db_listen_fd() >= 0 && streams_look_again()))
+			timeout = 0;
 
 		fds = realloc(fds, 3 * sizeof(struct pollfd));
 		if (fds == NULL)
@@ -255,7 +256,7 @@ loop(int signals)
 		fds[1] = (struct pollfd) {db_listen_fd(), POLLIN, 0};
 		fds[2] = (struct pollfd) {signals, POLLIN, 0};
 		nfds = workers_poll_fds(&fds, 3);
-		if (poll(fds, nfds, more ? 0 : http_timeout(timeout < 0 ? 0 : timeout)) < 0 && errno != EINTR)
+		if (poll(fds, nfds, http_timeout(timeout)) < 0 && errno != EINTR)
 			die("poll: %s", strerror(errno));
 
 		if (fds[1].revents != 0)

@@ -99,7 +99,8 @@ extern void http_stop(void);
 extern struct MHD_Response *stream_open(struct MHD_Connection *connection, const char *conversation,
 										const char *last_event_id);
 extern void streams_want(const char *conversation);
-extern bool streams_look(void);
+extern void streams_look(void);
+extern bool streams_look_again(void);
 extern bool streams_ack(void);
 extern void streams_ping(void);
 extern void streams_close(void);
@@ -114,6 +115,7 @@ extern void workers_read(const struct pollfd *fds, int nfds);
 extern void workers_reap(void);
 extern bool workers_bury(void);
 extern bool workers_beat(void);
+extern void workers_forget(void);
 extern void workers_release(void);
 
 #endif							/* GATEWAY_H */

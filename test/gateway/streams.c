@@ -34,6 +34,7 @@ typedef struct Stream
 
 static Stream *streams = NULL;
 static Buffer acks;				/* ids that were sent and not acknowledged yet */
+static bool look_again = false; /* a new stream, or more to read */
 static bool closing = false;
 
 static void
@@ -115,6 +116,7 @@ stream_open(struct MHD_Connection *connection, const char *conversation, const c
 		if (end != last_event_id && *end == '\0' && cursor > 0 && cursor < LLONG_MAX)
 			stream->cursor = cursor;
 	}
+	look_again = true;
 	stream->wanted = true;
 	buffer_printf(&stream->out, "retry: 1000\n: %s\n\n", options.name);
 	stream->next = streams;
@@ -179,17 +181,16 @@ stream_send(Stream *stream, PGresult *rows, int row)
 
 /*
  * One read for all streams that want one.  Tabs of one conversation may stand at
- * different places: what one of them needs, another may have had.  False: there
- * is more, look again.
+ * different places: what one of them needs, another may have had.
  */
-bool
+void
 streams_look(void)
 {
 	Buffer		conversations = {0};
 	Buffer		cursors = {0};
 	PGresult   *rows = NULL;
-	bool		done = true;
 
+	look_again = false;
 	for (Stream *stream = streams; stream != NULL; stream = stream->next)
 	{
 		char		number[32];
@@ -221,12 +222,18 @@ streams_look(void)
 		for (Stream *stream = streams; stream != NULL; stream = stream->next)
 			stream->wanted = stream->wanted && stream->out.len > MOST_UNSENT;
 	}
-	else
-		done = rows == NULL;
+	else if (rows != NULL)
+		look_again = true;
 	PQclear(rows);
 	buffer_free(&conversations);
 	buffer_free(&cursors);
-	return done;
+}
+
+/* the last look did not see everything */
+bool
+streams_look_again(void)
+{
+	return look_again;
 }
 
 /* tells the database what was sent; kept and told again if that fails */

@@ -279,7 +279,7 @@ workers_beat(void)
 
 	for (Worker *worker = workers; worker != NULL; worker = worker->next)
 	{
-		if (!worker->heard || worker->done || worker->own_beats)
+		if (!worker->heard || worker->done || worker->exited || worker->own_beats)
 			continue;
 		array_add(&deployments, worker->deployment);
 		array_add(&message_ids, worker->message_id);
@@ -291,7 +291,7 @@ workers_beat(void)
 	answered = over != NULL;
 	for (Worker *worker = workers; over != NULL && worker != NULL; worker = worker->next)
 	{
-		if (!worker->heard || worker->done || worker->own_beats)
+		if (!worker->heard || worker->done || worker->exited || worker->own_beats)
 			continue;
 		worker->heard = false;
 		if (!worker->counted)
@@ -304,6 +304,14 @@ workers_beat(void)
 	buffer_free(&deployments);
 	buffer_free(&message_ids);
 	return answered;
+}
+
+/* the database was away: what was heard meanwhile may be long past */
+void
+workers_forget(void)
+{
+	for (Worker *worker = workers; worker != NULL; worker = worker->next)
+		worker->heard = false;
 }
 
 /*
