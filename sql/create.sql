@@ -20,9 +20,8 @@ ROLLBACK;
 SELECT to_regnamespace('turn_liveness') IS NULL AS nothing_left;
 
 CREATE EXTENSION turn_liveness;
-SELECT e.extversion = a.default_version AS default_version, e.extrelocatable, n.nspname
+SELECT e.extrelocatable, n.nspname
   FROM pg_extension e
-  JOIN pg_available_extensions a ON a.name = e.extname
   JOIN pg_namespace n ON n.oid = e.extnamespace
  WHERE e.extname = 'turn_liveness';
 
@@ -97,6 +96,15 @@ DECLARE
 BEGIN
 	EXECUTE statement INTO value;
 	RETURN 'ok: ' || coalesce(value, '(null)');
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END $$;
+
+-- the same for a command that returns nothing
+CREATE FUNCTION tl_test.run(command text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE command;
+	RETURN 'ok';
 EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE;
 END $$;

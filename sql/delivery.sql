@@ -3,7 +3,7 @@
 --
 \pset null '(null)'
 -- ids are shown by what is in them
-CREATE FUNCTION tl_test.reply(content text) RETURNS bigint LANGUAGE sql AS $$
+CREATE FUNCTION tl_test.reply(content text) RETURNS bigint LANGUAGE sql STABLE AS $$
 	SELECT reply_id FROM turn_liveness.replies WHERE payload ->> 'content' = content
 $$;
 CREATE VIEW tl_test.delivery AS
@@ -16,12 +16,12 @@ BEGIN
 	RETURN turn_liveness.commit_terminal_reply(deployment, ARRAY[content], jsonb_build_object('content', content));
 END $$;
 
-SELECT tl_test.answer('dv-1', 'dv-A', 'slack', 'a1'), tl_test.answer('dv-1', 'dv-B', 'slack', 'b1'),
-	   tl_test.answer('dv-1', 'dv-A', 'slack', 'a2'), tl_test.answer('dv-1', 'dv-C', 'telegram', 'c1'),
-	   tl_test.answer('dv-1', 'dv-A', 'slack', 'a3');
+SELECT tl_test.answer('dv-1', 'dv-A', 'dv-slack', 'a1'), tl_test.answer('dv-1', 'dv-B', 'dv-slack', 'b1'),
+	   tl_test.answer('dv-1', 'dv-A', 'dv-slack', 'a2'), tl_test.answer('dv-1', 'dv-C', 'dv-telegram', 'c1'),
+	   tl_test.answer('dv-1', 'dv-A', 'dv-slack', 'a3');
 
 -- read: these conversations, oldest first, past each one's own cursor; it takes nothing
-SELECT deployment, message_ids, conversation_id, platform, organization_id, payload, state, attempt, created_at <= clock_timestamp() AS created
+SELECT deployment, message_ids, conversation_id, platform, organization_id, tl_test.body(payload) AS payload, state, attempt, created_at <= clock_timestamp() AS created
   FROM turn_liveness.read_replies(ARRAY['dv-A']);
 SELECT payload ->> 'content' AS content, state FROM turn_liveness.read_replies(ARRAY['dv-A', 'dv-B', 'dv-none']);
 SELECT payload ->> 'content' AS content FROM turn_liveness.read_replies(ARRAY['dv-A', 'dv-B'], ARRAY[tl_test.reply('a2'), NULL]);
@@ -41,9 +41,9 @@ SELECT * FROM tl_test.delivery;
 SELECT count(*) FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-none'], ARRAY['whatsapp']);
 SELECT count(*) FROM turn_liveness.claim_replies('gw-1', ARRAY[]::text[]);
 SELECT count(*) FROM turn_liveness.claim_replies('gw-1', ARRAY[]::text[], ARRAY[]::text[]);
-SELECT deployment, message_ids, conversation_id, platform, organization_id, payload, state, attempt, created_at <= clock_timestamp() AS created
-  FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-B'], ARRAY['telegram']);
-SELECT payload ->> 'content' AS content FROM turn_liveness.claim_replies('gw-1', platforms => ARRAY['telegram', 'slack'], max_replies => 2);
+SELECT deployment, message_ids, conversation_id, platform, organization_id, tl_test.body(payload) AS payload, state, attempt, created_at <= clock_timestamp() AS created
+  FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-B'], ARRAY['dv-telegram']);
+SELECT payload ->> 'content' AS content FROM turn_liveness.claim_replies('gw-1', platforms => ARRAY['dv-telegram', 'dv-slack'], max_replies => 2);
 SELECT * FROM tl_test.delivery;
 -- what is claimed is not due to another, but can be read
 SELECT payload ->> 'content' AS content FROM turn_liveness.claim_replies('gw-2', ARRAY['dv-A', 'dv-B', 'dv-C']);
@@ -54,7 +54,7 @@ SELECT turn_liveness.ack_replies('gw-2', ARRAY[tl_test.reply('a1')]);
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('a1'), tl_test.reply('a1'), 0, -1, NULL, 9223372036854775807]);
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('a1')]);
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[]::bigint[]);
-SELECT tl_test.answer('dv-1', 'dv-A', 'slack', 'a4');
+SELECT tl_test.answer('dv-1', 'dv-A', 'dv-slack', 'a4');
 SELECT turn_liveness.ack_replies('gw-9', ARRAY[tl_test.reply('a4')]);
 SELECT * FROM tl_test.delivery;
 -- a delivered one is read still, in every tab
@@ -92,7 +92,7 @@ SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('b1')]) AS held_by_
 
 -- without a delay: retry_delay, doubled with every attempt, up to 5 min
 SET turn_liveness.retry_delay = '10 s';
-SELECT tl_test.answer('dv-2', 'dv-D', 'slack', 'd1');
+SELECT tl_test.answer('dv-2', 'dv-D', 'dv-slack', 'd1');
 CREATE FUNCTION tl_test.attempt() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE n integer; due integer;
 BEGIN
@@ -122,7 +122,7 @@ SELECT * FROM tl_test.delivery WHERE content = 'd1';
 SELECT payload ->> 'content' AS content FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-D']);
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('d1')]);
 -- dead by time-out too
-SELECT tl_test.answer('dv-2', 'dv-E', 'slack', 'e1');
+SELECT tl_test.answer('dv-2', 'dv-E', 'dv-slack', 'e1');
 SET turn_liveness.max_attempts = 1;
 SELECT payload ->> 'content' AS content FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-E']);
 SELECT tl_test.advance('31 s');
@@ -131,7 +131,7 @@ SELECT turn_liveness.sweep_expired_turns();
 SELECT * FROM tl_test.delivery WHERE content = 'e1';
 RESET turn_liveness.max_attempts;
 -- being held by nobody costs no attempt
-SELECT tl_test.answer('dv-2', 'dv-F', 'slack', 'f1');
+SELECT tl_test.answer('dv-2', 'dv-F', 'dv-slack', 'f1');
 SELECT tl_test.advance('1 h');
 SELECT turn_liveness.sweep_expired_turns();
 SELECT state, attempt FROM tl_test.delivery WHERE content = 'f1';
@@ -163,10 +163,10 @@ ROLLBACK;
 SELECT content, state, attempt, gateway FROM tl_test.delivery WHERE content = 'move 8';
 
 -- errors of delivery: claimed, acknowledged and read like answers
-SELECT turn_liveness.arm_turn('dv-4', 'm1', '{"conversationId": "dv-G"}');
+SELECT turn_liveness.arm_turn('dv-4', 'm1', '{"conversationId": "dv-G", "platform": "dv-push"}');
 SELECT turn_liveness.fail_turn('dv-4', 'm1', 'it broke', 'BROKEN');
 SELECT payload ->> 'errorCode' AS code FROM turn_liveness.read_replies(ARRAY['dv-G']);
-SELECT payload ->> 'errorCode' AS code, platform FROM turn_liveness.claim_replies('gw-1', platforms => ARRAY['api']) WHERE conversation_id = 'dv-G';
+SELECT payload ->> 'errorCode' AS code, platform FROM turn_liveness.claim_replies('gw-1', platforms => ARRAY['dv-push']);
 
 -- what a call needs
 SELECT tl_test.try($$SELECT turn_liveness.claim_replies('gw-1')$$);

@@ -57,6 +57,11 @@ SELECT tl_test.rows() = :'before' AS nothing_stored;
 SELECT turn_liveness.commit_terminal_reply('el-1', ARRAY['m3', 'm4'], '{"n": 1}');
 SELECT turn_liveness.commit_terminal_reply('el-1', ARRAY['m3', 'm4'], '{"n": 1.0}');
 SELECT turn_liveness.commit_terminal_reply('el-1', ARRAY['m3', 'm4'], '{"n": 2}');
+-- the same leaves in another nesting are another reply
+SELECT turn_liveness.arm_turn('el-9', 'm1'), turn_liveness.commit_terminal_reply('el-9', ARRAY['m1'], '{"a": [[1], 2], "b": {"c": 1}, "d": 2}');
+SELECT turn_liveness.commit_terminal_reply('el-9', ARRAY['m1'], '{"a": [[1, 2]], "b": {"c": 1}, "d": 2}'),
+	   turn_liveness.commit_terminal_reply('el-9', ARRAY['m1'], '{"a": [[1], 2], "b": {"c": 1, "d": 2}}'),
+	   turn_liveness.commit_terminal_reply('el-9', ARRAY['m1'], '{"a": [[1], 2], "b": {"c": 1}, "d": 2}');
 SELECT message_ids, payload FROM tl_test.stored WHERE deployment = 'el-1' AND payload ? 'n';
 
 -- lost and unknown together: at least one has ended
@@ -117,7 +122,7 @@ SELECT turn_liveness.heartbeat('el-8', ARRAY['m1']);
 SELECT tl_test.advance('10 s');
 SELECT turn_liveness.heartbeat('el-8', ARRAY['m1']);
 SELECT turn_liveness.commit_terminal_reply('el-8', ARRAY['m1'], '{}');
-SELECT armed_at <= first_beat AS after_arm, first_beat < last_beat AS two_beats, last_beat <= created_at AS before_end
+SELECT first_beat < last_beat AS two_beats, last_beat <= created_at AS before_end
   FROM turn_liveness.replies WHERE deployment = 'el-8';
 
 -- the story of one message id is one indexed look-up

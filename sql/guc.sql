@@ -13,18 +13,18 @@ SELECT * FROM (VALUES ('admission_deadline', '3min'), ('turn_deadline', '1min'),
  WHERE current_setting('turn_liveness.' || name, true) IS DISTINCT FROM value;
 
 -- all time settings take milliseconds and up; a range is refused when it is set
-SELECT s, tl_test.code(format('SET turn_liveness.%s = ''-1ms''', s)) AS negative, tl_test.code(format('SET turn_liveness.%s = 0', s)) AS zero,
-	   tl_test.code(format('SET turn_liveness.%s = ''5ms''', s)) AS "5ms", tl_test.code(format('SET turn_liveness.%s = ''1000000h''', s)) AS huge,
-	   tl_test.code(format('SET turn_liveness.%s = ''soon''', s)) AS words, tl_test.code(format('RESET turn_liveness.%s', s)) AS reset
+SELECT s, tl_test.run(format('SET turn_liveness.%s = ''-1ms''', s)) AS negative, tl_test.run(format('SET turn_liveness.%s = 0', s)) AS zero,
+	   tl_test.run(format('SET turn_liveness.%s = ''5ms''', s)) AS "5ms", tl_test.run(format('SET turn_liveness.%s = ''1000000h''', s)) AS huge,
+	   tl_test.run(format('SET turn_liveness.%s = ''soon''', s)) AS words, tl_test.run(format('RESET turn_liveness.%s', s)) AS reset
   FROM unnest(ARRAY['admission_deadline', 'turn_deadline', 'max_turn_duration', 'mass_silence_hold', 'reconnect_window', 'claim_timeout',
 					'retry_delay', 'retention', 'undelivered_retention', 'restore_grace']) s;
-SELECT tl_test.code('SET turn_liveness.max_attempts = 0'), tl_test.code('SET turn_liveness.sweep_batch = 0'), tl_test.code('SET turn_liveness.max_reply_size = 0'),
-	   tl_test.code('SET turn_liveness.max_routing_size = 0'), tl_test.code('SET turn_liveness.sweep = 5'), tl_test.code('SET turn_liveness.enabled = ''perhaps''');
-SELECT tl_test.code(format('SET turn_liveness.notify_channel = %L', repeat('c', 64))), tl_test.code('SET turn_liveness.notify_channel = ''''');
+SELECT tl_test.run('SET turn_liveness.max_attempts = 0'), tl_test.run('SET turn_liveness.sweep_batch = 0'), tl_test.run('SET turn_liveness.max_reply_size = 0'),
+	   tl_test.run('SET turn_liveness.max_routing_size = 0'), tl_test.run('SET turn_liveness.sweep = 5'), tl_test.run('SET turn_liveness.enabled = ''perhaps''');
+SELECT tl_test.run(format('SET turn_liveness.notify_channel = %L', repeat('c', 64))), tl_test.run('SET turn_liveness.notify_channel = ''''');
 RESET turn_liveness.notify_channel;
-SELECT tl_test.code('SET turn_liveness.message_died = ''''');
+SELECT tl_test.run('SET turn_liveness.message_died = ''''');
 -- what sizes shared memory needs a restart
-SELECT name, tl_test.code(format('SET %s = %L', name, boot_val)) FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND context = 'postmaster' ORDER BY 1;
+SELECT name, tl_test.run(format('SET %s = %L', name, boot_val)) FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND context = 'postmaster' ORDER BY 1;
 -- the prefix is ours
 \set VERBOSITY sqlstate
 SET turn_liveness.no_such_setting = 1;
@@ -33,11 +33,11 @@ SET turn_liveness.no_such_setting = 1;
 -- an ordinary user sets nothing that decides who is failed or what is kept; ALTER DATABASE does
 CREATE ROLE tl_guc_user;
 SET ROLE tl_guc_user;
-SELECT name, tl_test.code(format('SET %s = %L', name, boot_val)) FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND name <> 'turn_liveness.attach_capacity' AND name <> 'turn_liveness.lease_capacity' ORDER BY name COLLATE "C";
+SELECT name, tl_test.run(format('SET %s = %L', name, boot_val)) FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND name <> 'turn_liveness.attach_capacity' AND name <> 'turn_liveness.lease_capacity' ORDER BY name COLLATE "C";
 SELECT count(*) FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND setting IS NULL;
 RESET ROLE;
 DROP ROLE tl_guc_user;
-SELECT name, tl_test.code(format('ALTER DATABASE %I SET %s = %L', current_database(), name, boot_val)) AS set, tl_test.code(format('ALTER DATABASE %I RESET %s', current_database(), name)) AS reset
+SELECT name, tl_test.run(format('ALTER DATABASE %I SET %s = %L', current_database(), name, boot_val)) AS set, tl_test.run(format('ALTER DATABASE %I RESET %s', current_database(), name)) AS reset
   FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND context <> 'postmaster' ORDER BY name COLLATE "C";
 
 -- a setting that is shorter than a deadline within it: the longer time holds

@@ -55,7 +55,7 @@ SELECT turn_liveness.commit_terminal_reply('priv-1', ARRAY['m1'], '{"content": "
 SELECT turn_liveness.mark_provider_failed('priv-1', 'c', 'r'), turn_liveness.clear_provider_failed('priv-1'), turn_liveness.sweep_expired_turns(), turn_liveness.fail_deployment('priv-1');
 SELECT payload ->> 'content' AS content FROM turn_liveness.read_replies(ARRAY['priv-A']);
 SELECT count(*) FROM turn_liveness.claim_replies('gw', ARRAY['priv-A']);
-SELECT turn_liveness.ack_replies('gw', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE message_ids = ARRAY['m1'])), turn_liveness.release_replies('gw', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE message_ids = ARRAY['m2'])), turn_liveness.retry_dead_reply(0);
+SELECT turn_liveness.ack_replies('gw', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE deployment = 'priv-1' AND message_ids = ARRAY['m1'])), turn_liveness.release_replies('gw', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE deployment = 'priv-1' AND message_ids = ARRAY['m2'])), turn_liveness.retry_dead_reply(0);
 SELECT turn_liveness.arm_turn('priv-1', 'm5', '{"userId": "secret"}');
 SELECT (SELECT count(*) FROM turn_liveness.turns WHERE deployment = 'priv-1') AS turns, (SELECT count(*) FROM turn_liveness.replies WHERE deployment = 'priv-1') AS replies,
 	   (SELECT count(*) >= 0 FROM turn_liveness.late_replies) AS late, (SELECT count(*) FROM turn_liveness.stat) AS stat;
@@ -63,7 +63,7 @@ SELECT payload ->> 'content' AS content FROM turn_liveness.replies WHERE deploym
 SELECT tl_test.code(f) AS administration FROM unnest(ARRAY['SELECT turn_liveness.stat_reset()', 'SELECT turn_liveness.grant_gateway(''tl_nobody'')', 'SELECT turn_liveness.grant_worker(''tl_nobody'')', 'SELECT turn_liveness.grant_monitor(''tl_nobody'')',
 	'SELECT turn_liveness.revoke_gateway(''tl_worker'')', 'SELECT turn_liveness.revoke_worker(''tl_worker'')', 'SELECT turn_liveness.revoke_monitor(''tl_monitor'')']) f;
 SELECT c, tl_test.code('SELECT count(*) FROM turn_liveness.' || c) FROM unnest(ARRAY['turn', 'reply', 'delivery', 'late_reply', 'clock', 'home', 'reply_id_seq']) c;
-SELECT tl_test.code('DELETE FROM turn_liveness.turns'), tl_test.code('CREATE TABLE turn_liveness.x ()'), tl_test.code('SELECT nextval(''turn_liveness.reply_id_seq'')'), tl_test.code('LOCK TABLE turn_liveness.turn'), tl_test.code('TRUNCATE turn_liveness.turn');
+SELECT c AS command, tl_test.run(c) FROM unnest(ARRAY['INSERT INTO turn_liveness.turn SELECT', 'UPDATE turn_liveness.turn SET outcome = NULL', 'DELETE FROM turn_liveness.reply', 'CREATE TABLE turn_liveness.x ()', 'SELECT nextval(''turn_liveness.reply_id_seq'')', 'LOCK TABLE turn_liveness.turn', 'TRUNCATE turn_liveness.turn', 'ALTER TABLE turn_liveness.turn ADD x integer', 'DROP EXTENSION turn_liveness', 'COPY turn_liveness.turn TO STDOUT']) c;
 RESET ROLE;
 
 -- the worker beats and answers; it reads nothing and decides nothing else
@@ -159,7 +159,9 @@ SELECT state FROM turn_liveness.read_replies(ARRAY['priv-evil-2']::pg_catalog.te
 RESET ROLE;
 DO $$ BEGIN EXECUTE pg_catalog.format('ALTER DATABASE %I RESET search_path', pg_catalog.current_database()); END $$;
 \c -
+SET client_min_messages = warning;
 DROP SCHEMA tl_evil CASCADE;
+RESET client_min_messages;
 
 -- temp tables named like ours
 CREATE TEMP TABLE turn (deployment text, message_id text);
