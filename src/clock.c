@@ -29,7 +29,9 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "portability/instr_time.h"
+#include "storage/latch.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -236,11 +238,12 @@ tl_clock_tick(void)
 	int64		offset = (int64) pg_atomic_read_u64(&db->clock_offset);
 	int64		limit = (int64) pg_atomic_read_u64(&db->clock_limit);
 	int64		now = mono + offset;
+	int64		push = pg_atomic_exchange_u64(&db->clock_push, 0);
 
-	if (now > limit)
+	if (now > limit || push > 0)
 	{
-		pg_atomic_write_u64(&db->clock_offset, limit - mono);
-		now = limit;
+		now = Min(now, limit) + push;
+		pg_atomic_write_u64(&db->clock_offset, now - mono);
 	}
 	pg_write_barrier();
 	pg_atomic_write_u64(&db->clock_limit, now + TICK_REACH);
@@ -303,10 +306,22 @@ turn_liveness_clock_advance(PG_FUNCTION_ARGS)
 
 	if (db != NULL)
 	{
-		pg_atomic_fetch_add_u64(&db->clock_offset, us);
-		if (pg_atomic_read_u32(&db->ticking))
-			pg_atomic_fetch_add_u64(&db->clock_limit, us);
-		tl_wake_worker(db);
+		if (!pg_atomic_read_u32(&db->ticking))
+			pg_atomic_fetch_add_u64(&db->clock_offset, us);
+		else
+		{
+			/* only the ticker writes the clock */
+			pg_atomic_fetch_add_u64(&db->clock_push, us);
+			while (pg_atomic_read_u64(&db->clock_push) != 0 &&
+				   pg_atomic_read_u32(&db->ticking))
+			{
+				tl_wake_worker(db);
+				(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								 1, PG_WAIT_EXTENSION);
+				ResetLatch(MyLatch);
+				CHECK_FOR_INTERRUPTS();
+			}
+		}
 	}
 	else
 	{

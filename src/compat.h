@@ -7,11 +7,14 @@
 #define TL_COMPAT_H
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/tableam.h"
+#include "catalog/pg_authid.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "storage/proc.h"
 
 #if PG_VERSION_NUM < 150000
@@ -109,6 +112,24 @@ tl_index_beginscan_compat(Relation heap, Relation index, Snapshot snapshot,
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
 #endif
+}
+
+/* 16 exports it; so does 15 from some minor release on, which does not help */
+static inline bool
+tl_have_createdb_privilege_compat(void)
+{
+	HeapTuple	tuple;
+	bool		result = superuser();
+
+	if (result)
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return result;
 }
 
 /* a number below MaxBackends that no other living session has */

@@ -35,6 +35,12 @@ tl_deadline(const TlTimes *turn, const TlSigns *signs, const TlGrace *grace,
 		armed = Min(armed, grace->start);
 		begun = Min(begun, grace->start);
 	}
+	/* so may be the stamps of a database that was dumped between two saves */
+	if (foreign && seen > 0)
+	{
+		armed = Min(armed, seen);
+		begun = Min(begun, seen);
+	}
 
 	/*
 	 * A beat covers what was armed before it.  One that came in the very

@@ -12,14 +12,21 @@
  */
 #include "turn_liveness.h"
 
+#include "access/genam.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_subscription.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "attach.h"
@@ -34,8 +41,10 @@
 #include "retention.h"
 #include "sweep.h"
 #include "wheel.h"
+#include "worker.h"
 
 #define GATHER_US			(5 * TL_MS)		/* between notifications under load */
+#define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
 #define RETENTION_US		(10 * TL_SECOND)
 #define SAVE_US				(60 * TL_SECOND)
 #define LOOK_SHARE			100		/* a scan may take a hundredth of the time */
@@ -60,7 +69,8 @@ static void scan_turns(bool first);
 static void read_mail(TlDatabase *db);
 static int	fail_lapsed(TlDatabase *db);
 static void fail_dead(TlDatabase *db);
-static void notify(TlDatabase *db, bool now_or_never);
+static void notify(TlDatabase *db);
+static void look_for_subscriptions(TlDatabase *db);
 static int64 tick(void);
 
 /*
@@ -132,12 +142,22 @@ tl_duty_begin(void)
 		MemoryContextSwitchTo(old);
 	}
 	tl_wheel_reset(now);
+	if (begin_step("looking whether turns were ever armed here"))
+	{
+		TlRel		turns;
+
+		tl_rel_open(&turns, TL_TURN, false);
+		armed_here = RelationGetNumberOfBlocks(turns.rel) > 0;
+		tl_rel_close(&turns);
+		end_step();
+	}
 	scan_turns(true);
 
 	/* between the last worker and us nobody notified */
 	if (armed_here)
 		tl_notify_add_all();
 	due_again_from = 0;
+	tl_due_again_by(tl_database(), now);
 	next_retention = now;
 	next_save = now + SAVE_US;
 	next_look = 0;
@@ -253,36 +273,79 @@ fail_dead(TlDatabase *db)
 	oldest = tl_attach_oldest_death();
 	if (oldest <= now - window)
 	{
+		int			failed = 0;
+
+		next_death_look = now + TL_SECOND;	/* if this fails */
 		if (begin_step("failing the turns of ended sessions"))
 		{
-			(void) tl_sweep_deaths(now - window, tl_sweep_batch);
+			failed = tl_sweep_deaths(now - window, tl_sweep_batch);
 			end_step();
 		}
-		/* what an open transaction held is left over */
+		/* what an open transaction held is left over, or there are more */
 		oldest = tl_attach_oldest_death();
 		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX :
-			Max(oldest + window, now + (oldest <= now - window ? TL_SECOND : 0));
+			Max(oldest + window, failed > 0 ? now : now + TL_SECOND);
 	}
 	else
 		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : oldest + window;
 }
 
+/*
+ * A full notification queue makes this fail: that must not keep turns from
+ * being failed, so its errors end here.
+ */
 static void
-notify(TlDatabase *db, bool now_or_never)
+notify(TlDatabase *db)
 {
 	int64		now = tl_now();
+	MemoryContext context = CurrentMemoryContext;
 
-	if (!tl_notify_pending() || (!now_or_never && now - last_notify < GATHER_US))
+	if (!tl_notify_pending() || now - last_notify < GATHER_US)
 		return;
-	/* a hint: no flush, and a crash in between costs a look at start */
-	if (begin_step("notifying"))
-	{
-		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
-		tl_notify_send();
-		end_step();
-	}
 	last_notify = now;
+	PG_TRY();
+	{
+		/* a hint: no flush, and a crash in between costs a look at start */
+		if (begin_step("notifying"))
+		{
+			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_LOCAL, true, 0, false);
+			tl_notify_send();
+			end_step();
+		}
+	}
+	PG_CATCH();
+	{
+		tl_worker_recover(context);
+		tl_notify_add_all();
+		last_notify = now + NOTIFY_PAUSE_US;
+	}
+	PG_END_TRY();
+}
+
+/*
+ * A logical replication worker can change our tables, and end a prepared
+ * transaction, unseen by our hook and trigger: counts go stale by time then.
+ */
+static void
+look_for_subscriptions(TlDatabase *db)
+{
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
+
+	if (!begin_step("looking for subscriptions"))
+		return;
+	rel = table_open(SubscriptionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_subscription_subdbid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(MyDatabaseId));
+	scan = systable_beginscan(rel, SubscriptionNameIndexId, true, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	end_step();
+	pg_atomic_write_u32(&db->recheck, found);
 }
 
 int64
@@ -293,7 +356,7 @@ tl_duty_round(TlDatabase *db)
 
 	tl_grace_watch(now);
 	read_mail(db);
-	notify(db, false);
+	notify(db);
 
 	if (tl_sweep)
 	{
@@ -301,7 +364,7 @@ tl_duty_round(TlDatabase *db)
 		while (fail_lapsed(db) > 0)
 		{
 			read_mail(db);
-			notify(db, false);
+			notify(db);
 			CHECK_FOR_INTERRUPTS();
 			if (db->bars > 0)
 				break;
@@ -314,17 +377,24 @@ tl_duty_round(TlDatabase *db)
 	{
 		/* before the look, so that a commit meanwhile is not lost */
 		pg_atomic_write_u64(&db->due_again_us, PG_INT64_MAX);
-		if (begin_step("looking for replies that are due again"))
+		PG_TRY();
 		{
-			int64		next = tl_delivery_due_again(due_again_from, now);
-			uint64		old = pg_atomic_read_u64(&db->due_again_us);
+			int64		next = PG_INT64_MAX;
 
-			end_step();
-			due_again_from = now;
-			while (next < (int64) old &&
-				   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, next))
-				;
+			if (begin_step("looking for replies that are due again"))
+			{
+				next = tl_delivery_due_again(due_again_from, now);
+				end_step();
+				due_again_from = now;
+			}
+			tl_due_again_by(db, next);
 		}
+		PG_CATCH();
+		{
+			tl_due_again_by(db, now + TL_SECOND);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
 	}
 
 	if (look_wanted && now >= next_look)
@@ -332,31 +402,33 @@ tl_duty_round(TlDatabase *db)
 
 	if (now >= next_retention)
 	{
-		int			gone = 0;
-
+		next_retention = now + RETENTION_US;
 		if (armed_here && begin_step("retention"))
 		{
-			gone = tl_retention_run(tl_sweep_batch);
+			int			gone = tl_retention_run(tl_sweep_batch);
+
 			end_step();
+			if (gone > 0)
+				next_retention = now + 100 * TL_MS;
 		}
-		next_retention = gone > 0 ? now + 100 * TL_MS : now + RETENTION_US;
+		look_for_subscriptions(db);
 		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
 			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
 							 now - Max(tl_wheel_longest_silence(), tl_turn_deadline) * TL_MS - 60 * TL_SECOND);
 	}
 	if (now >= next_save)
 	{
+		next_save = now + SAVE_US;
 		if (armed_here && begin_step("saving the clock"))
 		{
 			tl_clock_save(true);
 			end_step();
 		}
-		next_save = now + SAVE_US;
 	}
 
 	/* what the steps above posted */
 	read_mail(db);
-	notify(db, false);
+	notify(db);
 
 	again = tl_sweep ? tl_wheel_next(now) : now + TL_SECOND;
 	again = Min(again, now + TL_SECOND);

@@ -317,7 +317,10 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	{
 		store_groups(deployment, won, nwon, reply, error_code, outcome, tl_now());
 		if (outcome == TL_OUTCOME_ERROR)
-			tl_count_failure(error_code);
+		{
+			for (i = 0; i < nwon; i++)
+				tl_count_failure(error_code);
+		}
 		else
 			tl_xact_count(TL_COUNT_ANSWERED, nwon);
 		PG_RETURN_OID(tl_election_oid(TL_WON));

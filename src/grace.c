@@ -70,6 +70,7 @@ tl_grace_watch(int64 now)
 	int64		deadline = tl_turn_deadline * TL_MS;
 	int64		last_call = pg_atomic_read_u64(&db->last_call_us);
 	bool		silent = pg_atomic_read_u32(&db->silent) != 0;
+	static int64 asked = 0;
 
 	if (!tl_sweep)
 		pg_atomic_write_u32(&db->sweep_off, 1);
@@ -84,9 +85,10 @@ tl_grace_watch(int64 now)
 			pg_atomic_write_u64(&db->hold_until_us, now + deadline);
 		silent = false;
 	}
-	else if (!silent && last_call > 0 && now - last_call < deadline / 2 + 4 * TL_SECOND)
+	else if (!silent && last_call > 0 && last_call != asked)
 	{
-		/* asked once, when the silence has just grown long enough */
+		/* asked once for each silence */
+		asked = last_call;
 		silent = tl_lease_count_since(last_call - deadline, SILENT_DEPLOYMENTS) >= SILENT_DEPLOYMENTS;
 	}
 	pg_atomic_write_u32(&db->silent, silent);

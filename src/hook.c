@@ -81,7 +81,6 @@ static ProcessUtility_hook_type prev_utility = NULL;
 static Oid	wanted[MAX_WANTED];
 static int	nwanted = 0;
 static bool want_all = false;
-static bool wake_worker = false;
 
 /* the bar that this session has raised */
 static Oid	barred = InvalidOid;
@@ -164,8 +163,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 			{
 				lock_our_tables();
 				run(&command);
-				/* it looks, and ends by itself */
-				wake_worker = true;
+				/* a worker that has nothing to do might not notice for long */
+				want(MyDatabaseId);
 			}
 			else
 				run(&command);
@@ -270,20 +269,9 @@ at_end_of_xact(XactEvent event, void *arg)
 			tl_database_want_all();
 		for (i = 0; i < nwanted; i++)
 			tl_database_want(wanted[i]);
-		if (wake_worker)
-		{
-			TlDatabase *db;
-
-			LWLockAcquire(&tl_shared->directory, LW_SHARED);
-			db = tl_database_find(MyDatabaseId, false);
-			if (db != NULL && db->worker_latch)
-				SetLatch(db->worker_latch);
-			LWLockRelease(&tl_shared->directory);
-		}
 	}
 	nwanted = 0;
 	want_all = false;
-	wake_worker = false;
 }
 
 static void
@@ -463,7 +451,7 @@ database_to_rename(RenameStmt *stmt)
 		return InvalidOid;
 	dboid = get_database_oid(stmt->subname, true);
 	if (!OidIsValid(dboid) || dboid == MyDatabaseId ||
-		!owns_database(dboid) || !have_createdb_privilege())
+		!owns_database(dboid) || !tl_have_createdb_privilege_compat())
 		return InvalidOid;
 	return dboid;
 }
@@ -490,7 +478,7 @@ database_to_copy(CreatedbStmt *stmt)
 	HeapTuple	tuple;
 	bool		is_template;
 
-	if (!OidIsValid(dboid) || !have_createdb_privilege())
+	if (!OidIsValid(dboid) || !tl_have_createdb_privilege_compat())
 		return InvalidOid;
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
 	if (!HeapTupleIsValid(tuple))

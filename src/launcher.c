@@ -318,12 +318,14 @@ tl_database_want_all(void)
 
 /*
  * Look after the workers that we started.  One that ends says what became of
- * it in its slot; one that could not is wanted again after a while.
+ * it in its slot; one that could not is wanted again after a while.  What it
+ * leaves free may be what another database waits for.
  */
 static void
 reap_workers(void)
 {
 	int64		now = tl_monotonic();
+	bool		freed = false;
 	int			i;
 
 	for (i = 0; i < TL_MAX_DATABASES; i++)
@@ -368,8 +370,17 @@ reap_workers(void)
 		{
 			pfree(helper->handle);
 			helper->handle = NULL;
+			freed = true;
 		}
 	}
+	if (!freed)
+		return;
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+		if (tl_shared->databases[i].state == TL_WORKER_NO_SLOT)
+			tl_shared->databases[i].retry_at_us = now;
+	LWLockRelease(&tl_shared->directory);
 }
 
 /* The caller holds the directory. */

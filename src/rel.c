@@ -44,6 +44,16 @@ static const char *const table_names[TL_NTABLES] = {
 	[TL_HOME] = "home",
 };
 
+/* columns that the library knows: those of the newest install script */
+static const int table_natts[TL_NTABLES] = {
+	[TL_TURN] = 21,
+	[TL_REPLY] = 14,
+	[TL_DELIVERY] = 11,
+	[TL_LATE_REPLY] = 8,
+	[TL_CLOCK] = 5,
+	[TL_HOME] = 1,
+};
+
 static const char *const index_names[TL_NINDEXES] = {
 	[TL_TURN_KEY] = "turn_pkey",
 	[TL_TURN_OWED_DEPLOYMENT] = "turn_owed_deployment",
@@ -210,6 +220,12 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
 	}
 
 	r->rel = rel;
+	r->natts = table_natts[table];
+	if (RelationGetDescr(rel)->natts < r->natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s.%s\" has fewer columns than the library knows", TL_SCHEMA, table_names[table]),
+				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
 	if (!write)
 		return;
 
@@ -241,8 +257,10 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 	int			natts = RelationGetDescr(r->rel)->natts;
 
 	ExecClearTuple(r->slot);
-	memcpy(r->slot->tts_values, values, natts * sizeof(Datum));
-	memcpy(r->slot->tts_isnull, nulls, natts * sizeof(bool));
+	memcpy(r->slot->tts_values, values, r->natts * sizeof(Datum));
+	memcpy(r->slot->tts_isnull, nulls, r->natts * sizeof(bool));
+	/* columns that are not ours */
+	memset(r->slot->tts_isnull + r->natts, true, (natts - r->natts) * sizeof(bool));
 	ExecStoreVirtualTuple(r->slot);
 	r->slot->tts_tableOid = RelationGetRelid(r->rel);
 }

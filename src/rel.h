@@ -42,6 +42,7 @@ typedef enum TlIndex
 typedef struct TlRel
 {
 	Relation	rel;
+	int			natts;			/* columns that we know */
 	ResultRelInfo *rri;			/* NULL when open for reading only */
 	EState	   *estate;
 	TupleTableSlot *slot;		/* what is written */

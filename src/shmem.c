@@ -118,6 +118,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u32(&vacant->ticking, 0);
 	pg_atomic_init_u64(&vacant->clock_offset, 0);
 	pg_atomic_init_u64(&vacant->clock_limit, 0);
+	pg_atomic_init_u64(&vacant->clock_push, 0);
 	pg_atomic_init_u64(&vacant->start_us, 0);
 	pg_atomic_init_u64(&vacant->resumed_us, 0);
 	pg_atomic_init_u32(&vacant->sweep_off, 0);
@@ -184,6 +185,17 @@ tl_counter_read(TlDatabase *db, TlCounter counter)
 	for (i = 0; i < TL_STRIPES; i++)
 		sum += pg_atomic_read_u64(&db->counters[i][counter]);
 	return sum;
+}
+
+/* The worker looks for replies that are due again by then at the latest. */
+void
+tl_due_again_by(TlDatabase *db, int64 us)
+{
+	uint64		old = pg_atomic_read_u64(&db->due_again_us);
+
+	while (us < (int64) old &&
+		   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, us))
+		;
 }
 
 void

@@ -72,6 +72,7 @@ typedef struct TlDatabase
 	pg_atomic_uint32 ticking;	/* a worker ticks */
 	pg_atomic_uint64 clock_offset;
 	pg_atomic_uint64 clock_limit;
+	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
 	pg_atomic_uint64 start_us;	/* the clock when this server started */
 
 	/* grace and hold, see grace.c */
@@ -131,6 +132,7 @@ extern void tl_database_free(TlDatabase *db);
 
 extern void tl_count(TlCounter counter, uint64 n);
 extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
+extern void tl_due_again_by(TlDatabase *db, int64 us);
 extern void tl_wake_worker(TlDatabase *db);
 extern void tl_wake_launcher(void);
 

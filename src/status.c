@@ -63,10 +63,9 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 Datum
 turn_liveness_turn_status(PG_FUNCTION_ARGS)
 {
-	HeapTupleHeader header = PG_GETARG_HEAPTUPLEHEADER(0);
-	TupleDesc	rowdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
-												 HeapTupleHeaderGetTypMod(header));
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(rowdesc, &TTSOpsHeapTuple);
+	HeapTupleHeader header;
+	TupleDesc	rowdesc;
+	TupleTableSlot *slot;
 	HeapTupleData tuple;
 	TupleDesc	desc;
 	TlTurn		turn;
@@ -76,8 +75,19 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	Datum		values[4];
 	bool		nulls[4] = {false};
 	const char *state;
+	int			i;
+	static const int required[] = {
+		TURN_DEPLOYMENT, TURN_MESSAGE_ID, TURN_EPOCH, TURN_BEGUN, TURN_ARMED,
+		TURN_ADMISSION, TURN_SILENCE, TURN_DURATION
+	};
 	HeapTuple	result;
 
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	header = PG_GETARG_HEAPTUPLEHEADER(0);
+	rowdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+									 HeapTupleHeaderGetTypMod(header));
+	slot = MakeSingleTupleTableSlot(rowdesc, &TTSOpsHeapTuple);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
@@ -85,6 +95,13 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	tuple.t_data = header;
 	ExecStoreHeapTuple(&tuple, slot, false);
+
+	/* a caller can make a row of his own: one that no table could hold */
+	for (i = 0; i < lengthof(required); i++)
+		if (rowdesc->natts < TURN_NATTS || slot_attisnull(slot, required[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("this is no row of %s.%s", TL_SCHEMA, "turn")));
 	tl_turn_decode(slot, &turn);
 
 	if (RecoveryInProgress())

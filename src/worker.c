@@ -92,6 +92,23 @@ fix_settings(void)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+void
+tl_worker_recover(MemoryContext context)
+{
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	MemoryContextSwitchTo(context);
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	LWLockReleaseAll();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(context);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	tl_count(TL_COUNT_SWEEP_ERRORS, 1);
+}
+
 /* False if the round ended in an error. */
 static bool
 run_round(int64 *again, MemoryContext context)
@@ -104,18 +121,7 @@ run_round(int64 *again, MemoryContext context)
 	}
 	PG_CATCH();
 	{
-		HOLD_INTERRUPTS();
-		disable_all_timeouts(false);
-		QueryCancelPending = false;
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		AbortCurrentTransaction();
-		LWLockReleaseAll();
-		pgstat_report_activity(STATE_IDLE, NULL);
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		tl_count(TL_COUNT_SWEEP_ERRORS, 1);
+		tl_worker_recover(context);
 		ok = false;
 	}
 	PG_END_TRY();
@@ -175,6 +181,7 @@ tl_worker_main(Datum arg)
 		int64		again = 0;
 		int64		now;
 		long		pause;
+		bool		ok;
 
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
@@ -190,7 +197,9 @@ tl_worker_main(Datum arg)
 			}
 		}
 
-		if (!run_round(&again, context))
+		/* after an error the pause is kept, whoever sets the latch */
+		ok = run_round(&again, context);
+		if (!ok)
 			pause = ERROR_PAUSE_MS;
 		else if (tl_duty_is_over())
 		{
@@ -204,7 +213,8 @@ tl_worker_main(Datum arg)
 			pause = Max(0, (again - now + TL_MS - 1) / TL_MS);
 		}
 		if (pause > 0)
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+			(void) WaitLatch(MyLatch,
+							 (ok ? WL_LATCH_SET : 0) | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 Min(pause, 1000), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}

@@ -289,13 +289,7 @@ after_commit(Pending *p)
 		if (p->counts[i] > 0)
 			tl_count(i, p->counts[i]);
 	if (p->due_again < PG_INT64_MAX)
-	{
-		uint64		old = pg_atomic_read_u64(&db->due_again_us);
-
-		while (p->due_again < (int64) old &&
-			   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, p->due_again))
-			;
-	}
+		tl_due_again_by(db, p->due_again);
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
 }
