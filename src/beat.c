@@ -31,8 +31,8 @@
 
 #define MAX_TRIES	10			/* generations that move under a probe */
 
-static int32 probe_deployment(text *deployment, int64 *sole_armed);
-static bool probe_turn(text *deployment, text *message_id, int64 *armed);
+static int32 probe_deployment(text *deployment, int64 *sole_armed, bool *swept);
+static bool probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept);
 static int32 beat_rows(text *deployment, text *message_id, int64 now);
 static int32 beat_deployment(text *deployment, int64 now);
 static bool beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now);
@@ -41,9 +41,13 @@ static void check_beat_allowed(void);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
 
-/* How many turns the deployment owes, and when the only one was armed. */
+/*
+ * How many turns the deployment owes, and when the only one was armed.  A turn
+ * that an open sweep has taken may yet be owed again: what was found is for the
+ * caller of the beat only, not to be kept.
+ */
 static int32
-probe_deployment(text *deployment, int64 *sole_armed)
+probe_deployment(text *deployment, int64 *sole_armed, bool *swept)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
@@ -51,6 +55,7 @@ probe_deployment(text *deployment, int64 *sole_armed)
 	TlTurn		turn;
 	int32		owed = 0;
 
+	*swept = false;
 	tl_rel_open(&turns, TL_TURN, false);
 	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
@@ -58,7 +63,10 @@ probe_deployment(text *deployment, int64 *sole_armed)
 		CHECK_FOR_INTERRUPTS();
 		tl_turn_decode(scan.slot, &turn);
 		if (tl_turn_is_being_swept(&turns, &turn))
+		{
+			*swept = true;
 			continue;
+		}
 		*sole_armed = turn.times.armed;
 		owed++;
 	}
@@ -69,7 +77,7 @@ probe_deployment(text *deployment, int64 *sole_armed)
 }
 
 static bool
-probe_turn(text *deployment, text *message_id, int64 *armed)
+probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
@@ -80,8 +88,10 @@ probe_turn(text *deployment, text *message_id, int64 *armed)
 	tl_rel_open(&turns, TL_TURN, false);
 	owed = tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
 						PointerGetDatum(message_id), snapshot, &turn) &&
-		tl_turn_is_owed(&turn) &&
-		!tl_turn_is_being_swept(&turns, &turn);
+		tl_turn_is_owed(&turn);
+	*swept = owed && tl_turn_is_being_swept(&turns, &turn);
+	if (*swept)
+		owed = false;
 	if (owed)
 		*armed = turn.times.armed;
 	tl_scan_end(&scan);
@@ -101,6 +111,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	int64		sole_armed;
 	int32		owed = 0;
 	bool		starts = message_id != NULL;
+	bool		swept;
 	Snapshot	snapshot;
 	TlRel		turns;
 	TlScan		scan = {0};
@@ -114,7 +125,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	PreventCommandIfParallelMode("heartbeat");
 
 	if (!starts)
-		starts = probe_deployment(deployment, &sole_armed) == 1;
+		starts = probe_deployment(deployment, &sole_armed, &swept) == 1;
 
 	/* list first: what is written below must not be met again */
 	tids = palloc(maxtids * sizeof(ItemPointerData));
@@ -188,6 +199,7 @@ beat_deployment(text *deployment, int64 now)
 	uint32		generation = 0;
 	int32		owed = 0;
 	int64		sole_armed = 0;
+	bool		swept = false;
 	int			tries;
 
 	for (tries = 0;; tries++)
@@ -198,16 +210,16 @@ beat_deployment(text *deployment, int64 now)
 				return owed;
 
 			case TL_BEAT_PROBE:
-				owed = probe_deployment(deployment, &sole_armed);
+				owed = probe_deployment(deployment, &sole_armed, &swept);
 				if (tl_lease_found(key, generation, owed, sole_armed, now,
-								   !tl_xact_has_touched(key)) ||
+								   !swept && !tl_xact_has_touched(key)) ||
 					tries >= MAX_TRIES)
 					return owed;
 				break;
 
 			case TL_BEAT_ABSENT:
 				/* what owes nothing gets no lease */
-				owed = probe_deployment(deployment, &sole_armed);
+				owed = probe_deployment(deployment, &sole_armed, &swept);
 				if (owed == 0)
 					return 0;
 				if (!tl_lease_enter(key, key, now))
@@ -225,6 +237,7 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
 	uint32		generation = 0;
 	int64		armed = 0;
 	bool		owed;
+	bool		swept = false;
 	int			tries;
 
 	for (tries = 0;; tries++)
@@ -235,17 +248,17 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
 				return true;
 
 			case TL_BEAT_PROBE:
-				owed = probe_turn(deployment, message_id, &armed);
+				owed = probe_turn(deployment, message_id, &armed, &swept);
 				if (owed)
 					tl_lease_start_turn(key, turn, armed, now);
 				if (tl_lease_found_turn(key, turn, generation, owed,
-										!tl_xact_has_touched(key)) ||
+										!swept && !tl_xact_has_touched(key)) ||
 					tries >= MAX_TRIES)
 					return owed;
 				break;
 
 			case TL_BEAT_ABSENT:
-				if (!probe_turn(deployment, message_id, &armed))
+				if (!probe_turn(deployment, message_id, &armed, &swept))
 					return false;
 				if (!tl_lease_enter(key, turn, now))
 					return beat_rows(deployment, message_id, now) > 0;

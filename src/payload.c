@@ -8,7 +8,6 @@
 
 #include "common/hashfn.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -189,31 +188,54 @@ tl_payload_is_error(Jsonb *reply, text **error_code)
 }
 
 /*
- * 128 bits of hash over the deployment, the ids and the reply.  Hashes of equal
- * jsonb are equal, however its numbers are written.
+ * 128 bits of hash over the deployment, the ids and the reply apart from its
+ * top-level timestamp.  Every token counts, also where a container ends (jsonb_hash_extended
+ * leaves that out: [[1],2] and [[1,2]] are one to it); scalars are hashed as
+ * jsonb compares them, so numbers are equal however they are written.
  */
 pg_uuid_t *
 tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply)
 {
+	static const uint64 seeds[2] = {UINT64CONST(0x9ae16a3b2f90404f), UINT64CONST(0xc949c7defebe6f00)};
 	pg_uuid_t  *result = palloc(sizeof(pg_uuid_t));
-	uint64		half[2] = {UINT64CONST(0x9ae16a3b2f90404f), UINT64CONST(0xc949c7defebe6f00)};
-	Datum		rest = JsonbPGetDatum(reply);
+	uint64		half[2];
 	int			i;
 	int			j;
 
-	if (has(reply, "timestamp"))
-		rest = DirectFunctionCall2(jsonb_delete, rest, CStringGetTextDatum("timestamp"));
-
 	for (i = 0; i < 2; i++)
 	{
+		JsonbIterator *it = JsonbIteratorInit(&reply->root);
+		JsonbIteratorToken token;
+		JsonbValue	value;
+		int			depth = 0;
+
 		half[i] = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
-									  VARSIZE_ANY_EXHDR(deployment), half[i]);
-		/* a separator: lengths are part of what is hashed */
+									  VARSIZE_ANY_EXHDR(deployment), seeds[i]);
 		for (j = 0; j < nids; j++)
-			half[i] = hash_bytes_extended((const unsigned char *) VARDATA_ANY(ids[j]),
-										  VARSIZE_ANY_EXHDR(ids[j]), half[i] + j);
-		half[i] = DatumGetUInt64(DirectFunctionCall2(jsonb_hash_extended, rest,
-													 Int64GetDatum(half[i])));
+			half[i] = hash_combine64(half[i],
+									 hash_bytes_extended((const unsigned char *) VARDATA_ANY(ids[j]),
+														 VARSIZE_ANY_EXHDR(ids[j]), seeds[i]));
+		while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+		{
+			uint64		hash = 0;
+
+			if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
+				depth++;
+			else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
+				depth--;
+			else
+			{
+				if (token == WJB_KEY && depth == 1 && value.val.string.len == 9 &&
+					memcmp(value.val.string.val, "timestamp", 9) == 0)
+				{
+					/* the value as a whole */
+					(void) JsonbIteratorNext(&it, &value, true);
+					continue;
+				}
+				JsonbHashScalarValueExtended(&value, &hash, seeds[i]);
+			}
+			half[i] = hash_combine64(hash_combine64(half[i], token), hash);
+		}
 	}
 	memcpy(result->data, half, sizeof(half));
 	return result;
