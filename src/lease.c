@@ -420,11 +420,11 @@ tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
 		}
 		else if (current)
 		{
-			/* the first beat that finds this turn alone starts it */
-			if (owed == 1 && (int64) pg_atomic_read_u64(&lease->first) <= sole_armed)
-				pg_atomic_write_u64(&lease->first, now);
 			if (keep)
 			{
+				/* the first beat that finds this turn alone starts it */
+				if (owed == 1 && (int64) pg_atomic_read_u64(&lease->first) <= sole_armed)
+					pg_atomic_write_u64(&lease->first, now);
 				pg_atomic_write_u32(&lease->cached_at, (uint32) (now >> RECHECK_SHIFT));
 				pg_atomic_write_u64(&lease->cache, ((uint64) generation << 32) | (uint32) owed);
 			}
