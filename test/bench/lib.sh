@@ -1,0 +1,103 @@
+# Sourced by run.sh: running things in pairs, judging them, printing them.
+
+B=$TL_TMP/bench # what is built or generated
+R=$B/rows.csv   # one line a row
+cores=$(getconf _NPROCESSORS_ONLN)
+
+say() { printf '# %s\n' "$*" >&2; }
+fatal() {
+	printf 'bench: %s\n' "$*" >&2
+	exit 1
+}
+pg() { psql -X -q -A -t -v ON_ERROR_STOP=1 "$@"; }
+sql() { psql -X -q -A -t -v ON_ERROR_STOP=1 -c "$1" </dev/null; }
+
+# number FORMAT WORDS...: whatever awk makes of an expression
+calc() { awk "BEGIN { printf \"%.6g\", $* }"; }
+
+# --- databases
+
+# new_db NAME: a database with the extension, the helpers and a worker
+new_db() {
+	export PGDATABASE=$1
+	dropdb --if-exists -f "$1" 2>/dev/null
+	createdb -T template0 "$1"
+	sql "CREATE EXTENSION turn_liveness"
+	pg -v noop="$B/noop" -f test/bench/sql/helpers.sql
+	wait_for "the worker of $1" "SELECT worker_state = 'running' FROM turn_liveness.stat_row()"
+}
+drop_db() {
+	local db
+	for db; do PGDATABASE=postgres dropdb --if-exists -f "$db"; done
+	export PGDATABASE=postgres
+}
+# drop_db, where another row needs the same database right after
+wait_for() { # wait_for WHAT QUERY: until it says t
+	local i
+	for ((i = 0; i < 600; i++)); do
+		[ "$(sql "$2")" != t ] || return 0
+		sleep 0.1
+	done
+	fatal "$1: still waiting after a minute"
+}
+
+# --- load
+
+# load SECONDS CLIENTS PGBENCH-ARGS...: transactions a second
+load() {
+	local seconds=$1 clients=$2 threads
+	shift 2
+	threads=$((clients < cores ? clients : cores))
+	pgbench -n -M prepared -c "$clients" -j "$threads" -T "$seconds" "$@" >"$B/pgbench.out" 2>&1 </dev/null || {
+		cat "$B/pgbench.out" >&2
+		return 1
+	}
+	! grep -E 'aborted|ERROR' "$B/pgbench.out" >&2 || return 1
+	sed -n 's/^tps = \([0-9.]*\) .*/\1/p' "$B/pgbench.out"
+}
+
+# --- pairs
+
+# pairs ROW N A B: run the functions A and B in turn N times, A B A B; each
+# prints one number.  Sets ours, other (medians), rmin, rmed, rmax (of the
+# pairs' ratios ours / other).
+pairs() {
+	local row=$1 n=$2 i a b file=$B/pairs.$1
+	: >"$file"
+	for ((i = 1; i <= n; i++)); do
+		a=$("$3") || return 1
+		b=$("$4") || return 1
+		echo "$a $b" >>"$file"
+		echo "$row,$i,$a,$b" >>"$B/pairs.csv"
+	done
+	read -r ours other rmin rmed rmax < <(perl -ane '
+		push @a, $F[0]; push @b, $F[1]; push @r, $F[1] ? $F[0] / $F[1] : 0;
+		END {
+			sub med { my @s = sort { $a <=> $b } @_; ($s[$#s / 2] + $s[($#s + 1) / 2]) / 2 }
+			my @s = sort { $a <=> $b } @r;
+			printf "%.6g %.6g %.4g %.4g %.4g\n", med(@a), med(@b), $s[0], med(@r), $s[-1]
+		}' "$file")
+	npairs=$n
+}
+
+# median of the numbers on standard input
+median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) printf "%.6g\n", (v[int((NR + 1) / 2)] + v[int((NR + 2) / 2)]) / 2 }'; }
+# quantile Q < numbers
+quantile() { sort -g | awk -v q="$1" '{ v[NR] = $1 } END { if (NR) { i = int(q * NR + 0.999999); if (i < 1) i = 1; print v[i] } }'; }
+
+# result ROW MEASURE OURS AGAINST OTHER VALUE MIN MAX BAR
+# BAR is "ge 0.92", "le 4096 B" or "-"; VALUE is what the bar is held against.
+result() {
+	local row=$1 measure=$2 a=$3 against=$4 b=$5 value=$6 min=$7 max=$8 bar=$9 verdict=-
+	case $bar in
+	ge\ *) verdict=$(awk "BEGIN { print ($value >= $(cut -d' ' -f2 <<<"$bar")) ? \"held\" : \"SHORT\" }") ;;
+	le\ *) verdict=$(awk "BEGIN { print ($value <= $(cut -d' ' -f2 <<<"$bar")) ? \"held\" : \"SHORT\" }") ;;
+	esac
+	printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$row" "$measure" "$a" "$against" "$b" "$min" "$value" "$max" "$bar" "$verdict" >>"$R"
+	say "$row: $measure: $a against $against $b: $value ($min .. $max), bar $bar: $verdict"
+}
+# result of the last pairs
+paired() { # paired ROW MEASURE AGAINST BAR [FORMAT]
+	result "$1" "$2" "$(human "$ours")" "$3" "$(human "$other")" "$rmed" "$rmin" "$rmax" "$4"
+}
+human() { awk -v v="$1" 'BEGIN { if (v >= 100) printf "%.0f", v; else printf "%.3g", v }'; }

@@ -1,0 +1,46 @@
+# The whole life: arm, commit, claim by 100, acknowledge.
+
+# One pgbench transaction is one life; every hundredth of a client's is followed
+# by one claim and one acknowledgement.  The bare one finds the rows of its
+# claim by their key: the client makes the ids.
+life_scripts() {
+	{
+		printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)"
+		cat "$B/ours.arm" "$B/ours.commit"
+		cat <<-'X'
+			\set k :n % 100
+			\if :k = 0
+			SELECT coalesce(array_agg(reply_id), '{}') AS ids, sum(length(payload::text)) AS size FROM turn_liveness.claim_replies('gateway-1', NULL, '{api}', 100) \gset
+			SELECT turn_liveness.ack_replies('gateway-1', :ids);
+			\endif
+		X
+	} >"$B/ours.life"
+	{
+		printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)" "\\set r (:run * 1000 + :client_id) * 10000000 + :n" "\\set first :r - 99"
+		cat "$B/bare.arm"
+		sed "s/nextval('bare.reply_id_seq')/:r/" "$B/bare.commit"
+		cat <<-'X'
+			\set k :n % 100
+			\if :k = 0
+			WITH c AS (UPDATE bare.delivery SET attempt = attempt + 1, due_us = 1, gateway = 'gateway-1', claimed_at = now() WHERE reply_id BETWEEN :first AND :r AND state = 'o' RETURNING reply_id) SELECT coalesce(array_agg(reply_id), '{}') AS ids, sum(length(payload::text)) AS size FROM c JOIN bare.reply USING (reply_id) \gset
+			UPDATE bare.delivery SET state = 'd', delivered_at = now(), kept_us = 1 WHERE reply_id = ANY (:ids) AND gateway = 'gateway-1';
+			\endif
+		X
+	} >"$B/bare.life"
+}
+# The plan must not depend on when autovacuum came by.
+life_load() { PGOPTIONS="-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off" load "$T" 16 -D n=0 -D run="$(next_run)" -f "$B/$1.life"; }
+life_ours() { life_load ours; }
+life_bare() { life_load bare; }
+
+row_life_bare() {
+	new_db bench_life
+	pg -f test/bench/sql/bare.sql
+	turn_scripts 200
+	life_scripts
+	life_ours >/dev/null
+	life_bare >/dev/null
+	pairs life_bare "$N" life_ours life_bare
+	paired life_bare "whole life (arm, commit, claim by 100, acknowledge), turns/s, 16 clients" "bare SQL, same rows" "ge 0.8"
+	drop_db bench_life
+}

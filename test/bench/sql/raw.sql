@@ -1,0 +1,32 @@
+-- Copies of our tables with all their indexes, for the raw statement that the
+-- sweep is held against.
+CREATE SCHEMA raw;
+CREATE TABLE raw.turn (LIKE turn_liveness.turn INCLUDING ALL) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+CREATE TABLE raw.reply (LIKE turn_liveness.reply INCLUDING ALL);
+CREATE TABLE raw.delivery (LIKE turn_liveness.delivery INCLUDING ALL) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+CREATE SEQUENCE raw.reply_id_seq AS bigint;
+
+-- what the sweep does to the rows, in one statement
+CREATE FUNCTION raw.sweep() RETURNS bigint LANGUAGE sql AS $$
+	WITH ended AS (
+		UPDATE raw.turn SET outcome = 'e', error_code = NULL
+		WHERE outcome IS NULL AND check_us <= 9000000000000000000
+		RETURNING *
+	), replies AS (
+		INSERT INTO raw.reply
+		SELECT nextval('raw.reply_id_seq'), deployment, ARRAY[message_id], conversation_id, routing->>'platform', routing->>'organizationId',
+			   routing || jsonb_build_object('messageId', message_id, 'conversationId', conversation_id,
+				   'teamId', coalesce(routing->>'teamId', routing->>'platform', 'api'),
+				   'error', 'No worker could be started for your request. Please retry in a moment.',
+				   'errorCode', 'WORKER_NEVER_STARTED', 'processedMessageIds', jsonb_build_array(message_id),
+				   'timestamp', floor(extract(epoch FROM clock_timestamp()) * 1000)),
+			   'e', 'WORKER_NEVER_STARTED', 's', armed_at, NULL, NULL, now()
+		FROM ended
+		RETURNING reply_id, conversation_id, platform
+	), deliveries AS (
+		INSERT INTO raw.delivery
+		SELECT reply_id, 'o', 0, 0, 0, conversation_id, platform FROM replies
+		RETURNING 1
+	)
+	SELECT count(*) FROM deliveries
+$$;
