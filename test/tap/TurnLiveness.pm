@@ -1,0 +1,284 @@
+# What the TAP tests share: servers with the extension, the liveness clock,
+# and short names for what they ask all the time.
+
+package TurnLiveness;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IO::Socket::INET;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Socket qw(SOL_SOCKET SO_LINGER);
+use Test::More;
+use Time::HiRes qw(usleep);
+
+our @EXPORT = qw(
+  new_node add_extension worker_pid wait_worker advance clock_us wait_clock
+  wait_until arm ends wait_ended owed failures session backend_pid client_pid
+  notified median wall_clock_passes
+);
+
+# A server that is up, with the extension in database "postgres".  The settings
+# are lines of postgresql.conf; options: streaming, start, extension.
+sub new_node
+{
+	my ($name, $settings, %option) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(allows_streaming => $option{streaming} // 0);
+	$node->append_conf('postgresql.conf', <<"END");
+shared_preload_libraries = 'turn_liveness'
+max_prepared_transactions = 10
+restart_after_crash = on
+log_line_prefix = '%m [%p] %b %q%a '
+log_statement = 'none'
+turn_liveness.log_failures = off
+$settings
+END
+	if ($option{start} // 1)
+	{
+		$node->start;
+		add_extension($node) if $option{extension} // 1;
+	}
+	return $node;
+}
+
+sub add_extension
+{
+	my ($node, $db) = @_;
+	$db //= 'postgres';
+	$node->safe_psql(
+		$db, q{
+CREATE EXTENSION turn_liveness;
+CREATE FUNCTION public.tl_advance(interval) RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT;
+});
+	wait_worker($node, $db);
+	return;
+}
+
+sub worker_pid
+{
+	my ($node, $db) = @_;
+	return $node->safe_psql($db // 'postgres',
+		"SELECT pid FROM pg_stat_activity"
+		  . " WHERE backend_type = 'turn_liveness worker' AND datname = current_database()");
+}
+
+# Until a worker has taken the database over; another one than $not.
+sub wait_worker
+{
+	my ($node, $db, $not) = @_;
+	$not ||= 0;
+	$node->poll_query_until(
+		$db // 'postgres',
+		"SELECT worker_state = 'running' AND worker_pid <> $not FROM turn_liveness.stat_row()")
+	  or die 'the worker does not come up';
+	return worker_pid($node, $db);
+}
+
+sub advance
+{
+	my ($node, $interval) = @_;
+	$node->safe_psql('postgres', "SELECT public.tl_advance('$interval')");
+	return;
+}
+
+sub clock_us
+{
+	my ($node) = @_;
+	return $node->safe_psql('postgres', 'SELECT turn_liveness.clock_us()');
+}
+
+# Until that much time has passed on the liveness clock.  This is no call that
+# counts as a sign that the path to the database is alive.
+sub wait_clock
+{
+	my ($node, $seconds, $since) = @_;
+	$since //= clock_us($node);
+	$node->poll_query_until('postgres',
+		"SELECT turn_liveness.clock_us() >= $since + 1000000 * $seconds")
+	  or die 'the liveness clock stands still';
+	return;
+}
+
+# Until the code returns true.
+sub wait_until
+{
+	my ($what, $code) = @_;
+	my $tries = 20 * $PostgreSQL::Test::Utils::timeout_default;
+
+	while ($tries-- > 0)
+	{
+		return 1 if $code->();
+		usleep(50_000);
+	}
+	diag "gave up waiting until $what";
+	return 0;
+}
+
+# For tests that stop processes: how long they stay stopped is what they test.
+sub wall_clock_passes
+{
+	my ($seconds) = @_;
+	my $end = Time::HiRes::time() + $seconds;
+	usleep(50_000) while Time::HiRes::time() < $end;
+	return;
+}
+
+# arm($node, deployment, message, 'admission => ...')
+sub arm
+{
+	my ($node, $deployment, $message, $times) = @_;
+	$times = $times ? ", $times" : '';
+	return $node->safe_psql('postgres',
+		"SELECT turn_liveness.arm_turn('$deployment', '$message'$times)");
+}
+
+# How a turn ended: "code decided_by" for each terminal reply; empty: it has not.
+sub ends
+{
+	my ($node, $deployment, $message) = @_;
+	return $node->safe_psql(
+		'postgres',
+		"SELECT string_agg(coalesce(error_code, outcome) || ' ' || decided_by, ', ' ORDER BY reply_id)"
+		  . " FROM turn_liveness.replies"
+		  . " WHERE deployment = '$deployment' AND '$message' = ANY (message_ids)");
+}
+
+sub wait_ended
+{
+	my ($node, $deployment, $message) = @_;
+	$node->poll_query_until('postgres',
+		"SELECT count(*) > 0 FROM turn_liveness.reply"
+		  . " WHERE deployment = '$deployment' AND '$message' = ANY (message_ids)");
+	return ends($node, $deployment, $message);
+}
+
+sub owed
+{
+	my ($node) = @_;
+	return $node->safe_psql('postgres',
+		'SELECT count(*) FROM turn_liveness.turn WHERE outcome IS NULL');
+}
+
+# How many terminal errors there are (like a pattern of deployments).
+sub failures
+{
+	my ($node, $like) = @_;
+	$like //= '%';
+	return $node->safe_psql('postgres',
+		"SELECT count(*) FROM turn_liveness.reply WHERE outcome = 'e' AND deployment LIKE '$like'");
+}
+
+# A psql session that stays; it goes on after an error.
+sub session
+{
+	my ($node, $db) = @_;
+	my $session = $node->background_psql($db // 'postgres', on_error_stop => 0);
+	$session->set_query_timer_restart;
+	return $session;
+}
+
+sub backend_pid
+{
+	my ($session) = @_;
+	return $session->query_safe('SELECT pg_backend_pid()');
+}
+
+sub client_pid
+{
+	my ($session) = @_;
+	return $session->{run}->{KIDS}[0]{PID};
+}
+
+# Until a session that listens has been told something that matches.
+sub notified
+{
+	my ($session, $pattern) = @_;
+	my $seen = '';
+
+	my $found = wait_until(
+		"a notification like $pattern",
+		sub {
+			$seen .= $session->query('SELECT 1') . "\n";
+			return $seen =~ $pattern;
+		});
+	diag "seen: $seen" unless $found;
+	return $found;
+}
+
+sub median
+{
+	my @sorted = sort { $a <=> $b } @_;
+	return $sorted[ $#sorted / 2 ];
+}
+
+# A connection over TCP that speaks just enough of the protocol to be reset.
+
+package TurnLiveness::Socket;
+
+sub new
+{
+	my ($class, $node) = @_;
+	my $user = getpwuid($<);
+	my $socket = IO::Socket::INET->new(
+		PeerAddr => '127.0.0.1',
+		PeerPort => $node->port) or die "cannot connect: $!";
+	my $self = bless { socket => $socket }, $class;
+	my $body = pack('N', 196608) . "user\0$user\0database\0postgres\0\0";
+
+	$socket->syswrite(pack('N', 4 + length $body) . $body);
+	$self->read_until('Z');
+	return $self;
+}
+
+sub read_bytes
+{
+	my ($self, $n) = @_;
+	my $data = '';
+	while (length $data < $n)
+	{
+		$self->{socket}->sysread($data, $n - length $data, length $data)
+		  or die 'the server closed the connection';
+	}
+	return $data;
+}
+
+# Messages until one of that type; returns the values of data rows.
+sub read_until
+{
+	my ($self, $until) = @_;
+	my @values;
+
+	while (1)
+	{
+		my ($type, $length) = unpack('aN', $self->read_bytes(5));
+		my $body = $self->read_bytes($length - 4);
+		die "server: $body" if $type eq 'E';
+		push @values, unpack('x2 N/a', $body) if $type eq 'D';
+		return @values if $type eq $until;
+	}
+	return;
+}
+
+sub query
+{
+	my ($self, $sql) = @_;
+	$self->{socket}->syswrite('Q' . pack('N', 5 + length $sql) . "$sql\0");
+	return ($self->read_until('Z'))[0];
+}
+
+# The peer sees a reset, not an end of file.
+sub reset
+{
+	my ($self) = @_;
+	setsockopt($self->{socket}, Socket::SOL_SOCKET, Socket::SO_LINGER, pack('ii', 1, 0))
+	  or die "setsockopt: $!";
+	close($self->{socket});
+	return;
+}
+
+1;
