@@ -109,7 +109,7 @@ arm_again(TlRel *turns, text *deployment, text *message_id,
 			}
 			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
 
-			update = tl_rel_update(turns, &turn.tid, snapshot, turn.values, turn.nulls, true);
+			update = tl_rel_update(turns, &turn.tid, snapshot, turn.values, turn.nulls);
 			if (update == TM_Ok)
 			{
 				*result = TL_PENDING;
@@ -257,7 +257,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 						tl_turn_set_null(&turn, TURN_REASON);
 					}
 					tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
-					update = tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls, true);
+					update = tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls);
 					if (update == TM_Ok)
 					{
 						changed++;

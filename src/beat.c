@@ -119,6 +119,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	int			ntids = 0;
 	int			maxtids = 16;
 	TupleTableSlot *slot;
+	TupleTableSlot *locked;
 	int			i;
 
 	PreventCommandIfReadOnly("heartbeat");
@@ -154,6 +155,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	tl_scan_end(&scan);
 
 	slot = table_slot_create(turns.rel, NULL);
+	locked = table_slot_create(turns.rel, NULL);
 	for (i = 0; i < ntids; i++)
 	{
 		TlTurn		turn;
@@ -172,10 +174,12 @@ beat_rows(text *deployment, text *message_id, int64 now)
 			turn.times.started = now;
 			tl_turn_set(&turn, TURN_STARTED, Int64GetDatum(now));
 		}
-		if (tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls, false) == TM_Ok &&
+		if (tl_rel_try_lock(&turns, &turn.tid, snapshot, locked, LockTupleNoKeyExclusive) &&
+			tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok &&
 			db != NULL)
 			tl_turn_watch(&turn, &turns.slot->tts_tid, false);
 	}
+	ExecDropSingleTupleTableSlot(locked);
 	ExecDropSingleTupleTableSlot(slot);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);

@@ -214,7 +214,8 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 			bool		mine;
 
 			CHECK_FOR_INTERRUPTS();
-			mine = tl_delivery_try_lock(&deliveries, &picks.items[i].tid, snapshot, slot);
+			mine = tl_rel_try_lock(&deliveries, &picks.items[i].tid, snapshot, slot,
+								   LockTupleNoKeyExclusive);
 			if (mine)
 			{
 				tl_rel_check_visible(&deliveries, slot);
@@ -230,7 +231,7 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 					tl_delivery_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 				}
 				mine = tl_rel_update(&deliveries, &picks.items[i].tid, snapshot,
-									 d.values, d.nulls, true) == TM_Ok;
+									 d.values, d.nulls) == TM_Ok;
 			}
 
 			if (!mine)

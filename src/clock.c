@@ -126,7 +126,13 @@ write_row(ClockRow *row, int64 now, int64 mono, int64 start)
 	tl_rel_open(&r, TL_CLOCK, true);
 	/* whoever else is writing it writes much the same: do not wait */
 	if (row->found)
-		(void) tl_rel_update(&r, &row->tid, snapshot, values, nulls, false);
+	{
+		TupleTableSlot *slot = table_slot_create(r.rel, NULL);
+
+		if (tl_rel_try_lock(&r, &row->tid, snapshot, slot, LockTupleNoKeyExclusive))
+			(void) tl_rel_update(&r, &row->tid, snapshot, values, nulls);
+		ExecDropSingleTupleTableSlot(slot);
+	}
 	else
 		(void) tl_rel_insert_unless_there(&r, TL_CLOCK_KEY, values, nulls, NULL);
 	tl_rel_close(&r);

@@ -97,22 +97,6 @@ tl_delivery_set_null(TlDelivery *d, int att)
 }
 
 /*
- * An update that does not wait is no case that heap_update was made for: with
- * assertions on it fails.  A lock that does not wait is, and the update after
- * it finds the row ours.
- */
-bool
-tl_delivery_try_lock(TlRel *deliveries, ItemPointer tid, Snapshot snapshot,
-					 TupleTableSlot *slot)
-{
-	TM_FailureData failure;
-	ItemPointerData at = *tid;
-
-	return table_tuple_lock(deliveries->rel, &at, snapshot, slot, GetCurrentCommandId(true),
-							LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
-}
-
-/*
  * Acknowledge, release, put back: the caller names the replies.
  */
 
@@ -199,7 +183,7 @@ change_each(const Request *request, const int64 *ids, int n)
 			if (!decide(request, &d))
 				continue;
 			tid = scan.slot->tts_tid;
-			result = tl_rel_update(&deliveries, &tid, snapshot, d.values, d.nulls, true);
+			result = tl_rel_update(&deliveries, &tid, snapshot, d.values, d.nulls);
 			switch (result)
 			{
 				case TM_Ok:
@@ -393,10 +377,10 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 	}
 
 	/* if somebody holds it, he claims or acknowledges it just now */
-	if (!tl_delivery_try_lock(deliveries, &tid, snapshot, slot))
+	if (!tl_rel_try_lock(deliveries, &tid, snapshot, slot, LockTupleNoKeyExclusive))
 		return;
 	tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
-	if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls, true) == TM_Ok)
+	if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
 		tl_xact_count(TL_COUNT_DEAD, 1);
 }
 

@@ -39,13 +39,6 @@ extern void tl_delivery_set(TlDelivery *d, int att, Datum value);
 extern void tl_delivery_set_null(TlDelivery *d, int att);
 
 /*
- * Lock the row at this address, without waiting, and read it into the slot.
- * False if somebody holds it, or if it is not what the snapshot showed.
- */
-extern bool tl_delivery_try_lock(TlRel *deliveries, ItemPointer tid, Snapshot snapshot,
-								 TupleTableSlot *slot);
-
-/*
  * For the sweep: tell the listeners what became due again after one time and
  * until the other; returns when the next one will, PG_INT64_MAX for never.
  */

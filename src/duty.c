@@ -375,8 +375,13 @@ tl_duty_round(TlDatabase *db)
 	/* claims and delays that ended */
 	if (now >= (int64) pg_atomic_read_u64(&db->due_again_us))
 	{
-		/* before the look, so that a commit meanwhile is not lost */
-		pg_atomic_write_u64(&db->due_again_us, PG_INT64_MAX);
+		/*
+		 * Before the look, so that a commit meanwhile is not lost; one that came late
+		 * may name a time that an earlier look has passed.
+		 */
+		int64		due = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX);
+
+		due_again_from = Min(due_again_from, due - 1);
 		PG_TRY();
 		{
 			int64		next = PG_INT64_MAX;

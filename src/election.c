@@ -51,7 +51,7 @@ copy_text(Datum value)
 }
 
 TM_Result
-tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
+tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot,
 			 char outcome, const pg_uuid_t *request,
 			 const TlVerdict *verdict, int64 now, TlWon *won)
 {
@@ -85,7 +85,7 @@ tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
 	if (request)
 		tl_turn_set(turn, TURN_REQUEST, UUIDPGetDatum(request));
 
-	result = tl_rel_update(turns, &turn->tid, snapshot, turn->values, turn->nulls, wait);
+	result = tl_rel_update(turns, &turn->tid, snapshot, turn->values, turn->nulls);
 	if (result == TM_Ok)
 	{
 		ForceSyncCommit();
@@ -128,7 +128,7 @@ elect(TlRel *turns, const text *deployment, const text *message_id,
 				tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
 				tl_grace_get(&grace);
 				tl_deadline(&turn.times, &signs, &grace, now, &verdict);
-				update = tl_elect_row(turns, &turn, snapshot, true, outcome, request,
+				update = tl_elect_row(turns, &turn, snapshot, outcome, request,
 									  &verdict, now, won);
 				result = TL_WON;
 			}

@@ -34,7 +34,7 @@ typedef struct TlWon
  * End this row, which was read as owed.  TM_Ok: won is filled; other results
  * as of table_tuple_update.
  */
-extern TM_Result tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
+extern TM_Result tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot,
 							  char outcome, const pg_uuid_t *request,
 							  const TlVerdict *verdict, int64 now, TlWon *won);
 extern void tl_store_error(TlOutbox *outbox, const text *deployment, TlWon *won,

@@ -70,12 +70,12 @@ typedef struct Helper
 	Oid			dboid;			/* for which it was started */
 	int64		started;
 	int			failures;		/* ends in a row before it ran */
-	bool		complained;		/* of the lack of a worker process */
 } Helper;
 
 static Helper helpers[TL_MAX_DATABASES];
 static List *unlooked = NIL;	/* databases that nobody has looked at, by oid */
-static bool complained_of_slots = false;
+static bool complained_of_slots = false;	/* in shared memory: more databases than we serve */
+static bool complained_of_workers = false;	/* max_worker_processes */
 
 static void on_sigterm(SIGNAL_ARGS);
 static void publish(void);
@@ -318,8 +318,8 @@ tl_database_want_all(void)
 
 /*
  * Look after the workers that we started.  One that ends says what became of
- * it in its slot; one that could not is wanted again after a while.  What it
- * leaves free may be what another database waits for.
+ * it in its slot; one that could not is wanted again after a while.  The process
+ * slot that it leaves may be what another database waits for.
  */
 static void
 reap_workers(void)
@@ -344,10 +344,7 @@ reap_workers(void)
 		if (db->dboid == helper->dboid)
 		{
 			if (db->state == TL_WORKER_RUNNING)
-			{
 				helper->failures = 0;
-				helper->complained = false;
-			}
 			/* it died before it could say so */
 			if (stopped && db->worker_pid == 0 &&
 				(db->state == TL_WORKER_STARTING || db->state == TL_WORKER_RUNNING))
@@ -689,9 +686,14 @@ start_worker(int slot, Database *database)
 	}
 	LWLockRelease(&tl_shared->directory);
 
-	if (!helper->complained)
+	/*
+	 * One line for one shortage, whomever it hits: stat tells it in each
+	 * database.  Those that only look will be gone in a moment, and then it
+	 * is tried again at once.
+	 */
+	if (!complained_of_workers && count_starting() == 0)
 	{
-		helper->complained = true;
+		complained_of_workers = true;
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("out of background worker slots: no %s worker for database \"%s\"",
@@ -736,15 +738,25 @@ static void
 report_idle(void)
 {
 	char		activity[64];
+	bool		shortage = false;
 	int			running = 0;
 	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
-		if (OidIsValid(tl_shared->databases[i].dboid) &&
-			tl_shared->databases[i].state == TL_WORKER_RUNNING)
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+
+		if (!OidIsValid(db->dboid))
+			continue;
+		if (db->state == TL_WORKER_RUNNING)
 			running++;
+		if (db->state == TL_WORKER_NO_SLOT)
+			shortage = true;
+	}
 	LWLockRelease(&tl_shared->directory);
+	if (!shortage && count_starting() == 0)
+		complained_of_workers = false;
 	snprintf(activity, sizeof(activity), "workers running: %d", running);
 	pgstat_report_activity(STATE_IDLE, activity);
 }

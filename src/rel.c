@@ -64,6 +64,7 @@ static const char *const index_names[TL_NINDEXES] = {
 	[TL_DELIVERY_OPEN_CONVERSATION] = "delivery_open_conversation",
 	[TL_DELIVERY_OPEN_PLATFORM] = "delivery_open_platform",
 	[TL_DELIVERY_DELIVERED] = "delivery_delivered",
+	[TL_DELIVERY_DEAD_ONES] = "delivery_dead",
 	[TL_LATE_REPLY_KEY] = "late_reply_pkey",
 	[TL_LATE_REPLY_KEPT] = "late_reply_kept",
 	[TL_CLOCK_KEY] = "clock_pkey",
@@ -376,12 +377,26 @@ wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
 }
 
 /*
- * Replace a row.  Waits for another transaction's lock only if told so; else
- * TM_BeingModified says that there is one.
+ * Lock a row, or pass it over.  heap_update itself cannot pass over: who does
+ * not want to wait locks first.
+ */
+bool
+tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
+				TupleTableSlot *slot, LockTupleMode mode)
+{
+	TM_FailureData failure;
+	ItemPointerData at = *tid;
+
+	return table_tuple_lock(r->rel, &at, snapshot, slot, GetCurrentCommandId(true),
+							mode, LockWaitSkip, 0, &failure) == TM_Ok;
+}
+
+/*
+ * Replace a row.  Waits for whoever holds it, and then says what became of it.
  */
 TM_Result
 tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
-			  const Datum *values, const bool *nulls, bool wait)
+			  const Datum *values, const bool *nulls)
 {
 	TM_FailureData failure;
 	LockTupleMode lockmode;
@@ -390,7 +405,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 
 	store(r, values, nulls);
 	result = table_tuple_update(r->rel, tid, r->slot, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, wait,
+								snapshot, InvalidSnapshot, true,
 								&failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
@@ -404,13 +419,13 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 }
 
 TM_Result
-tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot, bool wait)
+tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
 	TM_FailureData failure;
 	TM_Result	result;
 
 	result = table_tuple_delete(r->rel, tid, GetCurrentCommandId(true), snapshot,
-								InvalidSnapshot, wait, &failure, false);
+								InvalidSnapshot, true, &failure, false);
 	if (result == TM_Ok)
 		CommandCounterIncrement();
 	return result;

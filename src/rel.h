@@ -32,6 +32,7 @@ typedef enum TlIndex
 	TL_DELIVERY_OPEN_CONVERSATION,
 	TL_DELIVERY_OPEN_PLATFORM,
 	TL_DELIVERY_DELIVERED,
+	TL_DELIVERY_DEAD_ONES,
 	TL_LATE_REPLY_KEY,
 	TL_LATE_REPLY_KEPT,
 	TL_CLOCK_KEY,
@@ -71,8 +72,11 @@ extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 									   const Datum *values, const bool *nulls,
 									   ItemPointer tid);
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
-							   const Datum *values, const bool *nulls, bool wait);
-extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot, bool wait);
+							   const Datum *values, const bool *nulls);
+/* without waiting: false if somebody holds the row, or changed it since the snapshot */
+extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
+							TupleTableSlot *slot, LockTupleMode mode);
+extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
 /* "column attno (1-based) of the index, strategy (BTEqualStrategyNumber, ...)" */
 extern void tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value);

@@ -57,6 +57,7 @@ typedef struct Batch
 	TlScan		turn_scan;
 	TupleTableSlot *locked;		/* of the table replies, or of turns */
 	TupleTableSlot *locked_turn;
+	TupleTableSlot *locked_delivery;
 	Snapshot	snapshot;
 	MemoryContext context;		/* of one record */
 	List	   *expired;		/* of Expired */
@@ -67,7 +68,6 @@ static int64 next_undelivered_us = 0;
 
 static void open_batch(Batch *batch, int max_rows);
 static void close_batch(Batch *batch);
-static bool lock_row(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot);
 static void delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot);
 static bool remove_record(Batch *batch, ItemPointer tid, int64 reply_id);
 static void remove_delivered(Batch *batch);
@@ -122,6 +122,7 @@ open_batch(Batch *batch, int max_rows)
 	tl_scan_begin(&batch->turn_scan, &batch->turns, TL_TURN_KEY, batch->snapshot);
 	batch->locked = table_slot_create(batch->replies.rel, NULL);
 	batch->locked_turn = table_slot_create(batch->turns.rel, NULL);
+	batch->locked_delivery = table_slot_create(batch->deliveries.rel, NULL);
 	batch->context = AllocSetContextCreate(CurrentMemoryContext,
 										   "turn_liveness retention", ALLOCSET_SMALL_SIZES);
 }
@@ -131,6 +132,7 @@ close_batch(Batch *batch)
 {
 	ExecDropSingleTupleTableSlot(batch->locked);
 	ExecDropSingleTupleTableSlot(batch->locked_turn);
+	ExecDropSingleTupleTableSlot(batch->locked_delivery);
 	tl_scan_end(&batch->turn_scan);
 	tl_scan_end(&batch->reply_scan);
 	UnregisterSnapshot(batch->snapshot);
@@ -140,21 +142,11 @@ close_batch(Batch *batch)
 	MemoryContextDelete(batch->context);
 }
 
-static bool
-lock_row(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
-{
-	TM_FailureData failure;
-	ItemPointerData mine = *tid;
-
-	return table_tuple_lock(r->rel, &mine, snapshot, slot, GetCurrentCommandId(true),
-							LockTupleExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
-}
-
 /* The lock is ours, so nobody is waited for; without "wait" it would count as somebody's. */
 static void
 delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
-	TM_Result	result = tl_rel_delete(r, tid, snapshot, true);
+	TM_Result	result = tl_rel_delete(r, tid, snapshot);
 
 	if (result != TM_Ok)
 		elog(ERROR, "unexpected result of deleting a locked row of \"%s\": %d",
@@ -190,7 +182,7 @@ remove_record(Batch *batch, ItemPointer tid, int64 reply_id)
 		MemoryContext old;
 
 		reply = slot->tts_tid;
-		if (!lock_row(&batch->replies, &reply, batch->snapshot, batch->locked))
+		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked, LockTupleExclusive))
 			return false;
 
 		/* only this: a scan keeps what it allocates */
@@ -211,15 +203,16 @@ remove_record(Batch *batch, ItemPointer tid, int64 reply_id)
 			if (isnull)
 				continue;
 			turns[nturns] = batch->turn_scan.slot->tts_tid;
-			if (!lock_row(&batch->turns, &turns[nturns], batch->snapshot, batch->locked_turn))
+			if (!tl_rel_try_lock(&batch->turns, &turns[nturns], batch->snapshot, batch->locked_turn, LockTupleExclusive))
 				return false;
 			nturns++;
 		}
 	}
 
 	/* gateways may be at this one: it decides */
-	if (tl_rel_delete(&batch->deliveries, &delivery, batch->snapshot, false) != TM_Ok)
+	if (!tl_rel_try_lock(&batch->deliveries, &delivery, batch->snapshot, batch->locked_delivery, LockTupleExclusive))
 		return false;
+	delete_locked(&batch->deliveries, &delivery, batch->snapshot);
 	if (has_reply)
 		delete_locked(&batch->replies, &reply, batch->snapshot);
 	for (i = 0; i < nturns; i++)
@@ -314,15 +307,9 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 static void
 remove_dead(Batch *batch, int64 cutoff)
 {
-	Oid			index = get_relname_relid("delivery_dead", get_namespace_oid(TL_SCHEMA, false));
 	TlScan		scan = {0};
 
-	if (!OidIsValid(index))
-		return;
-	scan.index = index_open(index, AccessShareLock);
-	scan.scan = tl_index_beginscan_compat(batch->deliveries.rel, scan.index, batch->snapshot, 0);
-	scan.slot = table_slot_create(batch->deliveries.rel, NULL);
-	tl_scan_restart(&scan);
+	tl_scan_begin(&scan, &batch->deliveries, TL_DELIVERY_DEAD_ONES, batch->snapshot);
 	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
 	{
 		TlDelivery	d;
@@ -341,10 +328,12 @@ remove_late(Batch *batch)
 {
 	TlRel		late;
 	TlScan		scan = {0};
+	TupleTableSlot *locked;
 
 	if (batch->room <= 0)
 		return;
 	tl_rel_open(&late, TL_LATE_REPLY, true);
+	locked = table_slot_create(late.rel, NULL);
 	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, batch->now - tl_retention * TL_MS - 1);
 	tl_scan_begin(&scan, &late, TL_LATE_REPLY_KEPT, batch->snapshot);
 	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
@@ -352,13 +341,14 @@ remove_late(Batch *batch)
 		ItemPointerData tid = scan.slot->tts_tid;
 
 		CHECK_FOR_INTERRUPTS();
-		if (tl_rel_delete(&late, &tid, batch->snapshot, false) == TM_Ok)
-		{
-			batch->gone++;
-			batch->room--;
-		}
+		if (!tl_rel_try_lock(&late, &tid, batch->snapshot, locked, LockTupleExclusive))
+			continue;
+		delete_locked(&late, &tid, batch->snapshot);
+		batch->gone++;
+		batch->room--;
 	}
 	tl_scan_end(&scan);
+	ExecDropSingleTupleTableSlot(locked);
 	tl_rel_close(&late);
 }
 

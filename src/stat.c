@@ -213,7 +213,8 @@ problem(TlDatabase *db, const Processes *p)
 		return "too many databases use the extension";
 	if (p->state == TL_WORKER_RUNNING)
 		return NULL;
-	if (p->state == TL_WORKER_DISABLED)
+	/* the setting of this session is that of the database: a worker may not have looked yet */
+	if (p->state == TL_WORKER_DISABLED || !tl_enabled)
 		return "turn_liveness.enabled is off";
 	if (p->launcher == 0)
 		return "the launcher is not running: look for free max_worker_processes and at the server log";
@@ -228,8 +229,8 @@ problem(TlDatabase *db, const Processes *p)
 
 /*
  * What keeps turns from being failed in the whole database, and until when if
- * that is known (0 = it is not).  The end is that for the default deadline: a turn
- * with another one of its own has that.
+ * that is known (0 = it is not).  The end is reckoned with the default deadline,
+ * though a turn may have one of its own.
  */
 static bool
 describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until)
@@ -247,7 +248,9 @@ describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until)
 		appendStringInfoString(what, "sweep off, ");
 		open_end = true;
 	}
-	if (grace.start > 0 && now < grace.start + deadline)
+	/* the clock of a database that got the extension later starts then: no grace in that */
+	if (now < grace.start + deadline &&
+		GetCurrentTimestamp() - PgStartTime < deadline + 60 * TL_SECOND)
 	{
 		appendStringInfoString(what, "server start, ");
 		*until = Max(*until, grace.start + deadline);

@@ -3,23 +3,18 @@
  *		Failing the turns that have lapsed: pure transaction code, called by the
  *		worker and by sweep_expired_turns().
  *
- * A row is read under the latest snapshot, condemned under its lease's partition
- * lock (lease.c) and then updated without waiting: what another
- * transaction holds is passed over, for that transaction decides.
+ * A row is read under the latest snapshot and locked without waiting: what another
+ * transaction holds is passed over, for that transaction decides.  Then the turn is
+ * condemned under its lease's partition lock (lease.c), and its row updated.
  *
  * A batch runs in one subtransaction.  If a row in it raises an error, the batch is
  * done again row by row, so that one bad row never blocks the others.
  */
 #include "turn_liveness.h"
 
-#include "access/heapam.h"
-#include "access/htup_details.h"
-#include "access/transam.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
-#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -46,35 +41,17 @@ typedef struct Sweep
 	TlRel		turns;
 	TlOutbox	outbox;
 	TupleTableSlot *slot;
+	TupleTableSlot *locked;
 	TlGrace		grace;
 	bool		move_check;
 } Sweep;
 
-static bool is_held(const TlTurn *turn);
 static bool sweep_row(Sweep *sweep, TlSweepItem *item);
 static int	sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check);
 static int	sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
 									bool move_check, ErrorData **error);
 
 PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
-
-/* Does an open transaction hold the row?  A hint: the update will tell. */
-static bool
-is_held(const TlTurn *turn)
-{
-	BufferHeapTupleTableSlot *bslot = (BufferHeapTupleTableSlot *) turn->slot;
-	HeapTupleHeader tuple = bslot->base.tuple->t_data;
-	TransactionId xmax;
-
-	LockBuffer(bslot->buffer, BUFFER_LOCK_SHARE);
-	xmax = (tuple->t_infomask & HEAP_XMAX_INVALID) ? InvalidTransactionId :
-		HeapTupleHeaderGetRawXmax(tuple);
-	if (tuple->t_infomask & HEAP_XMAX_IS_MULTI)
-		xmax = InvalidTransactionId;
-	LockBuffer(bslot->buffer, BUFFER_LOCK_UNLOCK);
-	return TransactionIdIsValid(xmax) && !TransactionIdIsCurrentTransactionId(xmax) &&
-		TransactionIdIsInProgress(xmax);
-}
 
 /* True if the turn was failed. */
 static bool
@@ -84,7 +61,9 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	int64		now = tl_now();
 	bool		failed = false;
 	TlTurn		turn;
+	TlSigns		signs;
 	TlVerdict	verdict;
+	bool		lapsed;
 
 	item->status = TL_SWEEP_GONE;
 	ExecClearTuple(sweep->slot);
@@ -111,12 +90,20 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(now));
 	}
 
-	if (is_held(&turn))
+	/* a first look without a lock: most of what is met here lives, or is plainly dead */
+	tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
+	tl_deadline(&turn.times, &signs, &sweep->grace, now, &verdict);
+	lapsed = item->died > 0 || (verdict.deadline <= now && !verdict.held);
+
+	if ((lapsed || sweep->move_check) &&
+		!tl_rel_try_lock(&sweep->turns, &turn.tid, snapshot, sweep->locked, LockTupleNoKeyExclusive))
 	{
+		/* an open transaction decides about it, or has just done so */
 		item->status = TL_SWEEP_BUSY;
 		item->look_us = now + BUSY_PAUSE;
 	}
-	else if (!tl_lease_condemn(turn.deployment_key, turn.turn_key, &turn.times,
+	else if (!lapsed ||
+			 !tl_lease_condemn(turn.deployment_key, turn.turn_key, &turn.times,
 							   &sweep->grace, now, item->died, &verdict))
 	{
 		item->status = TL_SWEEP_LIVE;
@@ -124,40 +111,35 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		if (sweep->move_check)
 		{
 			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(item->look_us));
-			(void) tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls, false);
+			(void) tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls);
 		}
 	}
 	else
 	{
 		TlWon		won;
 		TM_Result	result;
+		text	   *deployment;
+		text	   *code;
+		text	   *error;
+		bool		by_session = strcmp(verdict.code, TL_CODE_DIED) == 0;
 
-		result = tl_elect_row(&sweep->turns, &turn, snapshot, false, TL_OUTCOME_LAPSED,
+		result = tl_elect_row(&sweep->turns, &turn, snapshot, TL_OUTCOME_LAPSED,
 							  NULL, &verdict, now, &won);
 		tl_lease_decided();
-		if (result == TM_Ok)
-		{
-			text	   *deployment = DatumGetTextPP(tl_turn_value(&turn, TURN_DEPLOYMENT));
-			text	   *code = won.mark_code ? won.mark_code : cstring_to_text(verdict.code);
-			text	   *error = won.mark_reason ? won.mark_reason :
-				cstring_to_text(tl_code_message(verdict.code));
-			bool		by_session = strcmp(verdict.code, TL_CODE_DIED) == 0;
+		if (result != TM_Ok)
+			elog(ERROR, "unexpected result of updating a locked row: %d", (int) result);
 
-			tl_store_error(&sweep->outbox, deployment, &won, error, code,
-						   by_session ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP, now);
-			tl_log_failure(deployment, won.message_id, text_to_cstring(code),
-						   by_session ? "session" : "sweep");
-			item->status = TL_SWEEP_FAILED;
-			failed = true;
-		}
-		else
-		{
-			/* counts that left it out are void */
-			tl_lease_moved(turn.deployment_key, 0);
-			item->status = TL_SWEEP_BUSY;
-			item->look_us = now + BUSY_PAUSE;
-		}
+		deployment = DatumGetTextPP(tl_turn_value(&turn, TURN_DEPLOYMENT));
+		code = won.mark_code ? won.mark_code : cstring_to_text(verdict.code);
+		error = won.mark_reason ? won.mark_reason : cstring_to_text(tl_code_message(verdict.code));
+		tl_store_error(&sweep->outbox, deployment, &won, error, code,
+					   by_session ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP, now);
+		tl_log_failure(deployment, won.message_id, text_to_cstring(code),
+					   by_session ? "session" : "sweep");
+		item->status = TL_SWEEP_FAILED;
+		failed = true;
 	}
+	ExecClearTuple(sweep->locked);
 	ExecClearTuple(sweep->slot);
 	UnregisterSnapshot(snapshot);
 	return failed;
@@ -176,6 +158,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_rel_open(&sweep.turns, TL_TURN, true);
 	tl_outbox_open(&sweep.outbox);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
+	sweep.locked = table_slot_create(sweep.turns.rel, NULL);
 	sweep.move_check = move_check;
 	tl_grace_get(&sweep.grace);
 	for (i = 0; i < nitems; i++)
@@ -194,6 +177,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(row_context);
 	}
+	ExecDropSingleTupleTableSlot(sweep.locked);
 	ExecDropSingleTupleTableSlot(sweep.slot);
 	tl_outbox_close(&sweep.outbox);
 	tl_rel_close(&sweep.turns);

@@ -142,7 +142,7 @@ tl_turn_stamp_seen(ItemPointer tid, int64 seen)
 		{
 			tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(seen));
 			turn.times.seen = seen;
-			if (tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls, true) == TM_Ok)
+			if (tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
 				tl_turn_watch(&turn, &turns.slot->tts_tid, false);
 		}
 	}
