@@ -131,7 +131,7 @@ cmp_ok($took, '<', 2, 'each within a second');
 $node->safe_psql('postgres', 'ALTER DATABASE two SET turn_liveness.sweep = off');
 ok( $node->poll_query_until(
 		'two',
-		"SELECT worker_state = 'running' AND NOT sweep_enabled AND grace = 'sweep off' FROM turn_liveness.stat"
+		"SELECT worker_state = 'running' AND NOT sweep_enabled AND grace ~ 'sweep off' FROM turn_liveness.stat"
 	),
 	'a running worker takes up sweep = off');
 $node->safe_psql('postgres', 'ALTER DATABASE two RESET ALL');
@@ -201,14 +201,17 @@ $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$space'");
 sql_at_once('ALTER DATABASE new SET TABLESPACE elsewhere', 'SET TABLESPACE');
 wait_for_state('new', 'running', 'and the worker is back');
 sql_at_once('DROP DATABASE copy', 'DROP DATABASE');
-$took = fastest(
-	sub {
-		my ($round) = @_;
-		$node->safe_psql('postgres', "CREATE DATABASE brief$round TEMPLATE new");
-		wait_for_state("brief$round", 'running', 'a worker runs');
-	});
-$took = fastest(sub { my ($round) = @_; $node->psql('postgres', "DROP DATABASE IF EXISTS brief$round") });
-cmp_ok($took, '<', 1, 'DROP DATABASE does not wait for the worker');
+my $fastest;
+for my $round (1 .. 3)
+{
+	$node->safe_psql('postgres', 'CREATE DATABASE brief TEMPLATE new');
+	wait_for_state('brief', 'running', 'a worker runs');
+	my $start = time;
+	$node->safe_psql('postgres', 'DROP DATABASE brief');
+	$took = time - $start;
+	$fastest = $took if !defined $fastest || $took < $fastest;
+}
+cmp_ok($fastest, '<', 1, 'DROP DATABASE hardly waits for the worker');
 
 is(worker('one'), $worker_one, 'the worker of another database noticed nothing of all this');
 
@@ -335,8 +338,8 @@ unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 11|signal 6/, 'nothing c
 
 # Statistics
 
-is( $node->safe_psql('two', 'SELECT armed, failed_never_started, worker_starts > 0 FROM turn_liveness.stat'),
-	'2|2|t', 'counters count');
+is( $node->safe_psql('two', 'SELECT armed > 0, failed_never_started, worker_starts > 0 FROM turn_liveness.stat'),
+	't|2|t', 'counters count');
 is( $node->safe_psql('two', 'SELECT turn_liveness.stat_reset(); SELECT armed, stats_reset > now() - interval \'1 hour\' FROM turn_liveness.stat'),
 	"\n0|t", 'stat_reset');
 $node->safe_psql('two', "SELECT turn_liveness.arm_turn('gauge', 'm1')");
@@ -358,12 +361,12 @@ wait_for_state($_, 'running', "after a crash a worker runs in $_") for qw(one tw
 
 # No background worker is free: one slot for us besides the launchers
 
-$node->append_conf('postgresql.conf', 'max_worker_processes = 3');
-$node->restart;
 $node->safe_psql('postgres', 'ALTER DATABASE one SET turn_liveness.enabled = off');
 wait_for_state('one', 'disabled', 'one database does without');
-wait_for_state('two', 'running', 'the other has the only worker');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 3');
 my $log_start = -s $node->logfile;
+$node->restart;
+wait_for_state('two', 'running', 'the other has the only worker');
 $node->safe_psql('postgres', 'ALTER DATABASE one RESET turn_liveness.enabled');
 wait_for_state('one', 'no slot', 'now there is none left');
 like($node->safe_psql('one', 'SELECT worker_problem FROM turn_liveness.stat'),
@@ -372,12 +375,13 @@ $node->safe_psql('one', "SELECT turn_liveness.arm_turn('slotless', 'm1', admissi
 ok( $node->poll_query_until('one',
 		"SELECT turn_liveness.sweep_expired_turns() > 0 OR EXISTS (SELECT FROM turn_liveness.replies WHERE deployment = 'slotless')"),
 	'sweep_expired_turns() serves');
-$node->safe_psql('postgres', 'ALTER DATABASE two SET turn_liveness.enabled = off');
-wait_for_state('two', 'disabled', 'a worker ends');
-wait_for_state('one', 'running', 'and what it leaves free is used');
 my $log = slurp_file($node->logfile, $log_start);
 is(scalar(() = $log =~ /out of background worker slots/g), 1, 'one line in the log');
 like($log, qr/no turn_liveness worker for database "one"/, 'which names the database');
+$node->safe_psql('postgres', 'ALTER DATABASE two SET turn_liveness.enabled = off');
+wait_for_state('one', 'running', 'what a worker leaves free is used');
+like($node->safe_psql('two', 'SELECT worker_problem FROM turn_liveness.stat'),
+	qr/enabled is off/, 'and stat says why there is none any more');
 
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 11|signal 6/, 'nothing crashed at all');
