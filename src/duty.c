@@ -353,6 +353,7 @@ tl_duty_round(TlDatabase *db)
 {
 	int64		now = tick();
 	int64		again;
+	bool		gather;
 
 	tl_grace_watch(now);
 	read_mail(db);
@@ -440,8 +441,15 @@ tl_duty_round(TlDatabase *db)
 	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
 	if (tl_sweep)
 		again = Min(again, next_death_look);
-	if (tl_notify_pending())
+
+	/*
+	 * Under load: gather for a moment, and let nobody spend a system call on
+	 * waking us.
+	 */
+	gather = now - last_notify < GATHER_US;
+	if (gather || tl_notify_pending())
 		again = Min(again, last_notify + GATHER_US);
+	tl_mailbox_wake_me(db, !gather);
 	return again;
 }
 

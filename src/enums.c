@@ -29,14 +29,31 @@ value_oid(const char *type, const char *label)
 	return value;
 }
 
+/* Looked up once, until the extension may have been made anew. */
+static Oid
+cached_oid(Oid *cache, uint32 *generation, int n, int value,
+		   const char *type, const char *const *labels)
+{
+	if (*generation != tl_rel_generation())
+	{
+		memset(cache, 0, n * sizeof(Oid));
+		*generation = tl_rel_generation();
+	}
+	if (!OidIsValid(cache[value]))
+		cache[value] = value_oid(type, labels[value]);
+	return cache[value];
+}
+
 Oid
 tl_election_oid(TlElection value)
 {
 	static const char *const labels[] = {
 		[TL_WON] = "won", [TL_LOST] = "lost", [TL_UNKNOWN] = "unknown"
 	};
+	static Oid	cache[lengthof(labels)];
+	static uint32 generation = 0;
 
-	return value_oid("election", labels[value]);
+	return cached_oid(cache, &generation, lengthof(labels), value, "election", labels);
 }
 
 Oid
@@ -45,6 +62,8 @@ tl_arm_result_oid(TlArmResult value)
 	static const char *const labels[] = {
 		[TL_ARMED] = "armed", [TL_PENDING] = "pending", [TL_ANSWERED] = "answered"
 	};
+	static Oid	cache[lengthof(labels)];
+	static uint32 generation = 0;
 
-	return value_oid("arm_result", labels[value]);
+	return cached_oid(cache, &generation, lengthof(labels), value, "arm_result", labels);
 }

@@ -51,6 +51,7 @@
 #define STARTING_PATIENCE	(5 * TL_SECOND) /* then it waits for a lock: let others in */
 #define STARTING_CHECK		TL_SECOND
 #define NO_SLOT_RETRY		(10 * TL_SECOND)
+#define REFUSED_RETRY		(60 * TL_SECOND)
 #define FIRST_RETRY			TL_SECOND
 #define LAST_RETRY			(64 * TL_SECOND)
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
@@ -74,7 +75,9 @@ typedef struct Helper
 
 static Helper helpers[TL_MAX_DATABASES];
 static List *unlooked = NIL;	/* databases that nobody has looked at, by oid */
-static bool complained_of_slots = false;	/* in shared memory: more databases than we serve */
+static bool refused = false;	/* one of them found no slot in shared memory */
+static bool complained_of_slots = false;
+static int64 next_slot_retry = 0;
 static bool complained_of_workers = false;	/* max_worker_processes */
 
 static void on_sigterm(SIGNAL_ARGS);
@@ -396,17 +399,24 @@ static bool
 anything_to_start(void)
 {
 	int64		now = tl_monotonic();
-	bool		result;
+	bool		result = false;
 	int			i;
 
 	if (count_starting() >= MAX_STARTING)
 		return false;
 	if (unlooked != NIL)
 		return true;
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	result = tl_shared->look_everywhere;
-	for (i = 0; i < TL_MAX_DATABASES && !result; i++)
-		result = is_startable(i, now);
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+	{
+		/* somebody waits for that */
+		if (refused && !OidIsValid(tl_shared->databases[i].dboid))
+			tl_shared->look_everywhere = true;
+		result |= is_startable(i, now);
+	}
+	if (refused && next_slot_retry <= now)
+		tl_shared->look_everywhere = true;
+	result |= tl_shared->look_everywhere;
 	LWLockRelease(&tl_shared->directory);
 	return result;
 }
@@ -502,7 +512,7 @@ note_unlooked(List *databases)
 
 	list_free(unlooked);
 	unlooked = NIL;
-	complained_of_slots = false;
+	refused = false;
 	foreach(lc, databases)
 	{
 		Database   *database = lfirst(lc);
@@ -621,7 +631,11 @@ start_unlooked(List *databases)
 
 		if (start)
 			start_worker(db - tl_shared->databases, database);
-		else if (db == NULL && !complained_of_slots)
+		if (db != NULL)
+			continue;
+		refused = true;
+		next_slot_retry = tl_monotonic() + REFUSED_RETRY;
+		if (!complained_of_slots)
 		{
 			complained_of_slots = true;
 			ereport(LOG,
@@ -631,6 +645,8 @@ start_unlooked(List *databases)
 					 errhint("Drop the extension where it is not needed, or call turn_liveness.sweep_expired_turns() regularly there.")));
 		}
 	}
+	if (unlooked == NIL && !refused)
+		complained_of_slots = false;
 }
 
 static void
@@ -716,6 +732,8 @@ next_appointment(void)
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
 	if (!full && (unlooked != NIL || tl_shared->look_everywhere))
 		next = now;
+	if (refused)
+		next = Min(next, next_slot_retry);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];

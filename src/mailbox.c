@@ -12,6 +12,8 @@
  */
 #include "turn_liveness.h"
 
+#include "miscadmin.h"
+
 #include "mailbox.h"
 
 #define HEADER	(sizeof(uint16) + 1)
@@ -153,7 +155,23 @@ tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_
 	*look_turns |= db->look_turns;
 	*look_replies |= db->look_replies;
 	db->look_turns = db->look_replies = false;
-	db->told = false;
 	LWLockRelease(&db->mailbox_lock);
 	return len > 0;
+}
+
+/*
+ * Before the worker sleeps.  Mail that came since it looked is not missed: with
+ * wake set the box must be empty, else the latch is set at once.
+ */
+void
+tl_mailbox_wake_me(TlDatabase *db, bool wake)
+{
+	bool		mail;
+
+	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
+	mail = db->mailbox_tail != db->mailbox_head || db->look_turns || db->look_replies;
+	db->told = !wake || mail;
+	LWLockRelease(&db->mailbox_lock);
+	if (wake && mail)
+		SetLatch(MyLatch);
 }

@@ -10,7 +10,6 @@
  */
 #include "turn_liveness.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
@@ -19,7 +18,6 @@
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "clock.h"
@@ -60,12 +58,7 @@ make_array(text **ids, int nids)
 void
 tl_outbox_open(TlOutbox *outbox)
 {
-	outbox->sequence = get_relname_relid("reply_id_seq", get_namespace_oid(TL_SCHEMA, false));
-	if (!OidIsValid(outbox->sequence))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("sequence \"%s.%s\" does not exist", TL_SCHEMA, "reply_id_seq"),
-				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
+	outbox->sequence = tl_reply_sequence_oid();
 	tl_rel_open(&outbox->replies, TL_REPLY, true);
 	tl_rel_open(&outbox->deliveries, TL_DELIVERY, true);
 }

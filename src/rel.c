@@ -78,12 +78,34 @@ static struct
 	Oid			extension;
 	Oid			tables[TL_NTABLES];
 	Oid			indexes[TL_NINDEXES];
+	Oid			sequence;
 	int32		home;
+	uint32		generation;
 }			known;
+
+/*
+ * What opening a table for writing needs of its indexes: kept from call to
+ * call, because it costs as much as writing a row.  Void with the first
+ * invalidation of any relation of ours, or of one whose index is among them.
+ */
+typedef struct TlKept
+{
+	MemoryContext context;
+	EState	   *estate;
+	ResultRelInfo *rri;
+	int			nindexes;
+	Oid		   *indexes;
+	bool		in_use;
+	int			nest_level;		/* transaction or savepoint of its user */
+	bool		stale;
+} TlKept;
+
+static TlKept kept[TL_NTABLES];
 
 static void forget(Datum arg, Oid relid);
 static void look_up(void);
 static Oid	index_oid(TlIndex index);
+static void open_indexes(TlRel *r, TlTable table);
 static void store(TlRel *r, const Datum *values, const bool *nulls);
 static bool wait_for_conflict(TlRel *r, TlIndex key, const Datum *values);
 
@@ -98,18 +120,48 @@ forget(Datum arg, Oid relid)
 {
 	int			i;
 
-	if (!known.valid)
-		return;
-	if (relid != InvalidOid)
+	for (i = 0; i < TL_NTABLES; i++)
 	{
-		for (i = 0; i < TL_NTABLES; i++)
-			if (known.tables[i] == relid)
+		int			j;
+
+		if (relid == InvalidOid || known.tables[i] == relid)
+			break;
+		for (j = 0; j < kept[i].nindexes; j++)
+			if (kept[i].indexes[j] == relid)
 				break;
-		if (i == TL_NTABLES)
-			return;
+		if (j < kept[i].nindexes)
+			break;
 	}
+	if (i == TL_NTABLES)
+		return;
 	known.valid = false;
 	known.home_valid = false;
+	known.generation++;
+	for (i = 0; i < TL_NTABLES; i++)
+		kept[i].stale = true;
+}
+
+uint32
+tl_rel_generation(void)
+{
+	return known.generation;
+}
+
+/*
+ * A transaction or a savepoint ends in an abort, which has closed what was open
+ * in it.  The memory goes with the next use.
+ */
+void
+tl_rel_at_abort(int nest_level)
+{
+	int			i;
+
+	for (i = 0; i < TL_NTABLES; i++)
+		if (kept[i].in_use && kept[i].nest_level >= nest_level)
+		{
+			kept[i].in_use = false;
+			kept[i].stale = true;
+		}
 }
 
 static void
@@ -127,16 +179,33 @@ look_up(void)
 	for (i = 0; i < TL_NINDEXES; i++)
 		known.indexes[i] = OidIsValid(nspid) ? get_relname_relid(index_names[i], nspid) : InvalidOid;
 	known.extension = get_extension_oid(TL_EXTENSION, true);
+	known.sequence = OidIsValid(nspid) ? get_relname_relid("reply_id_seq", nspid) : InvalidOid;
 
-	/* a database without us is asked again each time: it is not a hot path */
-	known.valid = OidIsValid(known.extension) && OidIsValid(known.tables[TL_TURN]);
+	/* as long as anything is missing it is looked for each time */
+	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence);
+	for (i = 0; i < TL_NTABLES; i++)
+		known.valid &= OidIsValid(known.tables[i]);
+	for (i = 0; i < TL_NINDEXES; i++)
+		known.valid &= OidIsValid(known.indexes[i]);
+}
+
+Oid
+tl_reply_sequence_oid(void)
+{
+	look_up();
+	if (!OidIsValid(known.sequence))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("sequence \"%s.%s\" does not exist", TL_SCHEMA, "reply_id_seq"),
+				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
+	return known.sequence;
 }
 
 Oid
 tl_extension_oid(void)
 {
 	look_up();
-	return known.valid ? known.extension : InvalidOid;
+	return OidIsValid(known.tables[TL_TURN]) ? known.extension : InvalidOid;
 }
 
 Oid
@@ -230,19 +299,87 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
 	if (!write)
 		return;
 
-	r->estate = CreateExecutorState();
-	tl_init_range_table_compat(r->estate, rel);
-	r->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(r->rri, rel, 1, NULL, 0);
-	ExecOpenIndices(r->rri, true);
 	r->slot = table_slot_create(rel, NULL);
+	open_indexes(r, table);
+}
+
+/*
+ * Make r->estate and r->rri, from what is kept if it is current and free: an
+ * index expression of a DBA's may call us while we are at it.
+ */
+static void
+open_indexes(TlRel *r, TlTable table)
+{
+	TlKept	   *k = &kept[table];
+	MemoryContext old;
+	int			i;
+
+	if (k->in_use)
+	{
+		r->estate = CreateExecutorState();
+		tl_init_range_table_compat(r->estate, r->rel);
+		r->rri = makeNode(ResultRelInfo);
+		InitResultRelInfo(r->rri, r->rel, 1, NULL, 0);
+		ExecOpenIndices(r->rri, true);
+		return;
+	}
+
+	if (k->context == NULL || k->stale)
+	{
+		if (k->context != NULL)
+			MemoryContextDelete(k->context);
+		memset(k, 0, sizeof(*k));
+		k->context = AllocSetContextCreate(CacheMemoryContext, "turn_liveness indexes",
+										   ALLOCSET_SMALL_SIZES);
+		/* an error on the way leaves it to be made again */
+		k->stale = true;
+		old = MemoryContextSwitchTo(k->context);
+		k->estate = CreateExecutorState();
+		MemoryContextSwitchTo(k->estate->es_query_cxt);
+		tl_init_range_table_compat(k->estate, r->rel);
+		k->rri = makeNode(ResultRelInfo);
+		InitResultRelInfo(k->rri, r->rel, 1, NULL, 0);
+		ExecOpenIndices(k->rri, true);
+		k->nindexes = k->rri->ri_NumIndices;
+		k->indexes = palloc(sizeof(Oid) * Max(k->nindexes, 1));
+		for (i = 0; i < k->nindexes; i++)
+			k->indexes[i] = RelationGetRelid(k->rri->ri_IndexRelationDescs[i]);
+		MemoryContextSwitchTo(old);
+		k->stale = false;
+	}
+	else
+	{
+		k->rri->ri_RelationDesc = r->rel;
+		for (i = 0; i < k->nindexes; i++)
+			k->rri->ri_IndexRelationDescs[i] = index_open(k->indexes[i], RowExclusiveLock);
+	}
+	/* what access methods note down lives as long as this call does */
+	for (i = 0; i < k->nindexes; i++)
+		k->rri->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
+	k->in_use = true;
+	k->nest_level = GetCurrentTransactionNestLevel();
+	r->kept = k;
+	r->estate = k->estate;
+	r->rri = k->rri;
 }
 
 /* Locks stay until the end of the transaction, as with any statement. */
 void
 tl_rel_close(TlRel *r)
 {
-	if (r->rri)
+	if (r->kept)
+	{
+		int			i;
+
+		ExecDropSingleTupleTableSlot(r->slot);
+		for (i = 0; i < r->kept->nindexes; i++)
+		{
+			r->rri->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
+			index_close(r->rri->ri_IndexRelationDescs[i], NoLock);
+		}
+		r->kept->in_use = false;
+	}
+	else if (r->rri)
 	{
 		ExecDropSingleTupleTableSlot(r->slot);
 		ExecCloseIndices(r->rri);
@@ -281,8 +418,8 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 
 /*
  * Insert a row unless one with its key is there, as ON CONFLICT DO NOTHING
- * does it: true if it was inserted.  An open insert of the same key is waited
- * for.  The key is the first two columns (text), or the first (uuid).
+ * does it: true if it was inserted.  The index itself is asked first: a key that is
+ * there is the rare case.  An open insert of the same key is waited for.  The key is the first two columns (text), or the first (uuid).
  */
 bool
 tl_rel_insert_unless_there(TlRel *r, TlIndex key,
@@ -297,9 +434,6 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 		bool		conflict = false;
 
 		CHECK_FOR_INTERRUPTS();
-
-		if (!wait_for_conflict(r, key, values))
-			return false;
 
 		store(r, values, nulls);
 		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
@@ -318,6 +452,8 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 			CommandCounterIncrement();
 			return true;
 		}
+		if (!wait_for_conflict(r, key, values))
+			return false;
 	}
 }
 

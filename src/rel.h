@@ -47,6 +47,7 @@ typedef struct TlRel
 	ResultRelInfo *rri;			/* NULL when open for reading only */
 	EState	   *estate;
 	TupleTableSlot *slot;		/* what is written */
+	struct TlKept *kept;		/* rri and estate are kept here; NULL: our own */
 } TlRel;
 
 /* a walk over an index */
@@ -63,7 +64,12 @@ typedef struct TlScan
 extern Oid	tl_extension_oid(void);
 extern Oid	tl_table_oid(TlTable table);
 extern int32 tl_home(void);
+extern Oid	tl_reply_sequence_oid(void);
+/* moves on whenever what was looked up by name may have changed */
+extern uint32 tl_rel_generation(void);
 extern void tl_rel_init(void);
+/* an error may have left kept tables open */
+extern void tl_rel_at_abort(int nest_level);
 
 extern void tl_rel_open(TlRel *r, TlTable table, bool write);
 extern void tl_rel_close(TlRel *r);

@@ -238,6 +238,8 @@ at_end_of_xact(XactEvent event, void *arg)
 		return;
 
 	pending = NULL;
+	if (event == XACT_EVENT_ABORT)
+		tl_rel_at_abort(0);
 	/* an error may have come between condemning a turn and updating its row */
 	tl_lease_decided();
 	if (p == NULL || tl_database() == NULL)
@@ -263,6 +265,7 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	tl_lease_decided();
+	tl_rel_at_abort(GetCurrentTransactionNestLevel());
 	if (pending != NULL)
 		pending->rolled_back = true;
 }
