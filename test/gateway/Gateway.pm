@@ -52,6 +52,7 @@ sub start
 		name   => $name,
 		buffer => '',
 		lines  => [],
+		seen   => [],
 		http   => HTTP::Tiny->new(timeout => $PostgreSQL::Test::Utils::timeout_default)
 	}, $class;
 
@@ -84,6 +85,7 @@ sub wait_for
 	{
 		while (defined(my $line = shift @{ $self->{lines} }))
 		{
+			push @{ $self->{seen} }, $line;
 			print "# $self->{name}: $line\n";
 			if (my @found = $line =~ $regex)
 			{
@@ -101,12 +103,12 @@ sub wait_for
 	}
 }
 
-# Everything that it writes until it ends.
+# Everything that it wrote, until it ended.
 sub rest
 {
 	my ($self) = @_;
 	1 while sysread($self->{out}, $self->{buffer}, 65536, length $self->{buffer});
-	return @{ $self->{lines} }, split /\n/, $self->{buffer};
+	return @{ $self->{seen} }, @{ $self->{lines} }, split /\n/, $self->{buffer};
 }
 
 # Posts a message; gives the response with its body decoded.

@@ -96,6 +96,20 @@ pass('the worker learns it from its beat');
 my $response = $gate_a->post('/message/one', { messageId => 'plain', text => 'hello' });
 is("@{$response->{json}}{qw(result worker)}", 'answered 0', 'a message that was answered is not dispatched again');
 
+# Someone looking on is no delivery: a reply for a platform waits for the one who
+# pushes it.
+
+my $looker = client($gate_a, 'push');
+$gate_b->send_message('push', 'push 0', text => 'hello', platform => 'slack');
+is($looker->outcome('push 0'), 'message', 'a stream shows what is meant for a platform');
+$gate_b->send_message('push', 'not pushed', text => 'hello');
+$looker->outcome('not pushed');
+$node->poll_query_until('postgres',
+	"SELECT state = 'delivered' FROM turn_liveness.replies WHERE message_ids = '{not pushed}'")
+  or die 'a stream did not acknowledge';
+is( $node->safe_psql('postgres', "SELECT state FROM turn_liveness.replies WHERE message_ids = '{push 0}'"),
+	'due', '... and leaves it due');
+
 # Replica B dies with its workers.
 
 my @workers = (
@@ -121,7 +135,7 @@ $gate_a->end;
 is($client->event, undef, 'the gateway of the streams dies');
 $gate_c->send_message('one', 'meanwhile', text => 'hello');
 $gate_c->wait_for(qr/ one meanwhile election won/);
-$_->connect_to($gate_c) foreach ($client, $cut, $other);
+$_->connect_to($gate_c) foreach ($client, $cut, $other, $looker);
 is($client->outcome('meanwhile'), 'message', 'the client finds on another what it missed');
 is($cut->outcome('half'), 'message', 'the one that was cut off gets the whole reply again');
 
@@ -162,23 +176,31 @@ foreach my $name (@names)
 	$gate_c->send_message($name, 'first', text => $name);
 	$gate_d->send_message($name, 'second', text => $name, mode => 'crash');
 }
-foreach my $tab (@clients[ -3 * @names .. -1 ])
+my @tabs = @clients[ -3 * @names .. -1 ];
+foreach my $tab (@tabs)
 {
 	$tab->outcome($_) foreach ('first', 'second');
 }
-is(scalar(grep { $_->{saw}{first} eq 'message' && $_->{saw}{second} eq 'WORKER_DIED' } @clients[ -3 * @names .. -1 ]),
+is(scalar(grep { $_->{saw}{first} eq 'message' && $_->{saw}{second} eq 'WORKER_DIED' } @tabs),
 	3 * @names, 'three tabs each of conversations with names that look alike');
+
+# D is stopped for a while: then it has the replies of all of them in one read.
+kill 'STOP', $gate_d->{pid};
+$gate_c->send_message($_, 'third', text => 'hello') foreach @names;
+$_->outcome('third') foreach (@tabs[ grep { $_ % 3 != 2 } 0 .. $#tabs ]);
+kill 'CONT', $gate_d->{pid};
+$_->outcome('third') foreach @tabs;
+is(scalar(grep { $_->{saw}{third} eq 'message' } @tabs), 3 * @names, 'a replica that was stopped for a while catches up');
 
 # Pushes: one replica sends, whoever looks on.
 
-my $looker = client($gate_c, 'push');
 foreach my $i (1 .. 20)
 {
 	($i % 2 ? $gate_c : $gate_d)->send_message('push', "push $i", text => 'hello', platform => 'slack');
 }
 $looker->outcome("push $_") foreach (1 .. 20);
 $node->poll_query_until('postgres',
-	"SELECT count(*) = 20 FROM turn_liveness.replies WHERE platform = 'slack' AND state = 'delivered'")
+	"SELECT count(*) = 21 FROM turn_liveness.replies WHERE platform = 'slack' AND state = 'delivered'")
   or die 'replies were not pushed';
 
 # Nothing more comes, and nobody saw anything twice or of others.
@@ -205,6 +227,6 @@ foreach my $line ($gate_c->rest, $gate_d->rest)
 {
 	$pushed{$1}++ if $line =~ /^push slack .*"messageId": "(push \d+)"/;
 }
-is(join(',', sort { $a <=> $b } values %pushed), join(',', (1) x 20), 'each reply was pushed once, by one of two replicas');
+is(join(',', sort { $a <=> $b } values %pushed), join(',', (1) x 21), 'each reply was pushed once, by one of two replicas');
 
 done_testing();
