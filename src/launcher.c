@@ -19,9 +19,8 @@
  *   leaves its own there for the second one to find: the second one ends.
  * - WANTED is never overwritten by a worker that ends: what it has seen may be
  *   older than what the hook was told.
- * - The postmaster signals us when a worker starts and ends, hook and workers
- *   set the latch: the only timeouts are those of a retry, and a slow one
- *   while a worker is on its way.
+ * - The postmaster signals us when a worker ends, hook and workers set the latch:
+ *   the only timeouts are those of a retry, and while a worker is on its way.
  */
 #include "turn_liveness.h"
 
@@ -50,6 +49,7 @@
 #define MAX_STARTING		2		/* most of them look and end at once */
 #define STARTING_PATIENCE	(5 * TL_SECOND) /* then it waits for a lock: let others in */
 #define STARTING_CHECK		TL_SECOND
+#define STARTING_CHECK_BUSY	(50 * TL_MS)	/* when others wait for their turn */
 #define NO_SLOT_RETRY		(10 * TL_SECOND)
 #define REFUSED_RETRY		(60 * TL_SECOND)
 #define FIRST_RETRY			TL_SECOND
@@ -727,10 +727,13 @@ next_appointment(void)
 	int64		now = tl_monotonic();
 	int64		next = PG_INT64_MAX;
 	bool		full = count_starting() >= MAX_STARTING;
+	bool		starting = false;
+	bool		waiting;
 	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	if (!full && (unlooked != NIL || tl_shared->look_everywhere))
+	waiting = unlooked != NIL || tl_shared->look_everywhere;
+	if (!full && waiting)
 		next = now;
 	if (refused)
 		next = Min(next, next_slot_retry);
@@ -739,16 +742,21 @@ next_appointment(void)
 		TlDatabase *db = &tl_shared->databases[i];
 
 		if (helpers[i].handle != NULL)
-		{
-			if (db->state == TL_WORKER_STARTING)
-				next = Min(next, now + STARTING_CHECK);
-		}
+			starting |= db->state == TL_WORKER_STARTING;
 		else if (OidIsValid(db->dboid) && db->bars == 0 && db->worker_pid == 0 &&
-				 (db->state == TL_WORKER_WANTED || db->state == TL_WORKER_NO_SLOT) &&
-				 (!full || db->retry_at_us > now))
-			next = Min(next, db->retry_at_us);
+				 (db->state == TL_WORKER_WANTED || db->state == TL_WORKER_NO_SLOT))
+		{
+			if (!full || db->retry_at_us > now)
+				next = Min(next, db->retry_at_us);
+			else
+				waiting = true;
+		}
 	}
 	LWLockRelease(&tl_shared->directory);
+
+	/* a worker that has started does not say so, only one that ends */
+	if (starting)
+		next = Min(next, now + (waiting ? STARTING_CHECK_BUSY : STARTING_CHECK));
 	return next;
 }
 

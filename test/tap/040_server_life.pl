@@ -13,7 +13,7 @@ use Time::HiRes qw(time);
 my $native_wait = 5;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
-$node->init;
+$node->init(allows_streaming => 1);
 $node->append_conf(
 	'postgresql.conf', q{
 shared_preload_libraries = 'turn_liveness'
@@ -150,6 +150,13 @@ $node->safe_psql('postgres', 'ALTER SYSTEM RESET turn_liveness.enabled');
 $node->reload;
 wait_for_state($_, 'running', "and on again: $_") for qw(one two);
 
+$node->safe_psql('postgres', 'ALTER ROLE ALL SET turn_liveness.enabled = off');
+wait_for_state($_, 'disabled', "enabled = off for all roles: $_") for qw(one two);
+$node->safe_psql('postgres', 'ALTER ROLE ALL IN DATABASE one SET turn_liveness.enabled = on');
+wait_for_state('one', 'running', 'but on in one database');
+$node->safe_psql('postgres', 'ALTER ROLE ALL RESET ALL; ALTER ROLE ALL IN DATABASE one RESET ALL');
+wait_for_state($_, 'running', "and reset: $_") for qw(one two);
+
 $node->safe_psql('two', 'BEGIN; DROP EXTENSION turn_liveness; ROLLBACK');
 wait_for_state('two', 'running', 'a DROP EXTENSION that is rolled back changes nothing');
 $node->safe_psql('two', 'DROP EXTENSION turn_liveness');
@@ -273,6 +280,7 @@ wait_for_state('new', 'running', 'the worker is back after the session was termi
 eval { $dropper->quit };
 $guest->quit;
 sql_at_once('DROP DATABASE new', 'DROP DATABASE with nobody in it');
+$node->safe_psql('postgres', 'DROP TABLESPACE elsewhere');
 
 # In a transaction block: RENAME is allowed there
 
@@ -358,6 +366,22 @@ ok( $node->poll_query_until('two', "SELECT grace = 'server start' AND grace_unti
 $node->stop('immediate');
 $node->start;
 wait_for_state($_, 'running', "after a crash a worker runs in $_") for qw(one two);
+
+# A standby: the views read, nothing runs; at its promotion a worker comes
+
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+$node->wait_for_catchup($standby);
+is( $standby->safe_psql('two', 'SELECT worker_state, worker_problem, turns_owed FROM turn_liveness.stat'),
+	'none|the server is a standby|1', 'stat on a standby');
+is( $standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'turn_liveness%'"),
+	'0', 'none of our processes runs on a standby');
+$standby->promote;
+ok($standby->poll_query_until('two', "SELECT worker_state = 'running' FROM turn_liveness.stat"),
+	'a worker runs after the promotion');
+$standby->stop;
 
 # No background worker is free: one slot for us besides the launchers
 
