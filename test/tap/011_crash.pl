@@ -1,0 +1,293 @@
+# Whatever dies, and whenever: an armed turn is owed or ended, and ends once.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use TurnLiveness;
+
+# The WAL writer is kept from flushing what nobody asked to be flushed.
+my $node = new_node(
+	'main', q{
+wal_writer_delay = 10s
+wal_writer_flush_after = 0
+checkpoint_timeout = 1h
+autovacuum = off
+});
+$node->safe_psql('postgres', 'CREATE TABLE public.control (round int)');
+
+sub commit_reply
+{
+	my ($deployment, $message) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT turn_liveness.commit_terminal_reply('$deployment', '{$message}', '{\"content\": \"x\"}')");
+}
+
+sub wait_back
+{
+	$node->poll_query_until('postgres', 'SELECT 1', '1') or die 'the server does not come back';
+	wait_worker($node);
+	return;
+}
+
+sub stop_at_once
+{
+	$node->stop('immediate');
+	$node->start;
+	wait_back();
+	return;
+}
+
+# --- a backend is killed in the middle of an election
+
+foreach my $fate ('answered', 'silent')
+{
+	my $session = session($node);
+	my $start;
+
+	arm($node, "kill-$fate", 'm', $fate eq 'silent' ? q{admission => '1s', silence => '1s'} : q{admission => '1h'});
+	is($session->query_safe("BEGIN; SELECT turn_liveness.commit_terminal_reply('kill-$fate', '{m}', '{}')"),
+		'won', "$fate: an election is won, not committed");
+	$start = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time() || backend_start::text'
+		  . " FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
+	kill 'KILL', backend_pid($session);
+	ok($node->poll_query_until('postgres',
+			"SELECT pg_postmaster_start_time() || backend_start::text <> '$start'"
+			  . " FROM pg_stat_activity WHERE backend_type = 'checkpointer'"),
+		"$fate: its backend is killed, the server recovers");
+	wait_back();
+	eval { $session->quit };
+
+	if ($fate eq 'answered')
+	{
+		is($node->safe_psql('postgres',
+				"SELECT count(*) FROM turn_liveness.turns WHERE deployment = 'kill-answered'"),
+			1, 'answered: the turn is still owed');
+		is(ends($node, 'kill-answered', 'm'), '', 'answered: nothing of the reply is there');
+		is(commit_reply('kill-answered', 'm'), 'won', 'answered: the next one wins');
+		is(commit_reply('kill-answered', 'm'), 'won', 'answered: repeated, the same');
+		is($node->safe_psql('postgres',
+				"SELECT turn_liveness.fail_turn('kill-answered', 'm', 'late')"),
+			'lost', 'answered: and it is the only one');
+		is(ends($node, 'kill-answered', 'm'), 'answer reply', 'answered: one terminal reply');
+	}
+	else
+	{
+		is(wait_ended($node, 'kill-silent', 'm'), 'WORKER_UNRESPONSIVE sweep',
+			'silent: the turn ends by itself, once');
+	}
+}
+
+# Killed after the election row was written by others' calls too
+foreach my $call (
+	q{turn_liveness.fail_turn('kill-call', 'm', 'e')},
+	q{turn_liveness.fail_deployment('kill-call')},
+	q{turn_liveness.discharge_turn('kill-call', 'm')},
+	q{turn_liveness.reject_turn('kill-call', 'm', '{}', 'e')})
+{
+	my $session = session($node);
+	my $start;
+
+	arm($node, 'kill-call', 'm', q{admission => '1h'});
+	$session->query_safe("BEGIN; SELECT $call");
+	$start = backend_pid($session);
+	kill 'KILL', $start;
+	$node->wait_for_log(qr/server process \(PID $start\) was terminated by signal 9/);
+	$node->wait_for_log(qr/PID $start\) was terminated by signal 9.*database system is ready to accept connections/s);
+	wait_back();
+	eval { $session->quit };
+	is(arm($node, 'kill-call', 'm'), 'pending', "still owed after a crash in $call");
+}
+is($node->safe_psql('postgres', "SELECT turn_liveness.fail_deployment('kill-call')"),
+	1, 'and ends once');
+
+# --- won, then the server is stopped at once, with synchronous_commit off
+
+my $lost = 0;
+foreach my $round (1 .. 5)
+{
+	my $session = session($node);
+
+	$session->query_safe('SET synchronous_commit = off');
+	is($session->query_safe("SELECT turn_liveness.arm_turn('async', 'm$round', admission => '1h')"),
+		'armed', "round $round: armed");
+	is($session->query_safe(
+			"BEGIN; SELECT turn_liveness.commit_terminal_reply('async', '{m$round}', '{\"round\": $round}'); COMMIT"),
+		'won', "round $round: won");
+	$session->query_safe("INSERT INTO public.control VALUES ($round)");
+	$node->stop('immediate');
+	eval { $session->quit };
+	$node->start;
+	wait_back();
+	is(ends($node, 'async', "m$round"), 'answer reply', "round $round: the reply is there after the crash");
+	$lost++
+	  if $node->safe_psql('postgres', "SELECT count(*) FROM public.control WHERE round = $round") == 0;
+}
+is($node->safe_psql('postgres',
+		"SELECT count(*) FROM turn_liveness.claim_replies('g', conversations => '{async}')"),
+	5, 'all five are due');
+cmp_ok($lost, '>', 0, "a plain row that was committed after them was lost in $lost of 5 rounds");
+
+# The same for the arm and for a discharge.
+{
+	my $session = session($node);
+
+	$session->query_safe('SET synchronous_commit = off');
+	$session->query_safe("SELECT turn_liveness.arm_turn('async', 'arm', admission => '1h')");
+	$node->stop('immediate');
+	eval { $session->quit };
+	$node->start;
+	wait_back();
+	is(arm($node, 'async', 'arm'), 'pending', 'an arm is durable');
+
+	$session = session($node);
+	$session->query_safe('SET synchronous_commit = off');
+	is($session->query_safe("SELECT turn_liveness.discharge_turn('async', 'arm')"),
+		't', 'discharged');
+	$node->stop('immediate');
+	eval { $session->quit };
+	$node->start;
+	wait_back();
+	is(arm($node, 'async', 'arm'), 'answered', 'a discharge is durable');
+}
+
+# --- everything that there can be, through an immediate and a fast restart
+
+sub make_all
+{
+	my ($p) = @_;
+	$node->safe_psql(
+		'postgres', qq{
+SELECT turn_liveness.arm_turn('$p', m, '{"conversationId": "$p", "platform": "$p"}', admission => '1h', silence => '1h')
+FROM unnest('{owed,beaten,answered,failed,marked,discharged,delivered}'::text[]) m;
+SELECT turn_liveness.heartbeat('$p', '{beaten}');
+SELECT turn_liveness.commit_terminal_reply('$p', '{answered}', '{}');
+SELECT turn_liveness.commit_terminal_reply('$p', '{answered}', '{"late": true}');
+SELECT turn_liveness.fail_turn('$p', 'failed', 'e', 'C');
+SELECT turn_liveness.discharge_turn('$p', 'discharged');
+SELECT turn_liveness.mark_provider_failed('$p', 'QUOTA', 'no money');
+SELECT turn_liveness.commit_terminal_reply('$p', '{delivered}', '{}');
+SELECT turn_liveness.ack_replies('g', ARRAY(SELECT reply_id FROM turn_liveness.read_replies('{$p}') WHERE message_ids = '{delivered}'));
+});
+	return state_of($p);
+}
+
+sub state_of
+{
+	my ($p) = @_;
+	return $node->safe_psql(
+		'postgres', qq{
+SELECT message_id, error_code, reason FROM turn_liveness.turns WHERE deployment = '$p' ORDER BY 1;
+SELECT reply_id, message_ids, outcome, error_code, decided_by, state, payload FROM turn_liveness.replies WHERE deployment = '$p' ORDER BY 1;
+SELECT count(*) FROM turn_liveness.late_replies WHERE deployment = '$p'});
+}
+
+my $before = make_all('immediate');
+stop_at_once();
+is(state_of('immediate'), $before, 'an immediate shutdown and recovery changes nothing');
+$before = make_all('fast');
+$node->restart;
+wait_back();
+is(state_of('fast'), $before, 'a fast restart changes nothing');
+
+# --- two-phase commit, with the worker on
+
+my $listener = session($node);
+$listener->query_safe('LISTEN turn_liveness');
+
+# A sweep leaves a prepared election alone; its COMMIT tells the listener.
+
+
+foreach my $end (qw(commit rollback))
+{
+	# before the deadline or after it: the sweep may be as quick
+	$node->safe_psql(
+		'postgres', qq{
+SELECT turn_liveness.arm_turn('prep-$end', 'held', '{"conversationId": "c-$end"}', admission => '20s');
+BEGIN;
+SELECT turn_liveness.commit_terminal_reply('prep-$end', '{held}', '{}');
+PREPARE TRANSACTION 'p-$end'});
+}
+advance($node, '21s');
+ok($node->poll_query_until('postgres', 'SELECT turns_lapsed >= 2 FROM turn_liveness.stat'),
+	'lapsed turns that prepared transactions hold are counted');
+arm($node, 'other', 'm', q{admission => '50ms'});
+wait_ended($node, 'other', 'm');
+advance($node, '2s');
+arm($node, 'other', 'm2', q{admission => '50ms'});
+wait_ended($node, 'other', 'm2');
+is(ends($node, 'prep-commit', 'held') . ends($node, 'prep-rollback', 'held'),
+	'', 'the sweep skips them, and serves others');
+unlike($listener->query('SELECT 1'), qr/c-commit|c-rollback/, 'nobody was told of them');
+$node->safe_psql('postgres', "COMMIT PREPARED 'p-commit'");
+ok(notified($listener, qr/payload "(\{\}|[^\n]*c-commit)/), 'COMMIT PREPARED: the listener is told');
+is(ends($node, 'prep-commit', 'held'), 'answer reply', 'COMMIT PREPARED: the reply is the end');
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'p-rollback'");
+is(wait_ended($node, 'prep-rollback', 'held'), 'WORKER_NEVER_STARTED sweep',
+	'ROLLBACK PREPARED: the sweep decides');
+
+# Through a crash
+$node->safe_psql(
+	'postgres', q{
+SELECT turn_liveness.arm_turn('prep-crash', 'm', admission => '1s', silence => '1s');
+BEGIN;
+SELECT turn_liveness.commit_terminal_reply('prep-crash', '{m}', '{}');
+PREPARE TRANSACTION 'p-crash'});
+$listener->quit;
+stop_at_once();
+advance($node, '5s');
+ok($node->poll_query_until('postgres', 'SELECT turns_lapsed >= 1 FROM turn_liveness.stat'),
+	'a prepared election outlives a crash, and holds its turn');
+is(ends($node, 'prep-crash', 'm'), '', 'nothing has ended it');
+$node->safe_psql('postgres', "COMMIT PREPARED 'p-crash'");
+is(ends($node, 'prep-crash', 'm'), 'answer reply', 'committed after the crash, it is the end');
+
+# An arm that becomes visible late is not failed at once.
+$node->safe_psql(
+	'postgres', q{
+BEGIN;
+SELECT turn_liveness.arm_turn('prep-arm', 'm', admission => '1500ms', silence => '10s');
+PREPARE TRANSACTION 'p-arm'});
+advance($node, '1h');
+my $visible = $node->safe_psql('postgres', "COMMIT PREPARED 'p-arm'; SELECT extract(epoch FROM clock_timestamp())");
+is($node->safe_psql('postgres', "SELECT state FROM turn_liveness.turns WHERE deployment = 'prep-arm'"),
+	'waiting', 'a prepared arm is live when it is committed, an hour later');
+is(wait_ended($node, 'prep-arm', 'm'), 'WORKER_NEVER_STARTED sweep', 'it lapses in the end');
+cmp_ok($node->safe_psql('postgres',
+		"SELECT extract(epoch FROM created_at) - $visible FROM turn_liveness.reply WHERE deployment = 'prep-arm'"),
+	'>=', 1.4, 'after the shorter of its deadlines since it was seen');
+
+# So is one that a long transaction made.
+my $session = session($node);
+$session->query_safe("BEGIN; SELECT turn_liveness.arm_turn('long-arm', 'm', admission => '1500ms', silence => '10s')");
+advance($node, '1h');
+$visible = $session->query_safe("COMMIT; SELECT extract(epoch FROM clock_timestamp())");
+is($node->safe_psql('postgres', "SELECT state FROM turn_liveness.turns WHERE deployment = 'long-arm'"),
+	'waiting', 'a turn armed in a long transaction is live when that ends');
+is(wait_ended($node, 'long-arm', 'm'), 'WORKER_NEVER_STARTED sweep', 'it lapses in the end');
+cmp_ok($node->safe_psql('postgres',
+		"SELECT extract(epoch FROM created_at) - $visible FROM turn_liveness.reply WHERE deployment = 'long-arm'"),
+	'>=', 1.4, 'not at once');
+$session->quit;
+
+# A prepared arm that is rolled back was never there.
+$node->safe_psql(
+	'postgres', q{
+BEGIN;
+SELECT turn_liveness.arm_turn('prep-none', 'm', admission => '50ms');
+PREPARE TRANSACTION 'p-none';
+ROLLBACK PREPARED 'p-none'});
+is($node->safe_psql('postgres', "SELECT turn_liveness.commit_terminal_reply('prep-none', '{m}', '{}')"),
+	'unknown', 'a prepared arm that is rolled back was never there');
+
+is($node->safe_psql('postgres',
+		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
+	0, 'nothing was answered twice');
+$node->stop;
+done_testing();
