@@ -138,6 +138,17 @@ SELECT turn_liveness.heartbeat('xa-7');
 COMMIT PREPARED 'xa-7';
 SELECT turn_liveness.heartbeat('xa-7');
 
+-- what was armed and changed once more in one prepared transaction has its time too
+BEGIN;
+SELECT turn_liveness.arm_turn('xa-9', 'm1'), turn_liveness.arm_turn('xa-9', 'm1');
+SELECT turn_liveness.arm_turn('xa-10', 'm1'), turn_liveness.mark_provider_failed('xa-10', 'X', 'x');
+PREPARE TRANSACTION 'xa-9';
+SELECT tl_test.advance('10 min');
+COMMIT PREPARED 'xa-9';
+SELECT turn_liveness.sweep_expired_turns();
+SELECT deployment, message_id, error_code FROM turn_liveness.turns WHERE deployment IN ('xa-9', 'xa-10') ORDER BY 1;
+SELECT turn_liveness.fail_deployment('xa-9'), turn_liveness.fail_deployment('xa-10');
+
 -- a cursor over a reader, a prepared statement (generic plan) through other calls
 BEGIN;
 DECLARE c CURSOR FOR SELECT payload ->> 'content' AS content FROM turn_liveness.read_replies(ARRAY['xa-C']);
