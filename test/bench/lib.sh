@@ -12,7 +12,7 @@ fatal() {
 pg() { psql -X -q -A -t -v ON_ERROR_STOP=1 "$@"; }
 sql() { psql -X -q -A -t -v ON_ERROR_STOP=1 -c "$1" </dev/null; }
 
-# number FORMAT WORDS...: whatever awk makes of an expression
+# whatever awk makes of an expression
 calc() { awk "BEGIN { printf \"%.6g\", $* }"; }
 
 # --- databases
@@ -28,10 +28,23 @@ new_db() {
 }
 drop_db() {
 	local db
-	for db; do PGDATABASE=postgres dropdb --if-exists -f "$db"; done
+	for db; do
+		PGDATABASE=postgres dropdb --if-exists -f "$db" 2>/dev/null
+		unset "have[$db]"
+	done
 	export PGDATABASE=postgres
 }
-# drop_db, where another row needs the same database right after
+# want_db NAME: for a database that several rows use; false when it is new
+declare -A have
+want_db() {
+	if [ -n "${have[$1]-}" ]; then
+		export PGDATABASE=$1
+		return 0
+	fi
+	new_db "$1"
+	have[$1]=yes
+	return 1
+}
 wait_for() { # wait_for WHAT QUERY: until it says t
 	local i
 	for ((i = 0; i < 600; i++)); do
@@ -59,8 +72,9 @@ load() {
 # --- pairs
 
 # pairs ROW N A B: run the functions A and B in turn N times, A B A B; each
-# prints one number.  Sets ours, other (medians), rmin, rmed, rmax (of the
-# pairs' ratios ours / other).
+# prints one number.  Sets ours, other (medians), rmin, rmed, rmax: of the
+# pairs' ratios ours / other, or of the differences where pair_op is "diff".
+pair_op=ratio
 pairs() {
 	local row=$1 n=$2 i a b file=$B/pairs.$1
 	: >"$file"
@@ -70,8 +84,9 @@ pairs() {
 		echo "$a $b" >>"$file"
 		echo "$row,$i,$a,$b" >>"$B/pairs.csv"
 	done
-	read -r ours other rmin rmed rmax < <(perl -ane '
-		push @a, $F[0]; push @b, $F[1]; push @r, $F[1] ? $F[0] / $F[1] : 0;
+	read -r ours other rmin rmed rmax < <(pair_op=$pair_op perl -ane '
+		push @a, $F[0]; push @b, $F[1];
+		push @r, $ENV{pair_op} eq "diff" ? $F[0] - $F[1] : $F[1] ? $F[0] / $F[1] : 0;
 		END {
 			sub med { my @s = sort { $a <=> $b } @_; ($s[$#s / 2] + $s[($#s + 1) / 2]) / 2 }
 			my @s = sort { $a <=> $b } @r;
@@ -97,7 +112,35 @@ result() {
 	say "$row: $measure: $a against $against $b: $value ($min .. $max), bar $bar: $verdict"
 }
 # result of the last pairs
-paired() { # paired ROW MEASURE AGAINST BAR [FORMAT]
+paired() { # paired ROW MEASURE AGAINST BAR
 	result "$1" "$2" "$(human "$ours")" "$3" "$(human "$other")" "$rmed" "$rmin" "$rmax" "$4"
 }
 human() { awk -v v="$1" 'BEGIN { if (v >= 100) printf "%.0f", v; else printf "%.3g", v }'; }
+
+# --- points of the plots
+
+# point PLOT SERIES X Y
+# measured PLOT SERIES X COMMAND...: with what the command prints as Y
+measured() {
+	local y
+	y=$("${@:4}") || return 1
+	point "$1" "$2" "$3" "$y"
+}
+point() { printf '%s\t%s\t%s\n' "$2" "$3" "$4" >>"$B/plot.$1"; }
+
+# --- listeners: sessions that LISTEN and read, as gateways do
+
+listeners=
+listen() { # listen N CHANNEL...
+	rm -f "$B/listen.out"
+	"$B/client" listen "$@" >"$B/listen.out" &
+	listeners=$!
+	until [ -s "$B/listen.out" ]; do
+		kill -0 "$listeners" 2>/dev/null || fatal "the listeners did not start"
+		sleep 0.05
+	done
+}
+unlisten() {
+	[ -z "$listeners" ] || { kill "$listeners" && wait "$listeners" || true; } 2>/dev/null
+	listeners=
+}

@@ -1,18 +1,77 @@
 #!/usr/bin/env bash
-set -eu
+#
+# run.sh [quick|long] [ROW...]
+#
+# The speed table, row by row, on the throw-away server that the harness has
+# started: every ratio from pairs in one run, A B A B, the median of the pairs'
+# ratios.  quick (default): under five minutes; long: at least 11 pairs.  Naming
+# rows is for development; "list" names them.
+#
+# Results go to $TL_OUT (test/bench/results/): table.txt, rows.csv, pairs.csv,
+# environment.txt, four plots.  BENCH_PAIRS and BENCH_SECONDS change the rounds.
+
+set -eu -o pipefail
 mode=quick
-case ${1-} in quick | long) mode=$1; shift ;; esac
+case ${1-} in
+quick | long)
+	mode=$1
+	shift
+	;;
+esac
+
 . test/harness/server.sh
 . test/bench/lib.sh
+. test/bench/report.sh
+for file in test/bench/rows/*.sh; do
+	# shellcheck disable=SC1090
+	. "$file"
+done
+
+all="heartbeat beat_cost heartbeats beat_peers
+	beat_million beat_session worker_cpu shmem
+	turns_bare turns_origin turns_plain notify
+	life_bare life_wal sweep sweep_peers sweep_live fetch latency
+	slow_flush"
+if [ "${1-}" = list ]; then
+	# shellcheck disable=SC2086
+	printf '%s\n' $all
+	exit
+fi
+# shellcheck disable=SC2086
+[ $# -gt 0 ] || set -- $all
+
+# Pairs: N where a bar is close, M where it is not; T seconds a round
+if [ $mode = quick ]; then N=5 M=3 T=1; else N=15 M=11 T=5; fi
+N=${BENCH_PAIRS:-$N} M=${BENCH_PAIRS:-$M} T=${BENCH_SECONDS:-$T}
+
 rm -rf "$B"
 mkdir -p "$B"
-if [ $mode = quick ]; then N=5 T=1; else N=11 T=5; fi
-N=${BENCH_PAIRS:-$N} T=${BENCH_SECONDS:-$T}
+trap 'unlisten; [ -z "${beater-}" ] || kill "$beater" 2>/dev/null' EXIT
 cp test/bench/noop.* "$B"
-make -s -C "$B" -f noop.mk PG_CONFIG="$TL_PG_CONFIG" with_llvm=no >"$B/build.log" 2>&1 || { cat "$B/build.log"; exit 1; }
-tl_server_restart "max_connections = 200" "shared_buffers = 2GB" "max_wal_size = 32GB" "checkpoint_timeout = 1h" \
-	"max_worker_processes = 16" "turn_liveness.lease_capacity = 1100000"
-for f in test/bench/rows/*.sh; do . "$f"; done
-rows=("$@")
-for r in "${rows[@]}"; do "row_$r"; done
-cat "$R"
+make -s -C "$B" -f noop.mk PG_CONFIG="$TL_PG_CONFIG" with_llvm=no >"$B/build.log" 2>&1 || fatal "$(cat "$B/build.log")"
+${CC:-gcc} -O2 -Wall -o "$B/client" test/bench/client.c -I"$("$TL_PG_CONFIG" --includedir)" -L"$("$TL_PG_CONFIG" --libdir)" -lpq
+${CC:-gcc} -O2 -Wall -shared -fPIC -o "$B/slow_flush.so" test/bench/slow_flush.c -ldl
+
+# No checkpoint falls into a round, nothing is evicted, a million deployments
+# have room to beat.  Everything else is as it comes: fsync, autovacuum, WAL.
+settings=("max_connections = 200" "shared_buffers = 2GB" "max_wal_size = 64GB" "checkpoint_timeout = 1d"
+	"max_worker_processes = 16" "turn_liveness.lease_capacity = 1100000")
+tl_server_restart "${settings[@]}"
+
+load_before=$(cut -d" " -f1 /proc/loadavg)
+begun=$(date +%s)
+for row; do
+	declare -F "row_$row" >/dev/null || fatal "no row is called $row; they are: $(echo $all)"
+	t=$(date +%s)
+	"row_$row"
+	# each group of rows clears up after its last one
+	case $row in
+	beat_peers) drop_db bench_beat ;;
+	shmem) million_end ;;
+	esac
+	say "$row took $(($(date +%s) - t)) s"
+done
+unlisten
+million_end
+report
+say "all of it took $(($(date +%s) - begun)) s"

@@ -1,16 +1,99 @@
-# heartbeat against a C function that does nothing, 100,000 live turns.
+# Beats, 100,000 live turns: heartbeat against a C function that does nothing,
+# what it writes, heartbeats, and the peers' beats.
 
+beat_scripts() { # beat_scripts LIVE: one script for each way
+	local to="\\set d random(1, $1)"
+	printf '%s\n' "$to" "SELECT turn_liveness.heartbeat('w' || :d)" >"$B/heartbeat.$1"
+	printf '%s\n' "$to" "SELECT bench.noop('w' || :d)" >"$B/noop.$1"
+	printf '%s\n' "$to" "SELECT plain.heartbeat('w' || :d)" >"$B/plain.$1"
+	# extendTurnDeadlines of the origin, first version; pgbench would take a colon for a variable
+	printf '%s\n' "$to" "UPDATE origin.runs SET run_at = now() + (60 * interval '1 second') WHERE status = 'pending' AND run_type = 'internal' AND queue_name = E'internal\\072turn_timeout' AND action_input->>'deploymentName' = 'w' || :d" >"$B/origin.$1"
+}
+beat_with() { load "$T" 16 -f "$B/$1"; }
+arm() { # arm LIVE: as many turns, one a deployment, that do not lapse
+	sql "CALL bench.arm($1, '3 hours', '3 hours')"
+	sql "VACUUM ANALYZE turn_liveness.turn"
+}
+beat_db() {
+	! want_db bench_beat || return 0
+	arm 100000
+	beat_scripts 100000
+	beat_with heartbeat.100000 >/dev/null
+}
+
+heartbeat_ours() { beat_with heartbeat.100000; }
+heartbeat_noop() { beat_with noop.100000; }
 row_heartbeat() {
-	new_db bench_beat
-	sql "CALL bench.arm(100000, '3 hours', '3 hours')"
-	echo "\\set d random(1, 100000)
-SELECT turn_liveness.heartbeat('w' || :d)" >"$B/heartbeat.pgb"
-	echo "\\set d random(1, 100000)
-SELECT bench.noop('w' || :d)" >"$B/noop.pgb"
-	heartbeat_ours() { load "$T" 16 -f "$B/heartbeat.pgb"; }
-	heartbeat_noop() { load "$T" 16 -f "$B/noop.pgb"; }
-	heartbeat_ours >/dev/null
+	beat_db
+	heartbeat_noop >/dev/null
 	pairs heartbeat "$N" heartbeat_ours heartbeat_noop
 	paired heartbeat "heartbeat, calls/s, 100,000 live turns" "no-op C function" "ge 0.92"
-	drop_db bench_beat
+	point beats ours 100000 "$ours"
+	point beats "no-op" 100000 "$other"
+}
+
+# WAL of one session's beats is counted by EXPLAIN, in that session alone.
+# What all sessions did to the rows is counted by the statistics.
+row_beat_cost() {
+	beat_db
+	local changes="SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_all_tables WHERE schemaname = 'turn_liveness' AND relname <> 'clock'"
+	local before after wal xids
+	before=$(sql "SELECT pg_stat_force_next_flush()" >/dev/null; sql "$changes")
+	wal=$(pg <<-'X' | sed -n 's/.*"WAL Bytes": \([0-9]*\).*/\1/p' | head -n 1
+		EXPLAIN (ANALYZE, WAL, COSTS off, FORMAT json) SELECT count(turn_liveness.heartbeat('w' || g)) FROM generate_series(1, 100000) g;
+	X
+	)
+	xids=$(sql "SELECT count(pg_current_xact_id_if_assigned()) FROM (SELECT count(turn_liveness.heartbeat('w' || g)) FROM generate_series(1, 100000) g OFFSET 0) x")
+	load "$T" 16 -f "$B/heartbeat.100000" >/dev/null
+	sleep 1
+	after=$(sql "$changes")
+	result beat_cost "of 100,000 beats: WAL bytes + transaction ids + row versions" \
+		"$wal + $xids + $((after - before))" - - "$((wal + xids + after - before))" "" "" "le 0"
+}
+
+# 100 lists of 1,000 deployments, one pgbench script each, given as parameters.
+heartbeats_scripts() {
+	local i
+	batch=()
+	for ((i = 0; i < 100; i++)); do
+		echo "SELECT * FROM turn_liveness.heartbeats(:l$i)" >"$B/batch.$i"
+		batch+=(-f "$B/batch.$i" -D "l$i=$(seq -s, -f 'w%.0f' $((i * 1000 + 1)) $((i * 1000 + 1000)) | sed 's/.*/{&}/')")
+	done
+}
+heartbeats_ours() { calc "1000 * $(load "$T" 16 "${batch[@]}")"; }
+row_heartbeats() {
+	beat_db
+	heartbeats_scripts
+	heartbeats_ours >/dev/null
+	pairs heartbeats "$M" heartbeats_ours heartbeat_ours
+	paired heartbeats "leases/s through heartbeats, 1,000 a call" "through heartbeat" "ge 50"
+}
+
+beat_plain() { beat_with "plain.$live"; }
+beat_origin() { beat_with "origin.$live"; }
+beat_ours() { beat_with "heartbeat.$live"; }
+row_beat_peers() {
+	# the peers' beats leave dead rows, which autovacuum takes when it comes
+	for live in 1000 10000 100000; do
+		new_db bench_peer
+		arm $live
+		beat_scripts $live
+		pg -f test/bench/sql/origin.sql -f test/bench/sql/plain.sql >/dev/null
+		sql "SELECT origin.fill($live, '3 hours'); SELECT count(plain.arm_turn('w' || g, 'm', '{\"platform\": \"api\", \"userId\": \"u1\"}', '3 hours', '3 hours')) FROM generate_series(1, $live) g; SELECT count(plain.heartbeat('w' || g)) FROM generate_series(1, $live) g" >/dev/null
+		sql "VACUUM ANALYZE"
+		beat_ours >/dev/null
+		if [ $live = 100000 ]; then
+			pairs beat_plain "$M" beat_ours beat_plain
+			paired beat_plain "heartbeat, calls/s, 100,000 live turns" "PL/pgSQL, a row for each beat" -
+			point beats "PL/pgSQL" $live "$other"
+			pairs beat_origin "$M" beat_ours beat_origin
+			paired beat_origin "heartbeat, calls/s, 100,000 live turns" "the origin's extend" -
+			point beats "origin" $live "$other"
+		else
+			measured beats ours $live beat_ours
+			measured beats "PL/pgSQL" $live beat_plain
+			measured beats "origin" $live beat_origin
+		fi
+		drop_db bench_peer
+	done
 }

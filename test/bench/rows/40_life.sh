@@ -16,7 +16,8 @@ life_scripts() {
 		X
 	} >"$B/ours.life"
 	{
-		printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)" "\\set r (:run * 1000 + :client_id) * 10000000 + :n" "\\set first :r - 99"
+		printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)" \
+			"\\set r (:run * 1000 + :client_id) * 10000000 + :n" "\\set first :r - 99"
 		cat "$B/bare.arm"
 		sed "s/nextval('bare.reply_id_seq')/:r/" "$B/bare.commit"
 		cat <<-'X'
@@ -28,8 +29,7 @@ life_scripts() {
 		X
 	} >"$B/bare.life"
 }
-# The plan must not depend on when autovacuum came by.
-life_load() { PGOPTIONS="-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off" load "$T" 16 -D n=0 -D run="$(next_run)" -f "$B/$1.life"; }
+life_load() { PGOPTIONS=$by_index load "$T" 16 -D n=0 -D run="$(next_run)" -f "$B/$1.life"; }
 life_ours() { life_load ours; }
 life_bare() { life_load bare; }
 
@@ -41,6 +41,25 @@ row_life_bare() {
 	life_ours >/dev/null
 	life_bare >/dev/null
 	pairs life_bare "$N" life_ours life_bare
-	paired life_bare "whole life (arm, commit, claim by 100, acknowledge), turns/s, 16 clients" "bare SQL, same rows" "ge 0.8"
+	paired life_bare "whole life (arm, commit, claim by 100, acknowledge), turns/s" "bare SQL, same rows, keys only" "ge 0.8"
+	drop_db bench_life
+}
+
+# WAL of everything the server does meanwhile, over N lives; full_page_writes is
+# off for as long as that takes.
+row_life_wal() {
+	new_db bench_life
+	pg -f test/bench/sql/bare.sql
+	turn_scripts 1000
+	life_scripts
+	pg -c "ALTER SYSTEM SET full_page_writes = off" -c "SELECT pg_reload_conf()" -c CHECKPOINT >/dev/null
+	local each=500 start end
+	[ $mode = quick ] || each=5000
+	start=$(sql "SELECT pg_current_wal_insert_lsn()")
+	pgbench -n -M prepared -c 16 -j "$cores" -t $each -D n=0 -D run="$(next_run)" -f "$B/ours.life" >"$B/pgbench.out" 2>&1 </dev/null || fatal "$(cat "$B/pgbench.out")"
+	sleep 0.5
+	end=$(sql "SELECT round(('$start'::pg_lsn - pg_current_wal_insert_lsn()) / (-16.0 * $each))")
+	result life_wal "WAL of a whole life with 1 kB of answer, bytes, over $((16 * each)) lives" "$end" - - "$end" "" "" "le 4096"
+	pg -c "ALTER SYSTEM RESET full_page_writes" -c "SELECT pg_reload_conf()" >/dev/null
 	drop_db bench_life
 }

@@ -2,28 +2,90 @@
 
 SWEEP=200000
 sweep_db() { # no worker: the calls alone sweep
-	new_db bench_sweep
+	! want_db bench_sweep || return 0
 	sql "ALTER DATABASE bench_sweep SET turn_liveness.enabled = off"
 	wait_for "the worker to leave" "SELECT worker_state = 'disabled' FROM turn_liveness.stat_row()"
 	sql "CALL bench.arm($SWEEP, '1 ms', '1 ms')"
 	sql "CREATE TABLE bench.saved AS SELECT * FROM turn_liveness.turn"
 	pg -f test/bench/sql/raw.sql
 }
-sweep_ours() {
-	sql "TRUNCATE turn_liveness.turn, turn_liveness.reply, turn_liveness.delivery"
-	sql "INSERT INTO turn_liveness.turn SELECT * FROM bench.saved"
-	sql "SELECT $SWEEP * 1000000.0 / bench.us('SELECT turn_liveness.sweep_expired_turns($SWEEP)')"
-	[ "$(sql "SELECT count(*) FROM turn_liveness.reply")" = $SWEEP ] || fatal "the sweep left turns"
+# so many lapsed turns, as arm_turn wrote them, in our table or in raw's
+refill() { # refill SCHEMA LAPSED
+	sql "TRUNCATE $1.turn, $1.reply, $1.delivery"
+	sql "INSERT INTO $1.turn SELECT * FROM bench.saved LIMIT $2"
 }
-sweep_raw() {
-	sql "TRUNCATE raw.turn, raw.reply, raw.delivery"
-	sql "INSERT INTO raw.turn SELECT * FROM bench.saved"
-	sql "SELECT $SWEEP * 1000000.0 / bench.us('SELECT raw.sweep()')"
-	[ "$(sql "SELECT count(*) FROM raw.reply")" = $SWEEP ] || fatal "the raw statement left turns"
+swept() { # swept SCHEMA LAPSED: nothing was left
+	[ "$(sql "SELECT count(*) FROM $1.reply")" = "$2" ] || fatal "the sweep of $1 left turns"
 }
+sweep_seconds() { # sweep_seconds LAPSED
+	refill turn_liveness "$1"
+	sql "SELECT bench.us('SELECT turn_liveness.sweep_expired_turns($1)') / 1000000"
+	swept turn_liveness "$1"
+}
+raw_seconds() {
+	refill raw "$1"
+	sql "SELECT bench.us('SELECT raw.sweep()') / 1000000"
+	swept raw "$1"
+}
+sweep_ours() { calc "$SWEEP / $(sweep_seconds $SWEEP)"; }
+sweep_raw() { calc "$SWEEP / $(raw_seconds $SWEEP)"; }
 row_sweep() {
 	sweep_db
-	pairs sweep "$(((N + 2) / 2))" sweep_ours sweep_raw
+	pairs sweep "$M" sweep_ours sweep_raw
 	paired sweep "sweep_expired_turns, $SWEEP lapsed, turns/s" "raw statement, same tables and indexes" "ge 0.8"
+	point lapsed ours $SWEEP "$(calc "$SWEEP / $ours")"
+	point lapsed "raw statement" $SWEEP "$(calc "$SWEEP / $other")"
+	local n
+	for n in 2000 20000; do
+		measured lapsed ours $n sweep_seconds $n
+		measured lapsed "raw statement" $n raw_seconds $n
+	done
+}
+
+# The peers' sweeps, in batches as they come: 1,000 and 200.
+PEER=20000
+peer_ours() {
+	refill turn_liveness $PEER
+	calc "$PEER / $(sql "SELECT bench.us('SELECT turn_liveness.sweep_expired_turns(1000) FROM generate_series(1, $PEER / 1000)') / 1000000")"
+}
+peer_time() { # peer_time PROCEDURE: turns a second
+	{
+		echo "SELECT clock_timestamp() AS t \\gset"
+		echo "CALL $1();"
+		echo "SELECT $PEER / extract(epoch FROM clock_timestamp() - :'t');"
+	} | pg
+}
+peer_plain() {
+	sql "TRUNCATE plain.turn, plain.reply, plain.beat; SELECT count(plain.arm_turn('w' || g, 'm', '{\"platform\": \"api\", \"userId\": \"u1\"}', '1 ms')) FROM generate_series(1, $PEER) g" >/dev/null
+	peer_time plain.drain
+}
+peer_origin() {
+	sql "TRUNCATE origin.runs; SELECT origin.fill($PEER, '-1 ms')" >/dev/null
+	peer_time origin.drain
+}
+row_sweep_peers() {
+	sweep_db
+	pg -f test/bench/sql/plain.sql -f test/bench/sql/origin.sql
+	pairs sweep_plain "$M" peer_ours peer_plain
+	paired sweep_plain "sweep, $PEER lapsed, 1,000 a call, turns/s" "PL/pgSQL, what pg_cron runs, 1,000 a call" -
+	pairs sweep_origin "$M" peer_ours peer_origin
+	paired sweep_origin "sweep, $PEER lapsed, turns/s" "the origin's, 200 a call, no pause between" -
+}
+
+# 2,000 lapsed turns among so many live ones
+row_sweep_live() {
+	sweep_db
+	local live counts="0 10000 100000"
+	[ $mode = quick ] || counts="0 10000 100000 1000000"
+	for live in $counts; do
+		refill turn_liveness 0
+		[ "$live" = 0 ] || sql "CREATE TEMP TABLE x AS SELECT 1; CALL bench.arm($live, '3 hours', '3 hours')"
+		sql "UPDATE bench.saved SET deployment = 'x' || deployment WHERE deployment NOT LIKE 'x%'"
+		sql "INSERT INTO turn_liveness.turn SELECT * FROM bench.saved LIMIT 2000"
+		# the first look at rows that came from outside is not the sweep's daily work
+		point live ours "$live" "$(sql "SELECT bench.us('SELECT turn_liveness.sweep_expired_turns(2000)') / 1000000")"
+		swept turn_liveness 2000
+	done
+	say "sweep of 2,000 among live turns: $(cut -f2,3 "$B/plot.live" | tr '\t\n' ' ,')"
 	drop_db bench_sweep
 }

@@ -1,0 +1,83 @@
+# Sourced by run.sh: the table, the CSV and the plots.
+
+environment() {
+	echo "turn_liveness $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" turn_liveness.control), $("$TL_PG_CONFIG" --version), $mode, $(date -u '+%Y-%m-%d %H:%M UTC')"
+	echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores cores, $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), load average before: $load_before"
+	echo "pairs $N (close bars) and $M (others), $T s a round; ${settings[*]}"
+	echo "bare SQL, same rows, keys only: insert the turn; in one statement end it, insert the reply and its delivery row;"
+	echo "claim and acknowledge by key: columns as ours, primary keys only, no NOTIFY (test/bench/sql/bare.sql)"
+}
+
+report() {
+	environment | tee "$TL_OUT/environment.txt"
+	echo
+	perl -F'\t' -lane '
+		BEGIN { push @t, ["measure", "ours", "against", "other", "ratio (min .. max)", "bar", ""] }
+		my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict) = @F;
+		my $r = $b eq "-" && $min eq "" ? $value : $min eq "" ? $value : "$value ($min .. $max)";
+		$bar =~ s/^ge /at least /; $bar =~ s/^le /at most /;
+		push @t, [$measure, $a, $against, $b, $r, $bar, $verdict];
+		END {
+			for my $row (@t) { for (0 .. 6) { my $l = () = $row->[$_] =~ /[^\x80-\xbf]/g; $w[$_] = $l if $l > ($w[$_] // 0) } }
+			for my $row (@t) {
+				print join "  ", map { my $l = () = $row->[$_] =~ /[^\x80-\xbf]/g; $row->[$_] . " " x ($w[$_] - $l) } 0 .. 6;
+			}
+		}' "$R" | sed 's/ *$//' | tee "$TL_OUT/table.txt"
+	{
+		echo "row,measure,ours,against,other,min,value,max,bar,verdict"
+		perl -F'\t' -lane 'print join ",", map { /[",]/ ? do { s/"/""/g; "\"$_\"" } : $_ } @F' "$R"
+	} >"$TL_OUT/rows.csv"
+	if [ -e "$B/pairs.csv" ]; then { echo "row,pair,ours,other"; cat "$B/pairs.csv"; } >"$TL_OUT/pairs.csv"; fi
+	echo
+	echo "held $(grep -c 'held$' "$R" || true), short $(grep -c 'SHORT$' "$R" || true), without a bar $(grep -c -- '	-$' "$R" || true)"
+	plots
+}
+
+# lines FILE NAME TITLE XLABEL YLABEL LOGSCALE: one line for each series
+lines() {
+	[ -s "$B/$1" ] || return 0
+	local series what=()
+	while read -r series; do
+		what+=("'<grep \"^$series	\" $B/$1 | sort -t \"	\" -g -k 2' using 2:3 with linespoints linewidth 2 pointtype 7 pointsize 0.5 title '$series'")
+	done < <(cut -f1 "$B/$1" | awk '!s[$0]++')
+	cp "$B/$1" "$TL_OUT/$2.tsv"
+	gnuplot <<-X
+		set terminal svg size 640,400 background '#ffffff' font 'sans-serif,13'
+		set output '$TL_OUT/$2.svg'
+		set datafile separator "\t"
+		set title '$3'
+		set xlabel '$4'
+		set ylabel '$5'
+		set logscale $6
+		set format x '%.0f'
+		set grid
+		set key outside below
+		set yrange [$([ "$6" = x ] && echo 0):]
+		plot $(IFS=,; echo "${what[*]}")
+	X
+}
+plots() {
+	lines plot.beats beats "Beats, 16 clients" "live turns" "beats/s" xy
+	lines plot.turns turns "Turns, ten sessions listening" "clients" "turns/s" x
+	lines plot.turns_slow turns_slow_flush "Turns, flush + 1 ms, ten sessions listening" "clients" "turns/s" x
+	lines plot.lapsed sweep_lapsed "Sweep" "lapsed turns" "seconds" xy
+	if [ -s "$B/plot.live" ]; then
+		sed -i 's/	0	/	1	/' "$B/plot.live" # zero on a logarithmic axis
+		lines plot.live sweep_live "Sweep of 2,000 lapsed turns" "live turns beside them" "seconds" x
+	fi
+	[ -s "$B/plot.latency" ] || return 0
+	cp "$B/plot.latency" "$TL_OUT/latency.tsv"
+	sort -g "$B/plot.latency" | awk '{ v[NR] = $1 } END { for (i = 1; i <= NR; i++) print v[i] "\t" i / NR }' >"$B/plot.latency.cdf"
+	gnuplot <<-X
+		set terminal svg size 640,400 background '#ffffff' font 'sans-serif,13'
+		set output '$TL_OUT/latency.svg'
+		set title "From a worker's death to the wake-up of a listener"
+		set xlabel 'ms'
+		set ylabel 'share of deaths'
+		set xrange [0:]
+		set yrange [0:1]
+		set grid
+		unset key
+		plot '$B/plot.latency.cdf' using 1:2 with steps linewidth 2
+	X
+}

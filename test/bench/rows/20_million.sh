@@ -1,0 +1,85 @@
+# A million live turns: the time of a beat, and what the worker needs.
+
+MILLION=${BENCH_MILLION:-1000000}
+million_db() {
+	! want_db bench_million || return 0
+	beat_scripts 1000
+	beat_scripts $MILLION
+	# deadlines as they are by default: 180 s for the first beat, then 60 s
+	sql "CALL bench.arm($MILLION, NULL, NULL)"
+	armed_at=$(date +%s)
+	sql "CREATE TABLE bench.list (id integer PRIMARY KEY, d text[])"
+	sql "INSERT INTO bench.list SELECT g / 1000, array_agg('w' || g ORDER BY g) FROM generate_series(1, $MILLION) g GROUP BY 1"
+	sql "VACUUM ANALYZE bench.list"
+	# every turn beats each 20 s, by batches of 1,000, from here to the end
+	printf '%s\n' "\\set i (:i + 1) % ($MILLION / 1000)" \
+		"SELECT count(*) FROM turn_liveness.heartbeats((SELECT d FROM bench.list WHERE id = :i))" >"$B/million.beats"
+	pgbench -n -M prepared -c 1 -T 3600 -D i=0 -R "$(calc "$MILLION / 20000")" -f "$B/million.beats" >"$B/million.out" 2>&1 </dev/null &
+	beater=$!
+	new_db bench_few
+	arm 1000
+	export PGDATABASE=bench_million
+}
+million_end() {
+	[ -n "${have[bench_million]-}" ] || return 0
+	{ kill "$beater" && wait "$beater" || true; } 2>/dev/null
+	drop_db bench_million bench_few
+}
+
+million_ours() { PGDATABASE=bench_million beat_with "heartbeat.$MILLION"; }
+few_ours() { PGDATABASE=bench_few beat_with heartbeat.1000; }
+# the bar is on time: calls/s the other way round
+row_beat_million() {
+	million_db
+	million_ours >/dev/null
+	few_ours >/dev/null
+	pairs beat_million "$N" few_ours million_ours
+	paired beat_million "heartbeat, calls/s at 1,000 live turns" "at $MILLION" "le 1.2"
+	point beats ours 1000 "$ours"
+	point beats ours "$MILLION" "$other"
+}
+
+# 200,000 beats in one statement, each for another deployment, in no order of theirs
+CALLS=200000
+session_us() { sql "SELECT bench.us('SELECT count($1(''w'' || (1 + g * 7919::bigint % $MILLION))) FROM generate_series(1, $CALLS) g') / $CALLS"; }
+session_ours() { session_us turn_liveness.heartbeat; }
+session_noop() { session_us bench.noop; }
+row_beat_session() {
+	million_db
+	session_ours >/dev/null
+	pair_op=diff
+	pairs beat_session "$N" session_ours session_noop
+	pair_op=ratio
+	paired beat_session "heartbeat inside one session, µs, $MILLION live turns" "no-op; the difference" "le 1"
+}
+
+# CPU of the worker, in nanoseconds of its only thread.  A turn is looked at
+# once in its turn deadline, so all are due for their first look 60 s after
+# they were armed: as they were armed faster than that, the quick form hits
+# them crowded and shows more than the long run's average.
+row_worker_cpu() {
+	million_db
+	local pid seconds=20 settle=70 before after wal
+	[ $mode = quick ] || seconds=120 settle=200
+	while [ $(($(date +%s) - armed_at)) -lt $settle ]; do sleep 1; done
+	pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
+	local t0 t1
+	before=$(cut -d' ' -f1 "/proc/$pid/schedstat")
+	t0=$(date +%s.%N)
+	sleep $seconds
+	after=$(cut -d' ' -f1 "/proc/$pid/schedstat")
+	t1=$(date +%s.%N)
+	result worker_cpu "CPU of the worker, % of a core, $MILLION live turns beating every 20 s" \
+		"$(calc "($after - $before) / 1e7 / ($t1 - $t0)" | cut -c1-5)" - - "$(calc "($after - $before) / 1e7 / ($t1 - $t0)" | cut -c1-5)" "" "" "le 1"
+	kill -0 $beater || fatal "the beats ended: $(cat "$B/million.out")"
+	[ "$(sql "SELECT failed_unresponsive + failed_never_started + beats_in_rows FROM turn_liveness.stat_row()")" = 0 ] ||
+		fatal "turns lapsed, or beats went to rows: $(sql "SELECT stat_row() FROM turn_liveness.stat_row()")"
+	million_end
+}
+
+row_shmem() {
+	sql "SELECT sum(allocated_size), (SELECT setting FROM pg_settings WHERE name = 'turn_liveness.lease_capacity') FROM pg_shmem_allocations WHERE name ILIKE '%turn_liveness%'" | tr '|' ' ' >"$B/shmem"
+	local size capacity
+	read -r size capacity <"$B/shmem"
+	result shmem "shared memory ÷ lease capacity ($capacity), bytes" "$(calc "$size / $capacity")" - - "$(calc "$size / $capacity")" "" "" "le 96"
+}
