@@ -259,6 +259,14 @@ for my $command (
 }
 is(worker('new'), $before, 'and none of this ended the worker');
 
+# An owner who is no superuser may
+
+$node->safe_psql('postgres', 'ALTER DATABASE new OWNER TO creator');
+is($node->psql('postgres', 'ALTER DATABASE new RENAME TO old; ALTER DATABASE old RENAME TO new',
+		extra_params => [ '-U', 'creator' ]),
+	0, 'the owner of a database renames it');
+wait_for_state('new', 'running', 'and the worker is back');
+
 # A session that stays in the database: the command fails, the worker is back
 
 my $guest = $node->background_psql('new');
