@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   new_node add_extension worker_pid wait_worker advance clock_us wait_clock
   wait_until arm ends wait_ended owed failures session backend_pid client_pid
-  notified median wall_clock_passes
+  notified median wall_clock_passes wall_clock_shim
 );
 
 # A server that is up, with the extension in database "postgres".  The settings
@@ -108,11 +108,12 @@ sub wait_clock
 sub wait_until
 {
 	my ($what, $code) = @_;
-	my $tries = 20 * $PostgreSQL::Test::Utils::timeout_default;
+	my $end = Time::HiRes::time() + $PostgreSQL::Test::Utils::timeout_default;
 
-	while ($tries-- > 0)
+	while (1)
 	{
 		return 1 if $code->();
+		last if Time::HiRes::time() > $end;
 		usleep(50_000);
 	}
 	diag "gave up waiting until $what";
@@ -208,6 +209,85 @@ sub notified
 		});
 	diag "seen: $seen" unless $found;
 	return $found;
+}
+
+# A library to preload that shifts the wall clock of a whole server, and no
+# other clock: libfaketime leaves out what PostgreSQL 15 starts from a signal
+# handler, such as background workers.  Returns its path and a function that
+# sets the offset in seconds, at once for all processes; nothing without a compiler.
+sub wall_clock_shim
+{
+	my ($dir) = @_;
+	my $set = sub {
+		open my $file, '+<', "$dir/offset" or die $!;
+		syswrite $file, pack('q', $_[0]);
+		close $file;
+	};
+
+	open my $source, '>', "$dir/wall_clock.c" or die $!;
+	print $source <<'END';
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile int64_t *offset;
+static int (*real_clock) (clockid_t, struct timespec *);
+
+__attribute__((constructor)) static void
+begin(void)
+{
+	int			fd = open(getenv("WALL_CLOCK_OFFSET"), O_RDONLY);
+
+	real_clock = (int (*) (clockid_t, struct timespec *)) dlsym(RTLD_NEXT, "clock_gettime");
+	offset = mmap(NULL, sizeof(*offset), PROT_READ, MAP_SHARED, fd, 0);
+	close(fd);
+}
+
+int
+clock_gettime(clockid_t which, struct timespec *ts)
+{
+	int			result = real_clock(which, ts);
+
+	if (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)
+		ts->tv_sec += *offset;
+	return result;
+}
+
+int
+gettimeofday(struct timeval *restrict tv, void *restrict zone)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	tv->tv_sec = ts.tv_sec;
+	tv->tv_usec = ts.tv_nsec / 1000;
+	return 0;
+}
+
+time_t
+time(time_t *t)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	if (t)
+		*t = ts.tv_sec;
+	return ts.tv_sec;
+}
+END
+	close $source;
+	open my $file, '>', "$dir/offset" or die $!;
+	close $file;
+	$set->(0);
+	return
+	  if system('cc', '-shared', '-fPIC', '-o', "$dir/wall_clock.so", "$dir/wall_clock.c", '-ldl') != 0;
+	return ("$dir/wall_clock.so", $set);
 }
 
 sub median

@@ -1,0 +1,355 @@
+# The rules of time, with the real worker and a clock that the test drives.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+use TurnLiveness;
+
+my $node = new_node('main', "autovacuum = off\nturn_liveness.mass_silence_hold = 0\n");
+my $session = session($node);
+my $canaries = 0;
+
+sub sql
+{
+	my ($query) = @_;
+	return $session->query_safe($query);
+}
+
+# The worker has looked at all that had lapsed until now.
+sub swept
+{
+	my $name = 'canary' . ++$canaries;
+	sql("SELECT turn_liveness.arm_turn('$name', 'm', admission => '1ms')");
+	wait_ended($node, $name, 'm') or die 'the worker does not sweep';
+	return;
+}
+
+sub pass_time
+{
+	my ($seconds) = @_;
+	sql("SELECT public.tl_advance('$seconds s')");
+	swept();
+	return;
+}
+
+# The state of each turn of a deployment: of those owed, and the codes of the
+# others
+sub states
+{
+	my ($deployment) = @_;
+	return sql(
+		qq{SELECT coalesce(string_agg(m || ' ' || s, ', ' ORDER BY m), '') FROM (
+			SELECT message_id AS m, state AS s FROM turn_liveness.turns WHERE deployment = '$deployment'
+			UNION ALL
+			SELECT unnest(message_ids), coalesce(error_code, outcome) FROM turn_liveness.replies WHERE deployment = '$deployment') x});
+}
+
+sub arm_here
+{
+	my ($deployment, $message, $times) = @_;
+	$times = $times ? ", $times" : '';
+	return sql("SELECT turn_liveness.arm_turn('$deployment', '$message'$times)");
+}
+
+sub beat
+{
+	my ($deployment, $messages) = @_;
+	return sql("SELECT turn_liveness.heartbeat('$deployment'" . ($messages ? ", '{$messages}'" : '') . ')');
+}
+
+# --- admission
+
+arm_here('adm', 'm', q{admission => '10s'});
+arm_here('adm-default', 'm');
+pass_time(9);
+is(states('adm'), 'm waiting', 'admission: waiting before it is over');
+pass_time(1.1);
+is(states('adm'), 'm WORKER_NEVER_STARTED', 'admission: never started after it');
+pass_time(160);
+is(states('adm-default'), 'm waiting', 'admission: 180 s by default');
+pass_time(11);
+is(states('adm-default'), 'm WORKER_NEVER_STARTED', 'admission: not longer');
+is(sql(q{SELECT first_beat IS NULL AND last_beat IS NULL FROM turn_liveness.replies WHERE deployment = 'adm'}),
+	't', 'admission: no beat is shown');
+
+# --- the turn deadline
+
+arm_here('turn', 'm', q{admission => '1h', silence => '10s'});
+is(sql(q{SELECT round(extract(epoch FROM deadline - armed_at)) FROM turn_liveness.turns WHERE deployment = 'turn'}),
+	3600, 'the view shows the admission deadline');
+foreach my $round (1 .. 4)
+{
+	is(beat('turn'), 1, "silence: beat $round");
+	is(states('turn'), 'm running', "silence: running after beat $round");
+	is(sql(q{SELECT round(extract(epoch FROM deadline - last_beat)) FROM turn_liveness.turns WHERE deployment = 'turn'}),
+		10, "silence: the deadline after beat $round");
+	pass_time(9);
+}
+is(states('turn'), 'm running', 'silence: each beat gives ten seconds');
+pass_time(1.1);
+is(states('turn'), 'm WORKER_UNRESPONSIVE', 'silence: then it is failed');
+is(sql(q{SELECT first_beat < last_beat AND last_beat < created_at FROM turn_liveness.replies WHERE deployment = 'turn'}),
+	't', 'silence: its beats are shown');
+
+arm_here('default', 'm', q{admission => '1h'});
+beat('default', 'm');
+pass_time(58);
+is(states('default'), 'm running', 'silence: 60 s by default');
+pass_time(3);
+is(states('default'), 'm WORKER_UNRESPONSIVE', 'silence: not longer');
+
+# --- times are stored with the turn
+
+my $other = session($node);
+$other->query_safe(q{SET turn_liveness.admission_deadline = '1s'; SET turn_liveness.turn_deadline = '2s'});
+$other->query_safe(q{SELECT turn_liveness.arm_turn('stored', 'short')});
+arm_here('stored', 'long');
+$other->query_safe('RESET ALL');
+pass_time(1.5);
+is(states('stored'), 'long waiting, short WORKER_NEVER_STARTED', 'the settings of the arm count');
+$other->quit;
+
+# --- the duration limit
+
+arm_here('dur', 'm', q{admission => '10s', silence => '10s', duration => '30s'});
+foreach my $round (1 .. 5)
+{
+	is(beat('dur'), 1, "duration: beat $round");
+	pass_time(5);
+}
+is(states('dur'), 'm running', 'duration: 25 s');
+is(arm_here('dur', 'm', q{admission => '10s', silence => '10s'}), 'pending', 'duration: armed again');
+beat('dur');
+pass_time(4);
+is(states('dur'), 'm running', 'duration: 29 s');
+pass_time(2);
+is(states('dur'), 'm TURN_TOO_LONG', 'duration: over, beats or not, armed again or not');
+arm_here('dur-wait', 'm', q{admission => '10s', silence => '5s', duration => '10s'});
+pass_time(11);
+like(states('dur-wait'), qr/^m (TURN_TOO_LONG|WORKER_NEVER_STARTED)$/, 'duration: as long as admission');
+
+# --- a busy worker and those that queue behind it
+
+my $queue = q{admission => '60s', silence => '10s'};
+sub make_queue
+{
+	my ($deployment) = @_;
+	arm_here($deployment, $_, $queue) foreach 1 .. 3;
+	return;
+}
+
+# It beats for the turn that it is on, by name.
+make_queue('named');
+foreach my $round (1 .. 11)
+{
+	beat('named', 1);
+	pass_time(5);
+}
+is(states('named'), '1 running, 2 waiting, 3 waiting', 'queue: 55 s of named beats start nobody else');
+beat('named', 1);
+beat('named', 2);
+pass_time(6);
+is(states('named'), '1 running, 2 running, 3 WORKER_NEVER_STARTED',
+	'queue: admission goes on while the worker is busy');
+pass_time(5);
+is(states('named'), '1 WORKER_UNRESPONSIVE, 2 WORKER_UNRESPONSIVE, 3 WORKER_NEVER_STARTED',
+	'queue: a started turn has its turn deadline');
+
+# It beats for the whole deployment too.
+make_queue('both');
+foreach my $round (1 .. 20)
+{
+	beat('both', 1);
+	is(beat('both'), 3, "queue: 3 owed, round $round");
+	pass_time(5);
+}
+is(states('both'), '1 running, 2 waiting, 3 waiting',
+	'queue: beats for the deployment keep the queue alive past its admission');
+# now it hangs
+pass_time(6);
+is(states('both'), '1 WORKER_UNRESPONSIVE, 2 WORKER_NEVER_STARTED, 3 WORKER_NEVER_STARTED',
+	'queue: it hangs, all of them end');
+
+# One beat for the deployment does not shorten anybody's admission.
+make_queue('once');
+beat('once');
+pass_time(30);
+is(states('once'), '1 waiting, 2 waiting, 3 waiting', 'queue: one beat for the deployment starts nobody');
+pass_time(25);
+beat('once');
+pass_time(9);
+is(states('once'), '1 waiting, 2 waiting, 3 waiting', 'queue: it lengthens their time');
+pass_time(2);
+is(states('once'), '1 WORKER_NEVER_STARTED, 2 WORKER_NEVER_STARTED, 3 WORKER_NEVER_STARTED',
+	'queue: by a turn deadline');
+
+# The only one that is owed is started by it, also when it becomes the only one.
+make_queue('last');
+beat('last');
+sql(q{SELECT turn_liveness.commit_terminal_reply('last', '{1,2}', '{}')});
+is(states('last'), '1 answer, 2 answer, 3 waiting', 'queue: one is left');
+is(beat('last'), 1, 'queue: the count tells');
+is(states('last'), '1 answer, 2 answer, 3 running', 'queue: then a beat for the deployment starts it');
+pass_time(11);
+is(states('last'), '1 answer, 2 answer, 3 WORKER_UNRESPONSIVE', 'queue: and its turn deadline counts');
+
+# A beat before the arm is nothing, for those that were armed before it is not.
+arm_here('before', 1, q{admission => '1h', silence => '10s'});
+beat('before');
+arm_here('before', 2, q{admission => '5s', silence => '10s'});
+is(states('before'), '1 running, 2 waiting', 'a beat before the arm is nothing');
+pass_time(6);
+is(states('before'), '1 running, 2 WORKER_NEVER_STARTED', 'so it lapses by its admission');
+
+# --- armed again
+
+arm_here('again', 'm', q{admission => '20s', silence => '10s'});
+beat('again');
+pass_time(8);
+is(arm_here('again', 'm', q{admission => '20s', silence => '10s'}), 'pending', 'hand-over: armed again');
+is(states('again'), 'm waiting', 'hand-over: waiting again');
+pass_time(11);
+is(states('again'), 'm waiting', 'hand-over: its turn deadline is over and does not count');
+beat('again', 'm');
+is(states('again'), 'm running', 'hand-over: the next worker starts it');
+pass_time(11);
+is(states('again'), 'm WORKER_UNRESPONSIVE', 'hand-over: then silence counts');
+
+# --- a provider has failed: beats are withheld
+
+arm_here('quota', 'm', q{admission => '1h', silence => '10s'});
+beat('quota');
+pass_time(3);
+is(sql(q{SELECT turn_liveness.mark_provider_failed('quota', 'QUOTA', 'no money')}), 1, 'withheld: marked');
+is(sql(q{SELECT turn_liveness.mark_provider_failed('quota', 'OTHER', 'later')}) =~ /^[01]$/, 1, 'withheld: twice');
+pass_time(3);
+is(beat('quota'), 1, 'withheld: a beat tells that it is owed');
+is(beat('quota', 'm'), 1, 'withheld: one by name too');
+is(states('quota'), 'm withheld', 'withheld: the view shows it');
+arm_here('quota', 'new', q{admission => '1h', silence => '10s'});
+beat('quota', 'new');
+pass_time(5);
+is(states('quota'), 'm QUOTA, new running', 'withheld: at the frozen deadline it is failed, a new one lives');
+is(sql(q{SELECT payload->>'error', decided_by FROM turn_liveness.replies WHERE deployment = 'quota' AND error_code = 'QUOTA'}),
+	'no money|sweep', 'withheld: with the first mark');
+
+arm_here('cleared', 'm', q{admission => '1h', silence => '10s'});
+beat('cleared');
+sql(q{SELECT turn_liveness.mark_provider_failed('cleared', 'QUOTA', 'no money')});
+pass_time(6);
+is(sql(q{SELECT turn_liveness.clear_provider_failed('cleared')}), 1, 'cleared');
+beat('cleared');
+pass_time(9);
+is(states('cleared'), 'm running', 'cleared: beats extend it again');
+pass_time(2);
+is(states('cleared'), 'm WORKER_UNRESPONSIVE', 'cleared: and it lapses as ever');
+
+# --- sweep = off for a database
+
+my $listener = session($node);
+$listener->query_safe('LISTEN turn_liveness');
+arm_here('off', 'm1', q{admission => '5s', silence => '2s'});
+arm_here('off', 'm2', q{admission => '1h', silence => '2s'});
+arm_here('off-long', 'm', q{admission => '5s', silence => '5s', duration => '5s'});
+beat('off', 'm2');
+my $since = time;
+$node->safe_psql('postgres', 'ALTER DATABASE postgres SET turn_liveness.sweep = off');
+ok($node->poll_query_until('postgres', 'SELECT NOT sweep_enabled FROM turn_liveness.stat_row()'),
+	'sweep = off reaches the worker');
+cmp_ok(time - $since, '<', 3, 'soon (within a second where the machine is idle)');
+advance($node, '10s');
+arm($node, 'off-alive', 'm', q{admission => '1h'});
+is($node->safe_psql('postgres', q{SELECT turn_liveness.commit_terminal_reply('off-alive', '{m}', '{}')}),
+	'won', 'sweep off: elections go on');
+ok(notified($listener, qr/off-alive/), 'sweep off: listeners are told');
+advance($node, '1s');
+$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('off-alive', 'm2'); SELECT turn_liveness.commit_terminal_reply('off-alive', '{m2}', '{}')});
+ok(notified($listener, qr/off-alive/), 'sweep off: again, a round later');
+is(states('off'), 'm1 lapsed, m2 lapsed', 'sweep off: what lapsed is shown');
+is(states('off-long'), 'm lapsed', 'sweep off: the duration limit is held too');
+is($node->safe_psql('postgres', q{SELECT turn_liveness.has_live_turn('off', 'm1')}), 'f', 'sweep off: it is not live');
+is($node->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), 0, 'sweep off: a session does not sweep either');
+like($node->safe_psql('postgres', 'SELECT grace FROM turn_liveness.stat_row()'), qr/sweep off/, 'sweep off: stat tells');
+
+# a beat revives what nobody has taken
+is($node->safe_psql('postgres', q{SELECT turn_liveness.heartbeat('off', '{m2}')}), 1, 'sweep off: a lapsed turn beats');
+is(states('off'), 'm1 lapsed, m2 running', 'sweep off: and is alive');
+
+# the end of an attached session is held as well
+my $attached = session($node);
+$attached->query_safe(q{SELECT turn_liveness.arm_turn('off-attached', 'm', admission => '1h', silence => '2s')});
+$attached->query_safe(q{SELECT turn_liveness.attach_worker('off-attached')});
+$attached->quit;
+advance($node, '5s');
+$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('off-alive', 'm3'); SELECT turn_liveness.commit_terminal_reply('off-alive', '{m3}', '{}')});
+ok(notified($listener, qr/off-alive/), 'sweep off: a round later');
+is(states('off-attached'), 'm waiting', 'sweep off: the end of a session fails nobody');
+
+# On again.  The advance was before: real time counts now.
+my $last_off = clock_us($node);
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.sweep');
+ok($node->poll_query_until('postgres', 'SELECT sweep_enabled FROM turn_liveness.stat_row()'),
+	'sweep on again: it reaches the worker');
+my $on = $node->safe_psql('postgres', 'SELECT extract(epoch FROM clock_timestamp())');
+is(states('off') . states('off-long'), 'm1 waiting, m2 runningm waiting',
+	'sweep on again: each gets time') or diag states('off'), ' ', states('off-long');
+ok($node->poll_query_until('postgres',
+		q{SELECT count(*) = 3 FROM turn_liveness.reply WHERE deployment IN ('off', 'off-long')}),
+	'sweep on again: they are failed in the end');
+is(states('off') . ', ' . states('off-long'),
+	'm1 WORKER_NEVER_STARTED, m2 WORKER_UNRESPONSIVE, m TURN_TOO_LONG', 'sweep on again: with their codes');
+my $gave = $node->safe_psql('postgres',
+	qq{SELECT min(extract(epoch FROM created_at) - $on) FILTER (WHERE deployment = 'off'),
+		min(extract(epoch FROM created_at) - $on) FILTER (WHERE deployment = 'off-long')
+	FROM turn_liveness.reply WHERE deployment IN ('off', 'off-long')});
+my ($short, $long) = split /\|/, $gave;
+# seen by the worker up to a second before stat told us
+cmp_ok($short, '>=', 0.9, "after one turn deadline (2 s, $short s after it was seen)");
+cmp_ok($long, '>=', 3.9, "after one turn deadline (5 s, $long s after it was seen)");
+is(wait_ended($node, 'off-attached', 'm'), 'WORKER_DIED session', 'sweep on again: the session that ended is noticed');
+
+arm($node, 'off-later', 'm', q{admission => '200ms'});
+is(wait_ended($node, 'off-later', 'm'), 'WORKER_NEVER_STARTED sweep', 'sweep on again: a later turn has its own deadlines');
+
+# --- another database's settings are its own
+
+$node->safe_psql('postgres', 'CREATE DATABASE other');
+add_extension($node, 'other');
+$node->safe_psql('postgres', 'ALTER DATABASE other SET turn_liveness.sweep = off');
+$node->poll_query_until('other', 'SELECT NOT sweep_enabled FROM turn_liveness.stat_row()');
+$node->safe_psql('other', q{SELECT turn_liveness.arm_turn('o', 'm', admission => '10ms', silence => '10ms')});
+arm($node, 'here', 'm', q{admission => '300ms', silence => '300ms'});
+is(wait_ended($node, 'here', 'm'), 'WORKER_NEVER_STARTED sweep', 'off in one database: the other is swept');
+is($node->safe_psql('other', 'SELECT state FROM turn_liveness.turns'), 'lapsed', 'it is not');
+
+# --- enabled = off for a database
+
+my $worker = worker_pid($node, 'other');
+$since = time;
+$node->safe_psql('postgres', 'ALTER DATABASE other RESET turn_liveness.sweep');
+$node->safe_psql('postgres', 'ALTER DATABASE other SET turn_liveness.enabled = off');
+ok($node->poll_query_until('other', q{SELECT worker_state = 'disabled' FROM turn_liveness.stat_row()}),
+	'enabled = off ends the worker of that database');
+like(worker_pid($node), qr/^\d+$/, 'the other one stays');
+is($node->safe_psql('other', 'SELECT turn_liveness.sweep_expired_turns() + turn_liveness.sweep_expired_turns()') =~ /^[01]$/,
+	1, 'a session may sweep');
+ok($node->poll_query_until('other',
+		'SELECT turn_liveness.sweep_expired_turns() >= 0 AND EXISTS (SELECT FROM turn_liveness.reply)'),
+	'and fails what has lapsed');
+$node->safe_psql('postgres', 'ALTER DATABASE other RESET turn_liveness.enabled');
+wait_worker($node, 'other');
+$node->safe_psql('other', q{SELECT turn_liveness.arm_turn('o', 'm2', admission => '10ms', silence => '10ms')});
+ok($node->poll_query_until('other', 'SELECT count(*) = 2 FROM turn_liveness.reply'), 'enabled again');
+
+$listener->quit;
+$session->quit;
+$node->stop;
+done_testing();
