@@ -12,11 +12,9 @@
  *
  * 2. Commands that need a database without connections (DROP, RENAME, SET
  *    TABLESPACE, and the template of CREATE DATABASE) keep our worker out
- *    while they run: they raise a bar in the slot, end the worker, wait until it
- *    is gone, and lower the bar at the end, however that comes about.  Whoever
- *    could not run the command must not be able to bounce the worker, so
- *    privilege and transaction block are checked first; who may, waits at most
- *    five seconds, and then the command says by itself what is in its way.
+ *    while they run: bar.c.  Whoever could not run the command must not be
+ *    able to bounce the worker, so privilege and transaction block are checked
+ *    first, by the rules of dbcommands.c.
  *
  * 3. DROP EXTENSION takes the extension's lock first, as the worker does in each
  *    of its short transactions, and then the locks on our tables, never waiting
@@ -26,12 +24,9 @@
  *    LOCK TABLE turn, which is what everybody who writes takes first.
  *
  * Rules: any other command costs one switch.  Whatever runs after a commit is
- * shared memory and signals only.  A bar is counted and belongs to a database,
- * not to a slot: the slot may serve another one when it is lowered.
+ * shared memory and signals only.
  */
 #include "turn_liveness.h"
-
-#include <signal.h>
 
 #include "access/htup_details.h"
 #include "access/xact.h"
@@ -41,16 +36,13 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "nodes/parsenodes.h"
-#include "pgstat.h"
-#include "storage/ipc.h"
 #include "storage/lmgr.h"
-#include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
-#include "clock.h"
+#include "bar.h"
 #include "hook.h"
 #include "launcher.h"
 #include "lease.h"
@@ -59,7 +51,6 @@
 #include "shmem.h"
 
 #define MAX_WANTED		16
-#define WORKER_PATIENCE	(5 * TL_SECOND)
 #define LOCK_ROUNDS		100
 
 /* what a utility hook is called with, to be handed on */
@@ -82,9 +73,6 @@ static Oid	wanted[MAX_WANTED];
 static int	nwanted = 0;
 static bool want_all = false;
 
-/* the bar that this session has raised */
-static Oid	barred = InvalidOid;
-
 static void utility(PlannedStmt *pstmt, const char *query, bool read_only,
 					ProcessUtilityContext context, ParamListInfo params,
 					QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
@@ -103,11 +91,6 @@ static Oid	database_to_drop(DropdbStmt *stmt);
 static Oid	database_to_rename(RenameStmt *stmt);
 static Oid	database_to_move(AlterDatabaseStmt *stmt);
 static Oid	database_to_copy(CreatedbStmt *stmt);
-static bool may_have_worker(Oid dboid);
-static void raise_bar(Oid dboid);
-static bool worker_is_gone(pid_t *signaled);
-static void lower_bar(bool dropped);
-static void at_exit(int code, Datum arg);
 
 void
 tl_hook_init(void)
@@ -488,137 +471,19 @@ database_to_copy(CreatedbStmt *stmt)
 	return is_template || owns_database(dboid) ? dboid : InvalidOid;
 }
 
-/* May the launcher start a worker there?  The same rule as in launcher.c. */
-static bool
-may_have_worker(Oid dboid)
-{
-	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
-	bool		result = false;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-
-		result = form->datallowconn && !form->datistemplate;
-		ReleaseSysCache(tuple);
-	}
-	return result;
-}
-
 static void
 run_barred(Command *command, Oid dboid, bool dropping)
 {
 	PG_TRY();
 	{
-		raise_bar(dboid);
+		tl_bar_raise(dboid);
 		run(command);
 	}
 	PG_CATCH();
 	{
-		lower_bar(false);
+		tl_bar_lower(false);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	lower_bar(dropping);
-}
-
-/*
- * Keep our worker out of the database, and wait until it is.
- */
-static void
-raise_bar(Oid dboid)
-{
-	static bool exit_registered = false;
-	bool		make = may_have_worker(dboid);
-	TlDatabase *db;
-	int64		give_up = tl_monotonic() + WORKER_PATIENCE;
-	pid_t		signaled = 0;
-
-	if (!exit_registered)
-	{
-		before_shmem_exit(at_exit, (Datum) 0);
-		exit_registered = true;
-	}
-
-	/* no slot: no worker, and without a slot the launcher starts none */
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	db = tl_database_find(dboid, make);
-	if (db != NULL)
-	{
-		db->bars++;
-		barred = dboid;
-	}
-	LWLockRelease(&tl_shared->directory);
-
-	while (!worker_is_gone(&signaled) && tl_monotonic() < give_up)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 10, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/*
- * Is there no worker, none on its way, and the last one no longer among the
- * sessions that the command will count?
- */
-static bool
-worker_is_gone(pid_t *signaled)
-{
-	TlDatabase *db;
-	bool		gone = true;
-
-	if (!OidIsValid(barred))
-		return true;
-
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	db = tl_database_find(barred, false);
-	if (db != NULL)
-	{
-		/* the launcher calls back one that it has registered */
-		gone = db->worker_pid == 0 && db->state != TL_WORKER_STARTING;
-		if (!gone && tl_shared->launcher_latch)
-			SetLatch(tl_shared->launcher_latch);
-		if (db->worker_pid != 0 && db->worker_pid != *signaled)
-		{
-			*signaled = db->worker_pid;
-			db->state = TL_WORKER_WANTED;
-			db->retry_at_us = 0;
-			(void) kill(db->worker_pid, SIGTERM);
-		}
-	}
-	LWLockRelease(&tl_shared->directory);
-
-	/* it withdraws from the slot a moment before it leaves the database */
-	return gone && (*signaled == 0 || BackendPidGetProc(*signaled) == NULL);
-}
-
-static void
-lower_bar(bool dropped)
-{
-	TlDatabase *db;
-
-	if (!OidIsValid(barred))
-		return;
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	db = tl_database_find(barred, false);
-	if (db != NULL && dropped)
-		tl_database_free(db);
-	else if (db != NULL && db->bars > 0)
-	{
-		db->bars--;
-		if (db->state == TL_WORKER_WANTED)
-			db->retry_at_us = 0;
-	}
-	barred = InvalidOid;
-	if (tl_shared->launcher_latch)
-		SetLatch(tl_shared->launcher_latch);
-	LWLockRelease(&tl_shared->directory);
-}
-
-static void
-at_exit(int code, Datum arg)
-{
-	lower_bar(false);
+	tl_bar_lower(dropping);
 }
