@@ -35,7 +35,8 @@ CREATE TABLE turn_liveness.clock (
 	base_us		bigint NOT NULL,
 	mono_us		bigint NOT NULL,
 	server		integer NOT NULL,
-	start_us	bigint NOT NULL
+	start_us	bigint NOT NULL,
+	resumed_us	bigint NOT NULL
 ) WITH (fillfactor = 50);
 
 -- one row a turn; outcome IS NULL means that the turn is still owed
@@ -309,42 +310,39 @@ CREATE VIEW turn_liveness.turns AS
 	WHERE t.outcome IS NULL;
 COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, running, withheld or lapsed';
 
--- One branch for each state, so that a query for one state is planned on that
--- state's index and the other branches vanish.
+-- One branch for each state, each with its own join: a query for one state is
+-- planned on that state's index and the other branches vanish, and a look-up by
+-- message, conversation or id reaches the indexes of every branch.
 CREATE VIEW turn_liveness.replies AS
-	SELECT r.reply_id, r.deployment, r.message_ids, r.conversation_id, r.platform, r.organization_id, r.payload,
-		   CASE r.outcome WHEN 'a' THEN 'answer' WHEN 'e' THEN 'error' WHEN 'd' THEN 'discharged' END AS outcome,
-		   r.error_code,
-		   CASE r.decided_by WHEN 'r' THEN 'reply' WHEN 'f' THEN 'fail' WHEN 's' THEN 'sweep'
+	SELECT x.reply_id, x.deployment, x.message_ids, x.conversation_id, x.platform, x.organization_id, x.payload,
+		   CASE x.outcome WHEN 'a' THEN 'answer' WHEN 'e' THEN 'error' WHEN 'd' THEN 'discharged' END AS outcome,
+		   x.error_code,
+		   CASE x.decided_by WHEN 'r' THEN 'reply' WHEN 'f' THEN 'fail' WHEN 's' THEN 'sweep'
 							 WHEN 'w' THEN 'session' WHEN 'j' THEN 'reject' WHEN 'd' THEN 'discharge' END AS decided_by,
-		   r.armed_at, r.first_beat, r.last_beat, r.created_at,
-		   d.state, d.attempt, d.gateway, d.claimed_at,
-		   CASE WHEN d.due_us IS NULL THEN NULL
-				WHEN d.due_us OPERATOR(pg_catalog.=) 0 THEN r.created_at
-				ELSE pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+)
-					 ((d.due_us OPERATOR(pg_catalog.-) turn_liveness.clock_us()) OPERATOR(pg_catalog.*) interval '1 microsecond')
+		   x.armed_at, x.first_beat, x.last_beat, x.created_at,
+		   x.state, x.attempt, x.gateway, x.claimed_at,
+		   CASE WHEN x.due_us IS NULL THEN NULL
+				WHEN x.due_us = 0 THEN x.created_at
+				ELSE pg_catalog.clock_timestamp() + (x.due_us - turn_liveness.clock_us()) * interval '1 microsecond'
 		   END AS due_at,
-		   d.delivered_at, d.last_error
+		   x.delivered_at, x.last_error
 	FROM (
-		SELECT reply_id, 'due'::text AS state, attempt, gateway, claimed_at, due_us, delivered_at, last_error
-		FROM turn_liveness.delivery
-		WHERE state OPERATOR(pg_catalog.=) 'o'
-		  AND (gateway IS NULL OR due_us OPERATOR(pg_catalog.<=) turn_liveness.clock_us())
+		SELECT r.*, 'due'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_us AS due_us, d.delivered_at, d.last_error
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		WHERE d.state = 'o' AND (d.gateway IS NULL OR d.due_us <= turn_liveness.clock_us())
 		UNION ALL
-		SELECT reply_id, 'claimed'::text, attempt, gateway, claimed_at, due_us, delivered_at, last_error
-		FROM turn_liveness.delivery
-		WHERE state OPERATOR(pg_catalog.=) 'o'
-		  AND gateway IS NOT NULL AND due_us OPERATOR(pg_catalog.>) turn_liveness.clock_us()
+		SELECT r.*, 'claimed'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_us AS due_us, d.delivered_at, d.last_error
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		WHERE d.state = 'o' AND d.gateway IS NOT NULL AND d.due_us > turn_liveness.clock_us()
 		UNION ALL
-		SELECT reply_id, 'delivered'::text, attempt, gateway, claimed_at, NULL::bigint, delivered_at, last_error
-		FROM turn_liveness.delivery
-		WHERE state OPERATOR(pg_catalog.=) 'd'
+		SELECT r.*, 'delivered'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::bigint AS due_us, d.delivered_at, d.last_error
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		WHERE d.state = 'd'
 		UNION ALL
-		SELECT reply_id, 'dead'::text, attempt, gateway, claimed_at, NULL::bigint, delivered_at, last_error
-		FROM turn_liveness.delivery
-		WHERE state OPERATOR(pg_catalog.=) 'x'
-	) d
-	JOIN turn_liveness.reply r ON r.reply_id OPERATOR(pg_catalog.=) d.reply_id;
+		SELECT r.*, 'dead'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::bigint AS due_us, d.delivered_at, d.last_error
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		WHERE d.state = 'x'
+	) x;
 COMMENT ON VIEW turn_liveness.replies IS 'every terminal record within retention, with the state of its delivery';
 
 CREATE VIEW turn_liveness.late_replies AS

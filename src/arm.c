@@ -219,6 +219,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 		{
 			TlTurn		turn;
 			TlScan		look = {0};
+			bool		ours;
 
 			CHECK_FOR_INTERRUPTS();
 			update = TM_Ok;
@@ -257,12 +258,13 @@ change_owed(text *deployment, text *error_code, text *reason)
 						tl_turn_set_null(&turn, TURN_REASON);
 					}
 					tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
+					ours = tl_turn_is_ours(&turn);
 					update = tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls);
 					if (update == TM_Ok)
 					{
 						changed++;
 						tl_xact_touch(turn.deployment_key, 0);
-						tl_turn_watch(&turn, &turns.slot->tts_tid, false);
+						tl_turn_watch(&turn, &turns.slot->tts_tid, ours);
 					}
 					else if (IsolationUsesXactSnapshot())
 						tl_serialization_failure();

@@ -132,19 +132,19 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	tids = palloc(maxtids * sizeof(ItemPointerData));
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, true);
-	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
-	while (tl_scan_next(&scan, ForwardScanDirection))
+	if (message_id != NULL)
 	{
-		bool		isnull;
+		TlTurn		turn;
 
+		if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
+						 PointerGetDatum(message_id), snapshot, &turn))
+			tids[ntids++] = turn.tid;
+	}
+	else
+		tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
+	while (message_id == NULL && tl_scan_next(&scan, ForwardScanDirection))
+	{
 		CHECK_FOR_INTERRUPTS();
-		if (message_id != NULL)
-		{
-			text	   *id = DatumGetTextPP(slot_getattr(scan.slot, TURN_MESSAGE_ID, &isnull));
-
-			if (tl_compare_texts(&id, &message_id) != 0)
-				continue;
-		}
 		if (ntids == maxtids)
 		{
 			maxtids *= 2;
@@ -159,6 +159,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	for (i = 0; i < ntids; i++)
 	{
 		TlTurn		turn;
+		bool		ours;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!table_tuple_fetch_row_version(turns.rel, &tids[i], snapshot, slot))
@@ -167,6 +168,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 		if (!tl_turn_is_owed(&turn) || tl_turn_is_being_swept(&turns, &turn))
 			continue;
 		owed++;
+		ours = tl_turn_is_ours(&turn);
 		turn.times.beat = now;
 		tl_turn_set(&turn, TURN_BEAT, Int64GetDatum(now));
 		if (starts && turn.times.started <= turn.times.armed)
@@ -176,8 +178,8 @@ beat_rows(text *deployment, text *message_id, int64 now)
 		}
 		if (tl_rel_try_lock(&turns, &turn.tid, snapshot, locked, LockTupleNoKeyExclusive) &&
 			tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok &&
-			db != NULL)
-			tl_turn_watch(&turn, &turns.slot->tts_tid, false);
+			(db != NULL || ours))
+			tl_turn_watch(&turn, &turns.slot->tts_tid, ours);
 	}
 	ExecDropSingleTupleTableSlot(locked);
 	ExecDropSingleTupleTableSlot(slot);

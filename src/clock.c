@@ -41,11 +41,14 @@
 #include "shmem.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
+#define SWEEP_IS_OFF	INT64CONST(-1)
+#define PAUSE			(TL_SECOND * 3 / 2)
 #define SAVE_INTERVAL	(60 * TL_SECOND)
 
 enum
 {
-	CLOCK_HOME = 1, CLOCK_BASE, CLOCK_MONO, CLOCK_SERVER, CLOCK_START, CLOCK_NATTS = CLOCK_START
+	CLOCK_HOME = 1, CLOCK_BASE, CLOCK_MONO, CLOCK_SERVER, CLOCK_START, CLOCK_RESUMED,
+	CLOCK_NATTS = CLOCK_RESUMED
 };
 
 typedef struct ClockRow
@@ -57,6 +60,7 @@ typedef struct ClockRow
 	int64		own_base;
 	int32		server;
 	int64		start;
+	int64		resumed;		/* sweep was turned on again; SWEEP_IS_OFF, or 0 */
 } ClockRow;
 
 static void read_row(ClockRow *row);
@@ -102,6 +106,7 @@ read_row(ClockRow *row)
 		row->mono = DatumGetInt64(slot->tts_values[CLOCK_MONO - 1]);
 		row->server = DatumGetInt32(slot->tts_values[CLOCK_SERVER - 1]);
 		row->start = DatumGetInt64(slot->tts_values[CLOCK_START - 1]);
+		row->resumed = DatumGetInt64(slot->tts_values[CLOCK_RESUMED - 1]);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -122,6 +127,7 @@ write_row(ClockRow *row, int64 now, int64 mono, int64 start)
 	values[CLOCK_MONO - 1] = Int64GetDatum(mono);
 	values[CLOCK_SERVER - 1] = Int32GetDatum(tl_shared ? (int32) tl_shared->server : row_mode_server());
 	values[CLOCK_START - 1] = Int64GetDatum(start);
+	values[CLOCK_RESUMED - 1] = Int64GetDatum(row->resumed);
 
 	tl_rel_open(&r, TL_CLOCK, true);
 	/* whoever else is writing it writes much the same: do not wait */
@@ -236,6 +242,10 @@ tl_clock_take_over(void)
 	pg_atomic_write_u32(&db->ticking, 1);
 }
 
+/*
+ * A tick that comes much later than the second after which it was meant to
+ * come ends a pause: nobody may have been able to beat in that time.
+ */
 int64
 tl_clock_tick(void)
 {
@@ -246,6 +256,8 @@ tl_clock_tick(void)
 	int64		now = mono + offset;
 	int64		push = pg_atomic_exchange_u64(&db->clock_push, 0);
 
+	if (now > limit - TICK_REACH + PAUSE)
+		pg_atomic_write_u64(&db->pause_us, Min(now, limit) + push);
 	if (now > limit || push > 0)
 	{
 		now = Min(now, limit) + push;
@@ -290,6 +302,40 @@ tl_clock_save(bool force)
 		if (force || !same || now - row.own_base >= SAVE_INTERVAL)
 			write_row(&row, now, tl_monotonic(), same ? row.start : now);
 	}
+}
+
+/*
+ * Without preload the row remembers that sweep was off: whoever sweeps writes
+ * it down.
+ */
+void
+tl_clock_note_sweep(bool on)
+{
+	ClockRow	row;
+	bool		same;
+	int64		now;
+
+	if (tl_database() != NULL)
+		return;
+	read_row(&row);
+	if (on == (row.resumed != SWEEP_IS_OFF))
+		return;
+	same = row.found && row.server == row_mode_server();
+	now = row_mode_now(&row);
+	row.resumed = on ? now : SWEEP_IS_OFF;
+	write_row(&row, now, tl_monotonic(), same ? row.start : now);
+}
+
+int64
+tl_clock_resumed(void)
+{
+	TlDatabase *db = tl_database();
+	ClockRow	row;
+
+	if (db != NULL)
+		return (int64) pg_atomic_read_u64(&db->resumed_us);
+	read_row(&row);
+	return Max(row.resumed, 0);
 }
 
 Datum

@@ -25,5 +25,8 @@ extern int64 tl_clock_tick(void);
 extern void tl_clock_hand_back(void);
 /* for whoever sweeps: write the base into its row, if it is due or if forced */
 extern void tl_clock_save(bool force);
+/* for whoever sweeps: whether it may; and when that changed last from no to yes */
+extern void tl_clock_note_sweep(bool on);
+extern int64 tl_clock_resumed(void);
 
 #endif							/* TL_CLOCK_H */

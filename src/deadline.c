@@ -86,7 +86,9 @@ tl_deadline(const TlTimes *turn, const TlSigns *signs, const TlGrace *grace,
 		deadline = Max(deadline, until);
 		too_long = Max(too_long, until);
 	}
-	if (grace->resumed > 0)
+	if (turn->armed < grace->pause)
+		deadline = Max(deadline, grace->pause + silence);
+	if (turn->armed < grace->resumed)
 	{
 		deadline = Max(deadline, grace->resumed + silence);
 		too_long = Max(too_long, grace->resumed + silence);
@@ -113,6 +115,14 @@ tl_deadline(const TlTimes *turn, const TlSigns *signs, const TlGrace *grace,
 			now < deadline + grace->hold_max &&
 			(grace->silent || now < grace->hold_until))
 			verdict->held = true;
+
+		/* the duration limit is not held */
+		if (verdict->held && too_long <= now)
+		{
+			verdict->held = false;
+			verdict->deadline = too_long;
+			verdict->code = TL_CODE_TOO_LONG;
+		}
 	}
 	verdict->first_beat = first;
 	verdict->last_beat = Max(first, last);

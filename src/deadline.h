@@ -39,6 +39,7 @@ typedef struct TlGrace
 	int64		epoch;
 	int64		start;			/* start of the server */
 	int64		resumed;		/* sweep was turned on again; 0 = never off */
+	int64		pause;			/* end of the last pause of server or sweeper; 0 = none */
 	int64		restore_grace;
 	bool		silent;			/* mass silence: see grace.c */
 	int64		hold_until;

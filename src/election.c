@@ -15,6 +15,7 @@
 #include "turn_liveness.h"
 
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -207,6 +208,7 @@ void
 tl_log_failure(const text *deployment, const text *message_id,
 			   const char *code, const char *decided_by)
 {
+	static char *database = NULL;
 	char	   *d;
 	char	   *m;
 
@@ -214,10 +216,13 @@ tl_log_failure(const text *deployment, const text *message_id,
 		return;
 	d = text_to_cstring(deployment);
 	m = text_to_cstring(message_id);
+	if (database == NULL)
+		database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
 	ereport(LOG,
 			(errcode(ERRCODE_WARNING),
 			 errhidestmt(true),
-			 errmsg("failed turn \"%s\" of deployment \"%s\": %s, decided by %s", m, d, code, decided_by)));
+			 errmsg("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
+					m, d, code, decided_by, database)));
 	pfree(m);
 	pfree(d);
 }

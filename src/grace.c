@@ -55,9 +55,10 @@ tl_grace_get_for(int64 epoch, TlGrace *grace)
 	grace->epoch = epoch;
 	grace->start = tl_start();
 	grace->restore_grace = tl_restore_grace * TL_MS;
+	grace->resumed = tl_clock_resumed();
 	if (db == NULL)
 		return;
-	grace->resumed = pg_atomic_read_u64(&db->resumed_us);
+	grace->pause = pg_atomic_read_u64(&db->pause_us);
 	grace->silent = pg_atomic_read_u32(&db->silent) != 0;
 	grace->hold_until = pg_atomic_read_u64(&db->hold_until_us);
 	grace->hold_max = tl_mass_silence_hold * TL_MS;
@@ -70,26 +71,25 @@ tl_grace_watch(int64 now)
 	int64		deadline = tl_turn_deadline * TL_MS;
 	int64		last_call = pg_atomic_read_u64(&db->last_call_us);
 	bool		silent = pg_atomic_read_u32(&db->silent) != 0;
-	static int64 asked = 0;
 
 	if (!tl_sweep)
 		pg_atomic_write_u32(&db->sweep_off, 1);
 	else if (pg_atomic_exchange_u32(&db->sweep_off, 0) != 0)
 		pg_atomic_write_u64(&db->resumed_us, now);
 
-	if (tl_mass_silence_hold == 0)
-		silent = false;
-	else if (now - last_call < deadline / 2)
+	/* calls came again since the silence that was asked about */
+	if (silent && last_call != (int64) pg_atomic_read_u64(&db->asked_us))
 	{
-		if (silent)
-			pg_atomic_write_u64(&db->hold_until_us, now + deadline);
+		pg_atomic_write_u64(&db->hold_until_us, last_call + deadline);
 		silent = false;
 	}
-	else if (!silent && last_call > 0 && last_call != asked)
+
+	/* asked once for each silence, as soon as it is long enough */
+	if (!silent && last_call > 0 && now - last_call >= deadline / 2 &&
+		last_call != (int64) pg_atomic_read_u64(&db->asked_us))
 	{
-		/* asked once for each silence */
-		asked = last_call;
+		pg_atomic_write_u64(&db->asked_us, last_call);
 		silent = tl_lease_count_since(last_call - deadline, SILENT_DEPLOYMENTS) >= SILENT_DEPLOYMENTS;
 	}
-	pg_atomic_write_u32(&db->silent, silent);
+	pg_atomic_write_u32(&db->silent, silent && tl_mass_silence_hold > 0);
 }

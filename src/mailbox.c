@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 
 #include "mailbox.h"
+#include "turn.h"
 
 #define HEADER	(sizeof(uint16) + 1)
 
@@ -81,12 +82,7 @@ earliest(const StringInfo letter, bool *replies)
 	while (tl_mail_next(letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
-		{
-			TlTimes    *t = &mail.watch.times;
-
-			first = Min(first, t->frozen > 0 ? t->frozen :
-						t->armed + Min(Min(t->admission_ms, t->silence_ms), t->duration_ms) * TL_MS);
-		}
+			first = Min(first, tl_turn_check_us(&mail.watch.times));
 		else
 			*replies = true;
 	}

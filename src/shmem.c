@@ -120,10 +120,12 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->clock_limit, 0);
 	pg_atomic_init_u64(&vacant->clock_push, 0);
 	pg_atomic_init_u64(&vacant->start_us, 0);
+	pg_atomic_init_u64(&vacant->pause_us, 0);
 	pg_atomic_init_u64(&vacant->resumed_us, 0);
 	pg_atomic_init_u32(&vacant->sweep_off, 0);
 	pg_atomic_init_u64(&vacant->last_call_us, 0);
 	pg_atomic_init_u32(&vacant->silent, 0);
+	pg_atomic_init_u64(&vacant->asked_us, 0);
 	pg_atomic_init_u64(&vacant->hold_until_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);

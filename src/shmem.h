@@ -74,12 +74,14 @@ typedef struct TlDatabase
 	pg_atomic_uint64 clock_limit;
 	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
 	pg_atomic_uint64 start_us;	/* the clock when this server started */
+	pg_atomic_uint64 pause_us;	/* ... and when the last pause ended */
 
 	/* grace and hold, see grace.c */
 	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
 	pg_atomic_uint32 sweep_off;
 	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
 	pg_atomic_uint32 silent;	/* mass silence was found */
+	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
 	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
 
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */

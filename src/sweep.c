@@ -329,6 +329,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	int			nitems;
 	int			failed = 0;
 	int64		now;
+	int64		start = tl_monotonic();
 
 	if (max < 0)
 		ereport(ERROR,
@@ -340,6 +341,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	if (alone)
 	{
 		tl_clock_save(false);
+		tl_clock_note_sweep(tl_sweep);
 		if (db != NULL)
 			tl_grace_watch(tl_now());
 	}
@@ -370,9 +372,14 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
 
-	if (alone)
+	if (db != NULL)
 	{
 		tl_count(TL_COUNT_SWEEPS, 1);
+		pg_atomic_write_u64(&db->last_sweep_us, now);
+		pg_atomic_write_u64(&db->last_sweep_took_us, tl_monotonic() - start);
+	}
+	if (alone)
+	{
 		(void) tl_delivery_due_again(0, tl_now());
 		(void) tl_retention_run(tl_sweep_batch);
 		tl_notify_in_transaction();

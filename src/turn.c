@@ -82,7 +82,21 @@ tl_turn_check_us(const TlTimes *times)
 {
 	if (times->frozen > 0)
 		return times->frozen;
-	return times->armed + Min(Min(times->admission_ms, times->silence_ms), times->duration_ms) * TL_MS;
+	return Min(times->armed + Min(times->admission_ms, times->silence_ms) * TL_MS,
+			   times->begun + times->duration_ms * TL_MS);
+}
+
+/*
+ * A row that was changed by the transaction that armed it, and is not committed
+ * yet, is as new as the arm itself.
+ */
+bool
+tl_turn_is_ours(const TlTurn *turn)
+{
+	bool		isnull;
+	Datum		xmin = slot_getsysattr(turn->slot, MinTransactionIdAttributeNumber, &isnull);
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
 }
 
 void

@@ -111,8 +111,12 @@ void
 tl_wheel_watch(const TlWatch *watch, int64 seen, int64 now)
 {
 	int64		due = tl_turn_check_us(&watch->times);
+	int64		patience = Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
 	bool		found;
 	Entry	   *entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
+
+	/* a stamp of a clock that was further ahead, before a crash or elsewhere */
+	due = Min(due, now + patience);
 
 	/* another turn's row may stand where one stood that has ended since */
 	if (!found || memcmp(&entry->watch.turn, &watch->turn, sizeof(TlLeaseKey)) != 0)

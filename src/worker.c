@@ -8,7 +8,7 @@
  * it at any time; the exit callback is registered before that and withdraws it.
  *
  * It sleeps on its latch until the time that a round named, a second at the most (the
- * tick of the liveness clock).  SIGTERM ends it between or inside steps (die); the
+ * tick of the liveness clock).  SIGTERM ends it between or inside rounds; the
  * launcher decides whether there is to be another.  An error ends a round: it is
  * reported, the transaction is aborted, and after a pause there is another.
  */
@@ -42,10 +42,25 @@
 
 static TlDatabase *my_slot = NULL;
 static TlWorkerState state_at_exit = TL_WORKER_WANTED;
+static volatile sig_atomic_t in_round = true;
 
+static void end_soon(SIGNAL_ARGS);
 static void withdraw(int code, Datum arg);
 static void fix_settings(void);
 static bool run_round(int64 *again, MemoryContext context);
+
+/*
+ * SIGTERM.  Between rounds there is time to save the clock; inside one, which may
+ * wait for a lock, it ends there and then.
+ */
+static void
+end_soon(SIGNAL_ARGS)
+{
+	if (in_round)
+		die(postgres_signal_arg);
+	else
+		SignalHandlerForShutdownRequest(postgres_signal_arg);
+}
 
 /* Runs before shared memory is left; only atomics, an LWLock and a latch. */
 static void
@@ -53,11 +68,11 @@ withdraw(int code, Datum arg)
 {
 	if (MyDatabaseId != InvalidOid)
 		tl_clock_hand_back();
-	pg_atomic_write_u64(&my_slot->wake_us, PG_INT64_MAX);
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	if (my_slot->worker_pid == MyProcPid)
 	{
+		pg_atomic_write_u64(&my_slot->wake_us, PG_INT64_MAX);
 		my_slot->worker_pid = 0;
 		my_slot->worker_latch = NULL;
 		/* the hook may have asked for another meanwhile */
@@ -138,7 +153,7 @@ tl_worker_main(Datum arg)
 	my_slot = &tl_shared->databases[DatumGetInt32(arg)];
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, end_soon);
 	before_shmem_exit(withdraw, (Datum) 0);
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
@@ -173,6 +188,7 @@ tl_worker_main(Datum arg)
 	if (my_slot->state == TL_WORKER_STARTING)
 		my_slot->state = TL_WORKER_RUNNING;
 	LWLockRelease(&tl_shared->directory);
+	tl_wake_launcher();
 
 	context = AllocSetContextCreate(TopMemoryContext, "turn_liveness worker round",
 									ALLOCSET_DEFAULT_SIZES);
@@ -186,6 +202,8 @@ tl_worker_main(Datum arg)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();
+		if (ShutdownRequestPending)
+			break;
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
@@ -198,7 +216,9 @@ tl_worker_main(Datum arg)
 		}
 
 		/* after an error the pause is kept, whoever sets the latch */
+		in_round = true;
 		ok = run_round(&again, context);
+		in_round = false;
 		if (!ok)
 			pause = ERROR_PAUSE_MS;
 		else if (tl_duty_is_over())
