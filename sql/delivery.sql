@@ -168,6 +168,34 @@ SELECT turn_liveness.fail_turn('dv-4', 'm1', 'it broke', 'BROKEN');
 SELECT payload ->> 'errorCode' AS code FROM turn_liveness.read_replies(ARRAY['dv-G']);
 SELECT payload ->> 'errorCode' AS code, platform FROM turn_liveness.claim_replies('gw-1', platforms => ARRAY['dv-push']);
 
+-- paging with the last id as cursor: each reply once, in order, 100 at a time unless told
+SELECT count(tl_test.answer('dv-7', 'dv-P' || i % 2, 'dv-page', 'page ' || i)) FROM generate_series(1, 250) i;
+SELECT count(*), count(DISTINCT reply_id) FROM turn_liveness.read_replies(ARRAY['dv-P0', 'dv-P1']);
+CREATE FUNCTION tl_test.page(size integer) RETURNS TABLE (pages bigint, replies bigint, again bigint, in_order boolean) LANGUAGE plpgsql AS $$
+DECLARE
+	last bigint[] := ARRAY[NULL, NULL]; got bigint[] := '{}'; page bigint[]; r record;
+BEGIN
+	pages := 0;
+	LOOP
+		page := '{}';
+		FOR r IN SELECT * FROM turn_liveness.read_replies(ARRAY['dv-P0', 'dv-P1'], last, size) LOOP
+			page := page || r.reply_id;
+			last[1 + right(r.conversation_id, 1)::integer] := r.reply_id;
+		END LOOP;
+		EXIT WHEN page = '{}';
+		pages := pages + 1;
+		got := got || page;
+	END LOOP;
+	SELECT count(DISTINCT g), count(*) - count(DISTINCT g), array_agg(g ORDER BY g) = array_agg(g ORDER BY o) INTO replies, again, in_order FROM unnest(got) WITH ORDINALITY AS u (g, o);
+	RETURN NEXT;
+END $$;
+SELECT * FROM tl_test.page(100);
+SELECT * FROM tl_test.page(7);
+SELECT * FROM tl_test.page(1000);
+SELECT count(*) FROM turn_liveness.claim_replies('gw-1', platforms => ARRAY['dv-page']);
+SELECT count(*) FROM turn_liveness.claim_replies('gw-2', ARRAY['dv-P0', 'dv-P1'], ARRAY['dv-page'], 1000);
+SELECT turn_liveness.ack_replies('gw-2', array_agg(reply_id)), turn_liveness.ack_replies('gw-1', array_agg(reply_id)) FROM turn_liveness.read_replies(ARRAY['dv-P0', 'dv-P1'], NULL, 1000);
+
 -- what a call needs
 SELECT tl_test.try($$SELECT turn_liveness.claim_replies('gw-1')$$);
 SELECT tl_test.try($$SELECT turn_liveness.claim_replies(NULL, ARRAY['x'])$$);

@@ -115,6 +115,10 @@ SELECT tl_test.code($$SELECT turn_liveness.commit_terminal_reply('in-owed', ARRA
 SELECT turn_liveness.heartbeat('in-owed'), turn_liveness.discharge_turn('in-owed', 'm');
 SELECT tl_test.rows() AS before \gset
 
+-- beats by name: a name that cannot be is refused, as everywhere but in heartbeats
+SELECT tl_test.try($$SELECT turn_liveness.heartbeat('in-x', ARRAY[NULL])$$);
+SELECT tl_test.try($$SELECT turn_liveness.heartbeat('in-x', ARRAY['m', ''])$$);
+SELECT tl_test.try($$SELECT turn_liveness.heartbeat('in-x', ARRAY[repeat('m', 256)])$$);
 -- lists: empty, NULL, of several dimensions
 SELECT tl_test.try($$SELECT turn_liveness.commit_terminal_reply('in-x', ARRAY[]::text[], '{}')$$);
 SELECT tl_test.try($$SELECT turn_liveness.commit_terminal_reply('in-x', NULL, '{}')$$);
