@@ -143,7 +143,7 @@ is($cut->outcome('half'), 'message', 'the one that was cut off gets the whole re
 
 my $waiting = $gate_c->send_message('one', 'over restart', mode => 'wait', on => 1);
 my $attached = $gate_c->send_message('one', 'over restart, attached', mode => 'wait', attach => \1, on => 1);
-my $dying = $gate_c->send_message('two', 'dies meanwhile', mode => 'hang', attach => \1, on => 1);
+my $dying = $gate_c->send_message('two', 'dies meanwhile', mode => 'hang', attach => \1, admission => '3 s', on => 1);
 $node->stop('fast');
 $gate_c->wait_for(qr/^lost the database/);
 kill 'KILL', $dying;
