@@ -7,7 +7,9 @@ million_db() {
 	beat_scripts $MILLION
 	# deadlines as they are by default: 180 s for the first beat, then 60 s
 	sql "CALL bench.arm($MILLION, NULL, NULL)"
-	armed_at=$(date +%s)
+	worker_pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
+	cpu_before=$(worker_cpu)
+	cpu_since=$(date +%s.%N)
 	sql "CREATE TABLE bench.list (id integer PRIMARY KEY, d text[])"
 	sql "INSERT INTO bench.list SELECT g / 1000, array_agg('w' || g ORDER BY g) FROM generate_series(1, $MILLION) g GROUP BY 1"
 	sql "VACUUM ANALYZE bench.list"
@@ -16,9 +18,14 @@ million_db() {
 		"SELECT count(*) FROM turn_liveness.heartbeats((SELECT d FROM bench.list WHERE id = :i))" >"$B/million.beats"
 	pgbench -n -M prepared -c 1 -T 3600 -D i=0 -R "$(calc "$MILLION / 20000")" -f "$B/million.beats" >"$B/million.out" 2>&1 </dev/null &
 	beater=$!
+	beating_since=$(date +%s)
 	new_db bench_few
 	arm 1000
 	export PGDATABASE=bench_million
+}
+# until every turn has had its first beat, which looks into the table
+million_beaten() {
+	while [ $(($(date +%s) - beating_since)) -lt 25 ]; do sleep 0.2; done
 }
 million_end() {
 	[ -n "${have[bench_million]-}" ] || return 0
@@ -31,6 +38,7 @@ few_ours() { PGDATABASE=bench_few beat_with heartbeat.1000; }
 # the bar is on time: calls/s the other way round
 row_beat_million() {
 	million_db
+	million_beaten
 	million_ours >/dev/null
 	few_ours >/dev/null
 	pairs beat_million "$N" few_ours million_ours
@@ -46,6 +54,7 @@ session_ours() { session_us turn_liveness.heartbeat; }
 session_noop() { session_us bench.noop; }
 row_beat_session() {
 	million_db
+	million_beaten
 	session_ours >/dev/null
 	pair_op=diff
 	pairs beat_session "$N" session_ours session_noop
@@ -53,27 +62,27 @@ row_beat_session() {
 	paired beat_session "heartbeat inside one session, µs, $MILLION live turns" "no-op; the difference" "le 1"
 }
 
-# CPU of the worker, in nanoseconds of its only thread.  A turn is looked at
-# once in its turn deadline, so all are due for their first look 60 s after
-# they were armed: as they were armed faster than that, the quick form hits
-# them crowded and shows more than the long run's average.
+# CPU of the worker: nanoseconds of its only thread.  It looks at a turn once in
+# its turn deadline, at first 60 s after it was armed; so the quick form counts
+# the 60 s after the last one was armed, in which every turn has one look (and
+# other rows are measured meanwhile).  The long form lets that settle and counts
+# two minutes.
+worker_cpu() { cut -d' ' -f1 "/proc/$worker_pid/schedstat"; }
 row_worker_cpu() {
 	million_db
-	local pid seconds=20 settle=70 before after wal
-	[ $mode = quick ] || seconds=120 settle=200
-	while [ $(($(date +%s) - armed_at)) -lt $settle ]; do sleep 1; done
-	pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
-	local t0 t1
-	before=$(cut -d' ' -f1 "/proc/$pid/schedstat")
-	t0=$(date +%s.%N)
-	sleep $seconds
-	after=$(cut -d' ' -f1 "/proc/$pid/schedstat")
-	t1=$(date +%s.%N)
-	result worker_cpu "CPU of the worker, % of a core, $MILLION live turns beating every 20 s" \
-		"$(calc "($after - $before) / 1e7 / ($t1 - $t0)" | cut -c1-5)" - - "$(calc "($after - $before) / 1e7 / ($t1 - $t0)" | cut -c1-5)" "" "" "le 1"
+	local after t percent seconds=60
+	if [ $mode = long ]; then
+		sleep 200
+		cpu_before=$(worker_cpu) cpu_since=$(date +%s.%N) seconds=120
+	fi
+	while awk "BEGIN { exit !($(date +%s.%N) < $cpu_since + $seconds) }"; do sleep 0.2; done
+	after=$(worker_cpu)
+	t=$(date +%s.%N)
+	percent=$(awk "BEGIN { printf \"%.3f\", ($after - $cpu_before) / 1e7 / ($t - $cpu_since) }")
+	result worker_cpu "CPU of the worker, % of a core, $MILLION live turns beating every 20 s" "$percent" - - "$percent" "" "" "le 1"
 	kill -0 $beater || fatal "the beats ended: $(cat "$B/million.out")"
 	[ "$(sql "SELECT failed_unresponsive + failed_never_started + beats_in_rows FROM turn_liveness.stat_row()")" = 0 ] ||
-		fatal "turns lapsed, or beats went to rows: $(sql "SELECT stat_row() FROM turn_liveness.stat_row()")"
+		fatal "turns lapsed, or beats went to rows: $(sql "SELECT turn_liveness.stat_row()")"
 	million_end
 }
 
