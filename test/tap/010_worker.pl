@@ -1,0 +1,194 @@
+# The background worker: it is there wherever the extension is, sweeps and
+# notifies by itself, comes back from whatever ends it, and is in time.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use TurnLiveness;
+
+my $node = new_node('main', '', extension => 0);
+
+# --- where it is
+
+$node->safe_psql('postgres', 'CREATE DATABASE other');
+is($node->safe_psql('postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'"),
+	0, 'no worker where the extension is not');
+add_extension($node);
+my $pid = worker_pid($node);
+like($pid, qr/^\d+$/, 'one worker in the database of CREATE EXTENSION');
+is(worker_pid($node, 'other'), '', 'and none in another database');
+add_extension($node, 'other');
+like(worker_pid($node, 'other'), qr/^\d+$/, 'a second database gets a worker of its own');
+is(worker_pid($node), $pid, 'the first one is left alone');
+
+# --- it sweeps and notifies without being asked
+
+my $listener = session($node);
+$listener->query_safe('LISTEN turn_liveness');
+arm($node, 'lonely', 'm', q{'{"conversationId": "c-lonely"}', admission => '200ms'});
+ok(notified($listener, qr/"turn_liveness" with payload "[^"]*\{.*c-lonely/),
+	'a listener is told of a turn that nobody answered');
+is(ends($node, 'lonely', 'm'), 'WORKER_NEVER_STARTED sweep', 'it was failed by the worker');
+
+$node->safe_psql('other', "SELECT turn_liveness.arm_turn('lonely', 'm', admission => '200ms')");
+ok($node->poll_query_until('other', 'SELECT count(*) = 1 FROM turn_liveness.reply'),
+	'so it is in the other database');
+is(failures($node), 1, 'each worker keeps to its own');
+
+# --- in time: 21 turns, each with a deadline of its own; half of them beat
+
+$node->safe_psql(
+	'postgres', q{
+SELECT turn_liveness.arm_turn('t' || i, 'm', admission => 500 * '1ms'::interval + i * '73ms'::interval)
+FROM generate_series(1, 11) i});
+$node->safe_psql(
+	'postgres', q{
+SELECT turn_liveness.arm_turn('b' || i, 'm', admission => '1h', silence => 500 * '1ms'::interval + i * '73ms'::interval)
+FROM generate_series(1, 10) i});
+$node->safe_psql('postgres',
+	q{SELECT turn_liveness.heartbeat('b' || i) FROM generate_series(1, 10) i});
+$node->poll_query_until('postgres',
+	"SELECT count(*) = 21 FROM turn_liveness.reply WHERE deployment ~ '^[tb]\\d'");
+my @late = split /\n/, $node->safe_psql(
+	'postgres', q{
+SELECT extract(epoch FROM r.created_at - CASE WHEN t.deployment LIKE 't%'
+		THEN t.armed_at + t.admission_ms * '1ms'::interval
+		ELSE r.last_beat + t.silence_ms * '1ms'::interval END) * 1000
+FROM turn_liveness.turn t JOIN turn_liveness.reply r USING (deployment)
+WHERE deployment ~ '^[tb]\d'});
+note 'milliseconds after the deadline: ', join(' ', @late);
+is(scalar @late, 21, 'all lapsed');
+cmp_ok(median(@late), '<=', 100, 'a turn is failed within 100 ms of its deadline');
+my ($earliest, $latest) = (sort { $a <=> $b } @late)[ 0, -1 ];
+cmp_ok($earliest, '>=', -5, 'none before it (a few milliseconds for two clocks)');
+cmp_ok($latest, '<=', 2000, 'none long after it');
+
+# An earlier deadline that appears wakes it: its next one was far away.
+arm($node, 'far', 'm', q{admission => '1h'});
+arm($node, 'near', 'm', q{admission => '50ms'});
+is(wait_ended($node, 'near', 'm'), 'WORKER_NEVER_STARTED sweep', 'an earlier deadline wakes it');
+is(ends($node, 'far', 'm'), '', 'the later one waits');
+
+# --- one bad row: an index that a superuser made raises for one deployment
+
+$pid = worker_pid($node);
+$node->safe_psql(
+	'postgres', q{
+CREATE FUNCTION public.poison(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF $1 = 'bad' THEN RAISE 'this row is poisoned'; END IF;
+	RETURN $1;
+END $$;
+CREATE INDEX poison ON turn_liveness.reply (public.poison(deployment));
+SELECT turn_liveness.arm_turn(d, 'm', admission => '300ms')
+FROM unnest('{good1,good2,bad,good3,good4}'::text[]) d});
+ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 4 FROM turn_liveness.reply WHERE deployment LIKE 'good%'"),
+	'one bad row does not keep the others from being failed');
+ok($node->poll_query_until('postgres', 'SELECT sweep_errors > 0 FROM turn_liveness.stat_row()'),
+	'the error is counted');
+$node->wait_for_log(qr/could not fail the turn at row .*poisoned/);
+is(ends($node, 'bad', 'm'), '', 'the bad one is still owed');
+arm($node, 'good5', 'm', q{admission => '100ms'});
+is(wait_ended($node, 'good5', 'm'), 'WORKER_NEVER_STARTED sweep', 'a later one is served too');
+$node->safe_psql('postgres', 'DROP INDEX turn_liveness.poison');
+advance($node, '61s');
+is(wait_ended($node, 'bad', 'm'), 'WORKER_NEVER_STARTED sweep',
+	'once the reason is gone the bad one is failed too');
+is(worker_pid($node), $pid, 'by the same worker');
+
+# --- an error that is not a row's
+
+$node->safe_psql('postgres', 'ALTER TABLE turn_liveness.reply RENAME TO elsewhere');
+arm($node, 'homeless', 'm', q{admission => '100ms'});
+ok($node->poll_query_until('postgres',
+		'SELECT sweep_errors > 2 FROM turn_liveness.stat_row()'),
+	'a table is missing: errors');
+$node->safe_psql('postgres', 'ALTER TABLE turn_liveness.elsewhere RENAME TO reply');
+is(wait_ended($node, 'homeless', 'm'), 'WORKER_NEVER_STARTED sweep',
+	'the worker recovers by itself');
+
+# --- it is ended
+
+$pid = worker_pid($node);
+arm($node, 'orphan', 'm', q{admission => '300ms'});
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+isnt(wait_worker($node, 'postgres', $pid), $pid, 'after pg_terminate_backend there is another one');
+is(wait_ended($node, 'orphan', 'm'), 'WORKER_NEVER_STARTED sweep',
+	'it fails what lapsed meanwhile');
+ok(notified($listener, qr/payload "(\{\}|[^\n]*orphan)/), 'and tells the listener');
+is(worker_pid($node, 'other') =~ /^\d+$/, 1, 'the other worker went on');
+
+# Again and again: it is not given up.
+foreach my $round (1 .. 3)
+{
+	$pid = worker_pid($node);
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+	wait_worker($node, 'postgres', $pid);
+}
+arm($node, 'orphan', 'again', q{admission => '100ms'});
+is(wait_ended($node, 'orphan', 'again'), 'WORKER_NEVER_STARTED sweep', 'ended three times more');
+
+# A cancel is no end.
+$pid = worker_pid($node);
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+arm($node, 'orphan', 'cancelled', q{admission => '100ms'});
+is(wait_ended($node, 'orphan', 'cancelled'), 'WORKER_NEVER_STARTED sweep', 'it survives a cancel');
+
+# --- SIGHUP
+
+$pid = worker_pid($node);
+$node->append_conf('postgresql.conf', "turn_liveness.message_never_started = 'nobody came'");
+$node->reload;
+my $round = 0;
+ok( wait_until(
+		'a new text is in use',
+		sub {
+			$round++;
+			arm($node, 'hup', $round, q{admission => '20ms'});
+			wait_ended($node, 'hup', $round);
+			return $node->safe_psql('postgres',
+				"SELECT payload->>'error' FROM turn_liveness.reply WHERE deployment = 'hup' AND message_ids = '{$round}'"
+			) eq 'nobody came';
+		}),
+	'a reload reaches the worker');
+is(worker_pid($node), $pid, 'without another one');
+
+$node->append_conf('postgresql.conf', 'turn_liveness.enabled = off');
+$node->reload;
+ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'"),
+	'enabled = off ends the workers');
+$node->append_conf('postgresql.conf', 'turn_liveness.enabled = on');
+$node->reload;
+wait_worker($node);
+wait_worker($node, 'other');
+arm($node, 'enabled', 'm', q{admission => '100ms'});
+is(wait_ended($node, 'enabled', 'm'), 'WORKER_NEVER_STARTED sweep', 'enabled = on brings them back');
+
+# --- the extension goes
+
+$node->safe_psql('other', 'DROP EXTENSION turn_liveness');
+ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND datname = 'other'"),
+	'DROP EXTENSION ends the worker');
+add_extension($node, 'other');
+$node->safe_psql('other', "SELECT turn_liveness.arm_turn('again', 'm', admission => '100ms')");
+ok($node->poll_query_until('other', 'SELECT count(*) = 1 FROM turn_liveness.reply'),
+	'CREATE EXTENSION once more brings it back');
+
+is($node->safe_psql('postgres',
+		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
+	0, 'nothing was answered twice');
+
+$listener->quit;
+$node->stop;
+done_testing();
