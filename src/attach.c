@@ -16,10 +16,12 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 
 #include "args.h"
 #include "attach.h"
@@ -236,17 +238,15 @@ session_ends(int code, Datum arg)
 }
 
 bool
-tl_attach_next_death(int64 before, TlDeath *death)
+tl_attach_next_death(int64 before, int *at, TlDeath *death)
 {
-	int			i;
-
 	death->died = 0;
 	if (table == NULL)
 		return false;
 	LWLockAcquire(&table->lock, LW_SHARED);
-	for (i = 0; i < table->high && death->died == 0; i++)
+	for (; *at < table->high && death->died == 0; (*at)++)
 	{
-		Entry	   *entry = &table->entries[i];
+		Entry	   *entry = &table->entries[*at];
 
 		if (entry->dboid == MyDatabaseId && entry->died > 0 && entry->died <= before)
 		{
@@ -257,6 +257,28 @@ tl_attach_next_death(int64 before, TlDeath *death)
 	}
 	LWLockRelease(&table->lock);
 	return death->died > 0;
+}
+
+/*
+ * The postmaster writes into its lock file that it stops before it signals
+ * anybody; nothing else tells a session that was ended by a shutdown from one that
+ * an administrator ended.  Read only when there are deaths to look at.
+ */
+bool
+tl_attach_is_shutdown(void)
+{
+	FILE	   *file = AllocateFile("postmaster.pid", "r");
+	char		line[MAXPGPATH];
+	bool		stopping = false;
+	int			i;
+
+	if (file == NULL)
+		return false;
+	for (i = 1; fgets(line, sizeof(line), file) != NULL; i++)
+		if (i == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+	FreeFile(file);
+	return stopping;
 }
 
 /* PG_INT64_MAX if there is none */

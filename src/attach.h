@@ -18,9 +18,11 @@ typedef struct TlDeath
 	char		deployment[TL_MAX_NAME + 1];
 } TlDeath;
 
-/* the next death of this database that is older than the window; 0 = none */
-extern bool tl_attach_next_death(int64 before, TlDeath *death);
+/* the next death of this database that is that old; *at starts at 0 */
+extern bool tl_attach_next_death(int64 before, int *at, TlDeath *death);
 extern int64 tl_attach_oldest_death(void);
+/* a shutdown of the server ends every session: that is no death */
+extern bool tl_attach_is_shutdown(void);
 /* it was dealt with (or revoked by a beat): forget it unless it changed */
 extern void tl_attach_settle(const TlDeath *death);
 

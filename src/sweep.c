@@ -271,10 +271,13 @@ tl_sweep_deaths(int64 before, int max)
 {
 	TlDeath		death;
 	int			failed = 0;
-	int64		upto = before;
+	int			at = 0;
 
-	/* what is busy is met again: one round over the list each time */
-	while (failed < max && tl_attach_next_death(upto, &death))
+	if (tl_attach_is_shutdown())
+		return 0;
+
+	/* one round over the list; what is busy is left for the next */
+	while (failed < max && tl_attach_next_death(before, &at, &death))
 	{
 		text	   *deployment = cstring_to_text(death.deployment);
 		Snapshot	snapshot = tl_latest_snapshot();
@@ -305,8 +308,6 @@ tl_sweep_deaths(int64 before, int max)
 			busy |= items[i].status == TL_SWEEP_BUSY;
 		if (!busy)
 			tl_attach_settle(&death);
-		else
-			break;
 		pfree(items);
 	}
 	return failed;
