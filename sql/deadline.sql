@@ -161,6 +161,13 @@ BEGIN;
 SELECT turn_liveness.clear_provider_failed('dl-9');
 ROLLBACK;
 SELECT state, error_code FROM tl_test.turns WHERE deployment = 'dl-9';
+-- several marks in one transaction give no time
+SELECT turn_liveness.clear_provider_failed('dl-9'), turn_liveness.heartbeat('dl-9', ARRAY['m1']);
+SELECT tl_test.advance('40 s');
+BEGIN;
+SELECT turn_liveness.mark_provider_failed('dl-9', 'X', 'x'), turn_liveness.clear_provider_failed('dl-9'), turn_liveness.mark_provider_failed('dl-9', 'Y', 'y');
+COMMIT;
+SELECT * FROM tl_test.turns WHERE deployment = 'dl-9';
 -- a caller's own code is the caller's
 SELECT turn_liveness.fail_turn('dl-9', 'm1', 'stopped', 'CANCELLED');
 SELECT error_code FROM tl_test.errors WHERE deployment = 'dl-9';
