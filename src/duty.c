@@ -50,6 +50,8 @@
 #define LOOK_SHARE			100		/* a scan may take a hundredth of the time */
 
 static int64 epoch;				/* the hook has us restarted when the extension changes */
+static uint32 generation;		/* of rel.c, when it was last looked for a rewrite */
+static Oid	turn_file;			/* what the watch list's addresses are good for */
 static int64 last_notify = 0;
 static int64 next_retention = 0;
 static int64 next_save = 0;
@@ -70,6 +72,7 @@ static void read_mail(TlDatabase *db);
 static int	fail_lapsed(TlDatabase *db);
 static void fail_dead(TlDatabase *db);
 static void notify(TlDatabase *db);
+static void look_for_rewrite(void);
 static void look_for_subscriptions(TlDatabase *db);
 static int64 tick(void);
 
@@ -148,6 +151,8 @@ tl_duty_begin(void)
 
 		tl_rel_open(&turns, TL_TURN, false);
 		armed_here = RelationGetNumberOfBlocks(turns.rel) > 0;
+		turn_file = turns.rel->rd_rel->relfilenode;
+		generation = tl_rel_generation();
 		tl_rel_close(&turns);
 		end_step();
 	}
@@ -324,6 +329,31 @@ notify(TlDatabase *db)
 }
 
 /*
+ * VACUUM FULL and CLUSTER give every row another address: the watch list is
+ * made anew.  Until it is, rows under their old addresses are merely not found.
+ */
+static void
+look_for_rewrite(void)
+{
+	TlRel		turns;
+	Oid			file;
+
+	if (tl_rel_generation() == generation || !begin_step("looking for a rewrite"))
+		return;
+	tl_rel_open(&turns, TL_TURN, false);
+	file = turns.rel->rd_rel->relfilenode;
+	tl_rel_close(&turns);
+	end_step();
+	generation = tl_rel_generation();
+	if (file != turn_file)
+	{
+		turn_file = file;
+		tl_wheel_reset(tl_now());
+		scan_turns(true);
+	}
+}
+
+/*
  * A logical replication worker can change our tables, and end a prepared
  * transaction, unseen by our hook and trigger: counts go stale by time then.
  */
@@ -403,6 +433,7 @@ tl_duty_round(TlDatabase *db)
 		PG_END_TRY();
 	}
 
+	look_for_rewrite();
 	if (look_wanted && now >= next_look)
 		scan_turns(false);
 
