@@ -92,7 +92,6 @@ pairs() {
 			my @s = sort { $a <=> $b } @r;
 			printf "%.6g %.6g %.4g %.4g %.4g\n", med(@a), med(@b), $s[0], med(@r), $s[-1]
 		}' "$file")
-	npairs=$n
 }
 
 # median of the numbers on standard input
@@ -126,7 +125,9 @@ measured() {
 	y=$("${@:4}") || return 1
 	point "$1" "$2" "$3" "$y"
 }
-point() { printf '%s\t%s\t%s\n' "$2" "$3" "$4" >>"$B/plot.$1"; }
+point() { # a second figure for the same X is left out
+	grep -qs "^$2	$3	" "$B/plot.$1" || printf '%s\t%s\t%s\n' "$2" "$3" "$4" >>"$B/plot.$1"
+}
 
 # --- listeners: sessions that LISTEN and read, as gateways do
 
@@ -141,6 +142,8 @@ listen() { # listen N CHANNEL...
 	done
 }
 unlisten() {
-	[ -z "$listeners" ] || { kill "$listeners" && wait "$listeners" || true; } 2>/dev/null
+	if [ -n "$listeners" ]; then
+		{ kill "$listeners" && wait "$listeners"; } 2>/dev/null || true
+	fi
 	listeners=
 }

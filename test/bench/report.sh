@@ -4,8 +4,14 @@ environment() {
 	echo "turn_liveness $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" turn_liveness.control), $("$TL_PG_CONFIG" --version), $mode, $(date -u '+%Y-%m-%d %H:%M UTC')"
 	echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores cores, $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), load average before: $load_before"
 	echo "pairs $N (close bars) and $M (others), $T s a round; ${settings[*]}"
-	echo "bare SQL, same rows, keys only: insert the turn; in one statement end it, insert the reply and its delivery row;"
-	echo "claim and acknowledge by key: columns as ours, primary keys only, no NOTIFY (test/bench/sql/bare.sql)"
+	cat <<-X
+		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it, insert the
+		  reply and its delivery row.  Columns as ours, no index but the primary keys, no NOTIFY (sql/bare.sql)
+		the origin: its statements one by one on its job table with 18 indexes, a NOTIFY of its own (sql/origin.sql)
+		PL/pgSQL: the same API with a row for each beat, NOTIFY in the transaction, a sweep for pg_cron (sql/plain.sql)
+		Not compared: job queues (pg-boss, graphile-worker, pgmq) do another job; the origin's pause of 15 s between
+		  sweeps, its network and its retries are left out, in its favour.
+	X
 }
 
 report() {
@@ -49,7 +55,9 @@ lines() {
 		set xlabel '$4'
 		set ylabel '$5'
 		set logscale $6
+		set xtics ($(cut -f2 "$B/$1" | sort -gu | paste -sd,))
 		set format x '%.0f'
+		set rmargin 8
 		set grid
 		set key outside below
 		set yrange [$([ "$6" = x ] && echo 0):]

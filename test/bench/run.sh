@@ -70,7 +70,7 @@ tl_server_restart "${settings[@]}"
 load_before=$(cut -d" " -f1 /proc/loadavg)
 begun=$(date +%s)
 for row; do
-	declare -F "row_$row" >/dev/null || fatal "no row is called $row; they are: $(echo $all)"
+	declare -F "row_$row" >/dev/null || fatal "no row is called $row; see: run.sh list"
 	t=$(date +%s)
 	"row_$row"
 	# each group of rows clears up after its last one

@@ -13,18 +13,20 @@ beat_with() { load "$T" 16 -f "$B/$1"; }
 arm() { # arm LIVE: as many turns, one a deployment, that do not lapse
 	sql "CALL bench.arm($1, '3 hours', '3 hours')"
 	sql "VACUUM ANALYZE turn_liveness.turn"
+	# the first beat of each looks into the table; what is measured are the others
+	sql "SELECT count(turn_liveness.heartbeat('w' || g)) FROM generate_series(1, $1) g" >/dev/null
 }
 beat_db() {
 	! want_db bench_beat || return 0
 	arm 100000
 	beat_scripts 100000
-	beat_with heartbeat.100000 >/dev/null
 }
 
 heartbeat_ours() { beat_with heartbeat.100000; }
 heartbeat_noop() { beat_with noop.100000; }
 row_heartbeat() {
 	beat_db
+	heartbeat_ours >/dev/null
 	heartbeat_noop >/dev/null
 	pairs heartbeat "$N" heartbeat_ours heartbeat_noop
 	paired heartbeat "heartbeat, calls/s, 100,000 live turns" "no-op C function" "ge 0.92"
@@ -84,7 +86,6 @@ row_beat_peers() {
 		pg -f test/bench/sql/origin.sql -f test/bench/sql/plain.sql >/dev/null
 		sql "SELECT origin.fill($live, '3 hours'); SELECT count(plain.arm_turn('w' || g, 'm', '{\"platform\": \"api\", \"userId\": \"u1\"}', '3 hours', '3 hours')) FROM generate_series(1, $live) g; SELECT count(plain.heartbeat('w' || g)) FROM generate_series(1, $live) g" >/dev/null
 		sql "VACUUM ANALYZE"
-		beat_ours >/dev/null
 		if [ $live = 100000 ]; then
 			pairs beat_plain "$M" beat_ours beat_plain
 			paired beat_plain "heartbeat, calls/s, 100,000 live turns" "PL/pgSQL, a row for each beat" -

@@ -8,8 +8,6 @@ million_db() {
 	# deadlines as they are by default: 180 s for the first beat, then 60 s
 	sql "CALL bench.arm($MILLION, NULL, NULL)"
 	worker_pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
-	cpu_before=$(worker_cpu)
-	cpu_since=$(date +%s.%N)
 	sql "CREATE TABLE bench.list (id integer PRIMARY KEY, d text[])"
 	sql "INSERT INTO bench.list SELECT g / 1000, array_agg('w' || g ORDER BY g) FROM generate_series(1, $MILLION) g GROUP BY 1"
 	sql "VACUUM ANALYZE bench.list"
@@ -22,6 +20,16 @@ million_db() {
 	new_db bench_few
 	arm 1000
 	export PGDATABASE=bench_million
+	# the worker has read what was armed when it has nothing to do for a second
+	local before after=0
+	for _ in {1..30}; do
+		before=$after
+		after=$(worker_cpu)
+		[ $((after - before)) -gt 5000000 ] || break
+		sleep 1
+	done
+	cpu_before=$after
+	cpu_since=$(date +%s.%N)
 }
 # until every turn has had its first beat, which looks into the table
 million_beaten() {
@@ -64,7 +72,7 @@ row_beat_session() {
 
 # CPU of the worker: nanoseconds of its only thread.  It looks at a turn once in
 # its turn deadline, at first 60 s after it was armed; so the quick form counts
-# the 60 s after the last one was armed, in which every turn has one look (and
+# 60 s from when it has read them all, in which every turn has one look (and
 # other rows are measured meanwhile).  The long form lets that settle and counts
 # two minutes.
 worker_cpu() { cut -d' ' -f1 "/proc/$worker_pid/schedstat"; }
