@@ -257,6 +257,7 @@ is(wait_ended($node, 'marked', 'm'), 'QUOTA session', 'the code of a provider th
 # --- the window
 
 $node->safe_psql('postgres', "ALTER DATABASE postgres SET turn_liveness.reconnect_window = '1500ms'");
+my $took;
 ok( wait_until(
 		'the worker has the new window',
 		sub {
@@ -267,10 +268,12 @@ ok( wait_until(
 			my $killed = time;
 			$socket->reset;
 			wait_ended($node, $name, 'm');
-			return $node->safe_psql('postgres',
-				"SELECT extract(epoch FROM created_at) FROM turn_liveness.reply WHERE deployment = '$name'") - $killed >= 1.4;
+			$took = $node->safe_psql('postgres',
+				"SELECT extract(epoch FROM created_at) FROM turn_liveness.reply WHERE deployment = '$name'") - $killed;
+			return $took >= 1.4;
 		}),
 	'with a window of 1.5 s a death takes that long');
+cmp_ok($took, '<', 2.5, "and not much longer ($took s)");
 
 $session = attached('back-attach');
 arm_long('back-attach');
