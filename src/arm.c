@@ -258,7 +258,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 						tl_turn_set_null(&turn, TURN_REASON);
 					}
 					tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
-					ours = tl_turn_is_ours(&turn);
+					ours = tl_xact_has_armed(&turn.tid);
 					update = tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls);
 					if (update == TM_Ok)
 					{

@@ -31,10 +31,14 @@
 
 #define MAX_TRIES	10			/* generations that move under a probe */
 
+/* how many elements ahead a batch asks the memory */
+#define PREFETCH_BUCKET	16
+#define PREFETCH_LEASE	8
+
 static int32 probe_deployment(text *deployment, int64 *sole_armed, bool *swept);
 static bool probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept);
 static int32 beat_rows(text *deployment, text *message_id, int64 now);
-static int32 beat_deployment(text *deployment, int64 now);
+static int32 beat_deployment(text *deployment, TlLeaseKey key, int64 now);
 static bool beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now);
 static void check_beat_allowed(void);
 
@@ -168,7 +172,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 		if (!tl_turn_is_owed(&turn) || tl_turn_is_being_swept(&turns, &turn))
 			continue;
 		owed++;
-		ours = tl_turn_is_ours(&turn);
+		ours = tl_xact_has_armed(&turn.tid);
 		turn.times.beat = now;
 		tl_turn_set(&turn, TURN_BEAT, Int64GetDatum(now));
 		if (starts && turn.times.started <= turn.times.armed)
@@ -199,9 +203,8 @@ beat_rows(text *deployment, text *message_id, int64 now)
 }
 
 static int32
-beat_deployment(text *deployment, int64 now)
+beat_deployment(text *deployment, TlLeaseKey key, int64 now)
 {
-	TlLeaseKey	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
 	uint32		generation = 0;
 	int32		owed = 0;
 	int64		sole_armed = 0;
@@ -296,7 +299,9 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	tl_count(TL_COUNT_BEATS, 1);
 
 	if (PG_ARGISNULL(1))
-		owed = beat_deployment(deployment, now);
+		owed = beat_deployment(deployment,
+							   tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment)),
+							   now);
 	else if (ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)), ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1))) > 0)
 	{
 		int			nids;
@@ -318,6 +323,7 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	int			nids;
 	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &ndeployments);
 	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
+	TlLeaseKey *keys;
 	int64		now;
 	int			i;
 
@@ -332,21 +338,28 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	tl_grace_note_call_at(now);
 	tl_count(TL_COUNT_BEATS, ndeployments);
 
+	keys = palloc_extended(sizeof(TlLeaseKey) * Max(ndeployments, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (i = 0; i < ndeployments; i++)
+		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]))
+			keys[i] = tl_lease_key(VARDATA_ANY(deployments[i]), VARSIZE_ANY_EXHDR(deployments[i]));
+
 	for (i = 0; i < ndeployments; i++)
 	{
 		bool		owed = false;
+
+		if (i + PREFETCH_BUCKET < ndeployments)
+			tl_lease_prefetch_bucket(keys[i + PREFETCH_BUCKET]);
+		if (i + PREFETCH_LEASE < ndeployments)
+			tl_lease_prefetch(keys[i + PREFETCH_LEASE]);
 
 		if ((i & 0xff) == 0)
 			CHECK_FOR_INTERRUPTS();
 		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]))
 		{
 			if (ids == NULL || ids[i] == NULL)
-				owed = beat_deployment(deployments[i], now) > 0;
+				owed = beat_deployment(deployments[i], keys[i], now) > 0;
 			else if (tl_name_is_valid(ids[i]))
-				owed = beat_turn(deployments[i],
-								 tl_lease_key(VARDATA_ANY(deployments[i]),
-											  VARSIZE_ANY_EXHDR(deployments[i])),
-								 ids[i], now);
+				owed = beat_turn(deployments[i], keys[i], ids[i], now);
 		}
 		if (!owed)
 		{

@@ -132,6 +132,13 @@ tl_have_createdb_privilege_compat(void)
 	return result;
 }
 
+/* ask the memory for something that will be read in a moment */
+#if defined(__GNUC__)
+#define tl_prefetch_compat(address) __builtin_prefetch(address)
+#else
+#define tl_prefetch_compat(address) ((void) 0)
+#endif
+
 /* a number below MaxBackends that no other living session has */
 static inline int
 tl_session_number_compat(void)

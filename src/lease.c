@@ -227,6 +227,26 @@ find(TlLeaseKey key)
 	return NULL;
 }
 
+/* Hints: read without a lock, and whatever they read is only an address. */
+void
+tl_lease_prefetch_bucket(TlLeaseKey key)
+{
+	if (table != NULL)
+		tl_prefetch_compat(bucket(key));
+}
+
+void
+tl_lease_prefetch(TlLeaseKey key)
+{
+	if (table != NULL)
+	{
+		uint32		i = *(volatile uint32 *) bucket(key);
+
+		if (i != NONE)
+			tl_prefetch_compat(&leases[i]);
+	}
+}
+
 /* NULL if the table is full.  The caller holds the partition exclusively. */
 static Lease *
 enter(TlLeaseKey key, bool is_turn)
@@ -684,6 +704,27 @@ tl_lease_reclaim(int n, int64 silent_since)
 		if (lease->used && lease->key.h1 == key.h1 && lease->key.h2 == key.h2 &&
 			(int64) pg_atomic_read_u64(&lease->beat) < silent_since &&
 			(int64) pg_atomic_read_u64(&lease->named) < silent_since)
+			remove_lease(lease);
+		LWLockRelease(partition(key));
+	}
+}
+
+/* Under the directory's lock, which nobody takes who holds a partition. */
+void
+tl_lease_clear_slot(int slot)
+{
+	uint32		i;
+
+	for (i = 0; i < tl_lease_capacity; i++)
+	{
+		Lease	   *lease = &leases[i];
+		TlLeaseKey	key = lease->key;
+
+		if (!lease->used || lease->database != slot)
+			continue;
+		LWLockAcquire(partition(key), LW_EXCLUSIVE);
+		if (lease->used && lease->database == slot &&
+			lease->key.h1 == key.h1 && lease->key.h2 == key.h2)
 			remove_lease(lease);
 		LWLockRelease(partition(key));
 	}

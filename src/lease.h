@@ -27,6 +27,13 @@ extern void tl_lease_shmem_startup(int tranche);
 extern TlLeaseKey tl_lease_key(const char *deployment, int len);
 extern TlLeaseKey tl_lease_turn_key(TlLeaseKey deployment, const char *message_id, int len);
 
+/*
+ * A lease that will be wanted soon costs two trips to memory, one after the
+ * other: a batch asks for the bucket well ahead, and for the lease a little later.
+ */
+extern void tl_lease_prefetch_bucket(TlLeaseKey key);
+extern void tl_lease_prefetch(TlLeaseKey key);
+
 /* a beat; the generation is what tl_lease_keep wants back */
 extern TlBeat tl_lease_beat(TlLeaseKey deployment, int64 now, uint32 *generation, int32 *owed);
 extern TlBeat tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 now,
@@ -62,6 +69,8 @@ extern void tl_lease_move_database(void);
 
 /* for the worker: drop up to n leases that have been silent since that time */
 extern void tl_lease_reclaim(int n, int64 silent_since);
+/* a slot is given to another database: the leases of the last one go */
+extern void tl_lease_clear_slot(int slot);
 /* how many leases of this database beat since that time, counted up to max */
 extern int	tl_lease_count_since(int64 since, int max);
 extern int	tl_lease_used(void);

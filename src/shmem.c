@@ -7,7 +7,8 @@
  *
  * TlShared.directory guards the list of databases and the processes in it;
  * latches are set under it, so that nobody sets the latch of a process that
- * has withdrawn.  It is never held together with another lock.
+ * has withdrawn.  It is held together with no other lock, but for the leases' partitions
+ * when a slot is given to another database.
  */
 #include "turn_liveness.h"
 
@@ -108,6 +109,9 @@ tl_database_find(Oid dboid, bool make)
 	if (!make || vacant == NULL)
 		return NULL;
 
+	if (vacant->served)
+		tl_lease_clear_slot(vacant - tl_shared->databases);
+	vacant->served = true;
 	vacant->dboid = dboid;
 	vacant->state = TL_WORKER_NONE;
 	vacant->worker_pid = 0;

@@ -61,6 +61,7 @@ typedef struct TlDatabase
 {
 	/* under TlShared.directory */
 	Oid			dboid;			/* InvalidOid: free */
+	bool		served;			/* it was another database's before */
 	TlWorkerState state;
 	pid_t		worker_pid;
 	Latch	   *worker_latch;

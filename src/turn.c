@@ -86,19 +86,6 @@ tl_turn_check_us(const TlTimes *times)
 			   times->begun + times->duration_ms * TL_MS);
 }
 
-/*
- * A row that was changed by the transaction that armed it, and is not committed
- * yet, is as new as the arm itself.
- */
-bool
-tl_turn_is_ours(const TlTurn *turn)
-{
-	bool		isnull;
-	Datum		xmin = slot_getsysattr(turn->slot, MinTransactionIdAttributeNumber, &isnull);
-
-	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
-}
-
 void
 tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm)
 {

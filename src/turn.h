@@ -62,8 +62,6 @@ extern void tl_turn_set(TlTurn *turn, int att, Datum value);
 extern void tl_turn_set_null(TlTurn *turn, int att);
 /* when a sweep has to look at it next, if nothing beats */
 extern int64 tl_turn_check_us(const TlTimes *times);
-/* did the current transaction write this row? */
-extern bool tl_turn_is_ours(const TlTurn *turn);
 extern void tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm);
 
 /* the row of a key under a snapshot; scan must be zeroed, and is open until tl_turn_release */

@@ -164,6 +164,8 @@ tl_wheel_turn(int64 now, const TlGrace *grace, TlSweepItem *items, int max)
 		if (n == max)
 			break;
 		buckets[position % NBUCKETS] = ticket->next;
+		if (ticket->next != NULL)
+			tl_lease_prefetch(ticket->next->entry->watch.deployment);
 		entry = ticket->entry;
 		ticket->next = free_tickets;
 		free_tickets = ticket;

@@ -179,6 +179,22 @@ tl_xact_watch(const TlWatch *watch, bool by_arm)
 		tl_mail_watch(&p->letter, watch);
 }
 
+/*
+ * Whoever changes such a row tells of its new address as of an arm, so that the
+ * stamp below finds it.
+ */
+bool
+tl_xact_has_armed(ItemPointer tid)
+{
+	int			i;
+
+	if (pending != NULL)
+		for (i = pending->narmed - 1; i >= 0; i--)
+			if (ItemPointerEquals(&pending->armed[i].tid, tid))
+				return true;
+	return false;
+}
+
 void
 tl_xact_reply(const text *conversation, const text *platform)
 {

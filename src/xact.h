@@ -15,6 +15,8 @@ extern bool tl_xact_has_touched(TlLeaseKey deployment);
 /* it ended this turn: its lease is of no more use */
 extern void tl_xact_forget_turn(TlLeaseKey deployment, TlLeaseKey turn);
 /* it wrote this owed row: the worker shall watch it; by_arm: see the stamp in xact.c */
+/* is this the row of a turn that this transaction armed? */
+extern bool tl_xact_has_armed(ItemPointer tid);
 extern void tl_xact_watch(const TlWatch *watch, bool by_arm);
 /* something is due, is due again, or ended in this conversation */
 extern void tl_xact_reply(const text *conversation, const text *platform);
