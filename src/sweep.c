@@ -12,9 +12,11 @@
  */
 #include "turn_liveness.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -46,12 +48,35 @@ typedef struct Sweep
 	bool		move_check;
 } Sweep;
 
+static bool beat_may_be_missing(const TlTurn *turn);
 static bool sweep_row(Sweep *sweep, TlSweepItem *item);
 static int	sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check);
 static int	sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
 									bool move_check, ErrorData **error);
 
 PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
+
+/*
+ * A row-backed beat that met a row in the hands of an open transaction could
+ * not be written down.  If that transaction rolled back, it has left its mark:
+ * whoever may have beaten then gets his time again, once.
+ */
+static bool
+beat_may_be_missing(const TlTurn *turn)
+{
+	BufferHeapTupleTableSlot *bslot = (BufferHeapTupleTableSlot *) turn->slot;
+	HeapTupleHeader tuple = bslot->base.tuple->t_data;
+	bool		held;
+
+	if (tl_database() != NULL && turn->times.beat == 0)
+		return false;
+	LockBuffer(bslot->buffer, BUFFER_LOCK_SHARE);
+	/* who wrote the row may have locked it first: that is no one else's mark */
+	held = TransactionIdIsValid(HeapTupleHeaderGetRawXmax(tuple)) &&
+		HeapTupleHeaderGetRawXmax(tuple) != HeapTupleHeaderGetRawXmin(tuple);
+	LockBuffer(bslot->buffer, BUFFER_LOCK_UNLOCK);
+	return held;
+}
 
 /* True if the turn was failed. */
 static bool
@@ -64,6 +89,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	TlSigns		signs;
 	TlVerdict	verdict;
 	bool		lapsed;
+	bool		missing;
 
 	item->status = TL_SWEEP_GONE;
 	ExecClearTuple(sweep->slot);
@@ -93,14 +119,25 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	/* a first look without a lock: most of what is met here lives, or is plainly dead */
 	tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
 	tl_deadline(&turn.times, &signs, &sweep->grace, now, &verdict);
+	missing = verdict.deadline <= now && beat_may_be_missing(&turn);
 	lapsed = item->died > 0 || (verdict.deadline <= now && !verdict.held);
 
-	if ((lapsed || sweep->move_check) &&
+	if ((lapsed || missing || sweep->move_check) &&
 		!tl_rel_try_lock(&sweep->turns, &turn.tid, snapshot, sweep->locked, LockTupleNoKeyExclusive))
 	{
 		/* an open transaction decides about it, or has just done so */
 		item->status = TL_SWEEP_BUSY;
 		item->look_us = now + BUSY_PAUSE;
+	}
+	else if (missing)
+	{
+		turn.times.seen = now;
+		tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(now));
+		item->status = TL_SWEEP_LIVE;
+		item->look_us = now + Min(turn.times.admission_ms, turn.times.silence_ms) * TL_MS;
+		tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(item->look_us));
+		if (tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
+			tl_turn_watch(&turn, &sweep->turns.slot->tts_tid, false);
 	}
 	else if (!lapsed ||
 			 !tl_lease_condemn(turn.deployment_key, turn.turn_key, &turn.times,
