@@ -152,7 +152,7 @@ tl_duty_begin(void)
 		tl_rel_open(&turns, TL_TURN, false);
 		armed_here = RelationGetNumberOfBlocks(turns.rel) > 0;
 		turn_file = turns.rel->rd_rel->relfilenode;
-		generation = tl_rel_generation();
+		generation = tl_names_generation();
 		tl_rel_close(&turns);
 		end_step();
 	}
@@ -338,13 +338,13 @@ look_for_rewrite(void)
 	TlRel		turns;
 	Oid			file;
 
-	if (tl_rel_generation() == generation || !begin_step("looking for a rewrite"))
+	if (tl_names_generation() == generation || !begin_step("looking for a rewrite"))
 		return;
 	tl_rel_open(&turns, TL_TURN, false);
 	file = turns.rel->rd_rel->relfilenode;
 	tl_rel_close(&turns);
 	end_step();
-	generation = tl_rel_generation();
+	generation = tl_names_generation();
 	if (file != turn_file)
 	{
 		turn_file = file;

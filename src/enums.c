@@ -34,10 +34,10 @@ static Oid
 cached_oid(Oid *cache, uint32 *generation, int n, int value,
 		   const char *type, const char *const *labels)
 {
-	if (*generation != tl_rel_generation())
+	if (*generation != tl_names_generation())
 	{
 		memset(cache, 0, n * sizeof(Oid));
-		*generation = tl_rel_generation();
+		*generation = tl_names_generation();
 	}
 	if (!OidIsValid(cache[value]))
 		cache[value] = value_oid(type, labels[value]);

@@ -4,13 +4,9 @@
  *
  * A lease is one cache line: a keyed 128-bit hash of who beats, the times of its
  * beats, a generation, and the count of owed turns that is good for just that
- * generation.  Chained hash table over a fixed array; a deployment and its named
- * turns hash to one partition by h1.
+ * generation.  The table itself is in lease_table.c.
  *
  * Rules:
- * - A chain and the fields key, next and used change under the partition's lock, held
- *   exclusively.  The other fields are atomics: a beat writes them holding the
- *   lock shared.
  * - A generation is never used twice: each bump takes the next number of one
  *   counter.  A count is kept with the generation that was read before the snapshot of
  *   the probe, and 0 is never kept.
@@ -20,297 +16,30 @@
  */
 #include "turn_liveness.h"
 
-#include "common/hashfn.h"
 #include "miscadmin.h"
-#include "port/atomics.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
-#include "storage/spin.h"
 
-#include "guc.h"
-#include "lease.h"
-#include "rel.h"
+#include "lease_table.h"
 #include "shmem.h"
 
-#define NPARTITIONS		128
-#define NONE			PG_UINT32_MAX
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4
 
-typedef struct Lease
-{
-	TlLeaseKey	key;
-	pg_atomic_uint64 beat;		/* a deployment's or a named turn's last beat */
-	pg_atomic_uint64 first;		/* deployment: solo beat; turn: first beat */
-	pg_atomic_uint64 named;		/* deployment: last beat that named a turn */
-	pg_atomic_uint64 cache;		/* generation << 32 | owed */
-	pg_atomic_uint32 generation;	/* of a deployment */
-	pg_atomic_uint32 cached_at;
-	uint32		next;
-	uint16		database;		/* slot number, for reclaiming and counting */
-	bool		used;
-	bool		is_turn;
-} Lease;
-
-StaticAssertDecl(sizeof(Lease) == 64, "a lease is one cache line");
-
-/* The turn that a session is deciding: see tl_lease_condemn. */
-typedef struct Sweeper
-{
-	TlLeaseKey	turn;			/* written under the turn's partition lock */
-	pg_atomic_uint32 deciding;
-} Sweeper;
-
-typedef struct LeaseTable
-{
-	slock_t		free_mutex;		/* guards free_head and used */
-	uint32		free_head;
-	pg_atomic_uint32 used;
-	pg_atomic_uint32 sweepers;	/* how many sessions are deciding */
-	uint32		reclaim_hand;	/* the worker's, see tl_lease_reclaim */
-	LWLockPadded partitions[NPARTITIONS];
-} LeaseTable;
-
-static LeaseTable *table = NULL;
-static uint32 *buckets;
-static Lease *leases;
-static Sweeper *sweepers;
-static uint32 bucket_mask;
-
-/* the seeds of this database and extension */
-static uint64 seed1;
-static uint64 seed2;
-static Oid	seeded_extension = InvalidOid;
-
-static uint32 bucket_count(void);
-static LWLock *partition(TlLeaseKey key);
-static Lease *find(TlLeaseKey key);
-static Lease *enter(TlLeaseKey key, bool is_turn);
-static void remove_lease(Lease *lease);
-static uint32 current_generation(Lease *deployment);
+static uint32 current_generation(TlLease *deployment);
 static void advance(pg_atomic_uint64 *stamp, int64 now);
-static void bump(Lease *deployment);
-
-static uint32
-bucket_count(void)
-{
-	uint32		n = NPARTITIONS;
-
-	while (n < tl_lease_capacity)
-		n <<= 1;
-	return n;
-}
-
-Size
-tl_lease_shmem_size(void)
-{
-	Size		size = MAXALIGN(sizeof(LeaseTable)) + PG_CACHE_LINE_SIZE;
-
-	size = add_size(size, mul_size(sizeof(Lease), tl_lease_capacity));
-	size = add_size(size, MAXALIGN(mul_size(sizeof(uint32), bucket_count())));
-	size = add_size(size, mul_size(sizeof(Sweeper), MaxBackends));
-	return size;
-}
-
-void
-tl_lease_shmem_startup(int tranche)
-{
-	bool		found;
-	char	   *base;
-	uint32		nbuckets = bucket_count();
-	uint32		i;
-
-	base = ShmemInitStruct("turn_liveness leases", tl_lease_shmem_size(), &found);
-	table = (LeaseTable *) base;
-	base += MAXALIGN(sizeof(LeaseTable));
-	leases = (Lease *) TYPEALIGN(PG_CACHE_LINE_SIZE / 2, base);
-	base = (char *) (leases + tl_lease_capacity);
-	buckets = (uint32 *) base;
-	base += MAXALIGN(nbuckets * sizeof(uint32));
-	sweepers = (Sweeper *) base;
-	bucket_mask = nbuckets - 1;
-	seeded_extension = InvalidOid;
-
-	if (found)
-		return;
-
-	SpinLockInit(&table->free_mutex);
-	pg_atomic_init_u32(&table->used, 0);
-	pg_atomic_init_u32(&table->sweepers, 0);
-	table->reclaim_hand = 0;
-	for (i = 0; i < NPARTITIONS; i++)
-		LWLockInitialize(&table->partitions[i].lock, tranche);
-	for (i = 0; i < nbuckets; i++)
-		buckets[i] = NONE;
-	for (i = 0; i < tl_lease_capacity; i++)
-	{
-		Lease	   *lease = &leases[i];
-
-		memset(lease, 0, sizeof(Lease));
-		pg_atomic_init_u64(&lease->beat, 0);
-		pg_atomic_init_u64(&lease->first, 0);
-		pg_atomic_init_u64(&lease->named, 0);
-		pg_atomic_init_u64(&lease->cache, 0);
-		pg_atomic_init_u32(&lease->generation, 0);
-		pg_atomic_init_u32(&lease->cached_at, 0);
-		lease->next = i + 1 < tl_lease_capacity ? i + 1 : NONE;
-	}
-	table->free_head = 0;
-	memset(sweepers, 0, sizeof(Sweeper) * MaxBackends);
-	for (i = 0; i < MaxBackends; i++)
-		pg_atomic_init_u32(&sweepers[i].deciding, 0);
-}
-
-/*
- * Keys.  The seeds are secret, so that nobody can choose names that collide.
- */
-TlLeaseKey
-tl_lease_key(const char *deployment, int len)
-{
-	TlLeaseKey	key;
-	Oid			extension = tl_extension_oid();
-
-	if (extension != seeded_extension)
-	{
-		uint64		where = ((uint64) MyDatabaseId << 32) | extension;
-
-		seed1 = hash_bytes_extended((unsigned char *) &where, sizeof(where),
-									tl_shared ? tl_shared->seeds[0] : 0);
-		seed2 = hash_bytes_extended((unsigned char *) &where, sizeof(where),
-									tl_shared ? tl_shared->seeds[1] : 1);
-		seeded_extension = extension;
-	}
-	key.h1 = hash_bytes_extended((const unsigned char *) deployment, len, seed1);
-	key.h2 = hash_bytes_extended((const unsigned char *) deployment, len, seed2);
-	return key;
-}
-
-TlLeaseKey
-tl_lease_turn_key(TlLeaseKey deployment, const char *message_id, int len)
-{
-	TlLeaseKey	key;
-
-	key.h1 = deployment.h1;
-	key.h2 = hash_bytes_extended((const unsigned char *) message_id, len,
-								 deployment.h2 ^ (tl_shared ? tl_shared->seeds[2] : 2));
-	return key;
-}
-
-static inline LWLock *
-partition(TlLeaseKey key)
-{
-	return &table->partitions[key.h1 % NPARTITIONS].lock;
-}
-
-static inline uint32 *
-bucket(TlLeaseKey key)
-{
-	/* the low bits choose the partition, so a bucket is in one partition */
-	uint32		spread = (uint32) ((key.h1 >> 32) ^ key.h2) & ~(uint32) (NPARTITIONS - 1);
-
-	return &buckets[(spread | (uint32) (key.h1 % NPARTITIONS)) & bucket_mask];
-}
-
-static inline Lease *
-find(TlLeaseKey key)
-{
-	uint32		i = *bucket(key);
-
-	while (i != NONE)
-	{
-		Lease	   *lease = &leases[i];
-
-		if (lease->key.h1 == key.h1 && lease->key.h2 == key.h2)
-			return lease;
-		i = lease->next;
-	}
-	return NULL;
-}
-
-/* Hints: read without a lock, and whatever they read is only an address. */
-void
-tl_lease_prefetch_bucket(TlLeaseKey key)
-{
-	if (table != NULL)
-		tl_prefetch_compat(bucket(key));
-}
-
-void
-tl_lease_prefetch(TlLeaseKey key)
-{
-	if (table != NULL)
-	{
-		uint32		i = *(volatile uint32 *) bucket(key);
-
-		if (i != NONE)
-			tl_prefetch_compat(&leases[i]);
-	}
-}
-
-/* NULL if the table is full.  The caller holds the partition exclusively. */
-static Lease *
-enter(TlLeaseKey key, bool is_turn)
-{
-	Lease	   *lease = find(key);
-	uint32		i;
-
-	if (lease != NULL)
-		return lease;
-
-	SpinLockAcquire(&table->free_mutex);
-	i = table->free_head;
-	if (i != NONE)
-		table->free_head = leases[i].next;
-	SpinLockRelease(&table->free_mutex);
-	if (i == NONE)
-		return NULL;
-
-	lease = &leases[i];
-	lease->key = key;
-	pg_atomic_write_u64(&lease->beat, 0);
-	pg_atomic_write_u64(&lease->first, 0);
-	pg_atomic_write_u64(&lease->named, 0);
-	pg_atomic_write_u64(&lease->cache, 0);
-	pg_atomic_write_u32(&lease->cached_at, 0);
-	lease->is_turn = is_turn;
-	lease->database = tl_database() - tl_shared->databases;
-	bump(lease);
-	lease->used = true;
-	lease->next = *bucket(key);
-	*bucket(key) = i;
-	pg_atomic_fetch_add_u32(&table->used, 1);
-	return lease;
-}
-
-/* The caller holds the partition exclusively. */
-static void
-remove_lease(Lease *lease)
-{
-	uint32		i = lease - leases;
-	uint32	   *link = bucket(lease->key);
-
-	while (*link != i)
-		link = &leases[*link].next;
-	*link = lease->next;
-	lease->used = false;
-
-	SpinLockAcquire(&table->free_mutex);
-	lease->next = table->free_head;
-	table->free_head = i;
-	SpinLockRelease(&table->free_mutex);
-	pg_atomic_fetch_sub_u32(&table->used, 1);
-}
+static bool cache_is_fresh(TlLease *lease, int64 now);
+static void bump(TlLease *deployment);
+static void read_signs(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs);
 
 /* A cached count is good for one value of this sum, and neither part repeats. */
 static inline uint32
-current_generation(Lease *deployment)
+current_generation(TlLease *deployment)
 {
 	return pg_atomic_read_u32(&deployment->generation) +
 		pg_atomic_read_u32(&tl_shared->databases[deployment->database].generation);
 }
 
 static void
-bump(Lease *deployment)
+bump(TlLease *deployment)
 {
 	pg_atomic_write_u32(&deployment->generation,
 						pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
@@ -327,7 +56,7 @@ advance(pg_atomic_uint64 *stamp, int64 now)
 }
 
 static inline bool
-cache_is_fresh(Lease *lease, int64 now)
+cache_is_fresh(TlLease *lease, int64 now)
 {
 	if (!pg_atomic_read_u32(&tl_shared->databases[lease->database].recheck))
 		return true;
@@ -338,15 +67,15 @@ TlBeat
 tl_lease_beat(TlLeaseKey deployment, int64 now, uint32 *generation, int32 *owed)
 {
 	LWLock	   *lock;
-	Lease	   *lease;
+	TlLease    *lease;
 	TlBeat		result = TL_BEAT_ABSENT;
 
-	if (table == NULL)
+	if (tl_lease_table == NULL)
 		return TL_BEAT_ABSENT;
 
-	lock = partition(deployment);
+	lock = tl_lease_partition(deployment);
 	LWLockAcquire(lock, LW_SHARED);
-	lease = find(deployment);
+	lease = tl_lease_find(deployment);
 	if (lease != NULL)
 	{
 		uint64		cache;
@@ -366,17 +95,17 @@ TlBeat
 tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 now, uint32 *generation)
 {
 	LWLock	   *lock;
-	Lease	   *lease;
-	Lease	   *named;
+	TlLease    *lease;
+	TlLease    *named;
 	TlBeat		result = TL_BEAT_ABSENT;
 
-	if (table == NULL)
+	if (tl_lease_table == NULL)
 		return TL_BEAT_ABSENT;
 
-	lock = partition(deployment);
+	lock = tl_lease_partition(deployment);
 	LWLockAcquire(lock, LW_SHARED);
-	lease = find(deployment);
-	named = lease ? find(turn) : NULL;
+	lease = tl_lease_find(deployment);
+	named = lease ? tl_lease_find(turn) : NULL;
 	if (named != NULL)
 	{
 		uint64		cache;
@@ -400,18 +129,18 @@ bool
 tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now)
 {
 	LWLock	   *lock;
-	Lease	   *lease;
-	Lease	   *named = NULL;
+	TlLease    *lease;
+	TlLease    *named = NULL;
 	bool		by_name = deployment.h2 != turn.h2;
 
-	if (table == NULL || tl_database() == NULL)
+	if (tl_lease_table == NULL || tl_database() == NULL)
 		return false;
 
-	lock = partition(deployment);
+	lock = tl_lease_partition(deployment);
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	lease = enter(deployment, false);
+	lease = tl_lease_make(deployment, false);
 	if (lease != NULL && by_name)
-		named = enter(turn, true);
+		named = tl_lease_make(turn, true);
 	if (lease != NULL)
 		advance(by_name ? &lease->named : &lease->beat, now);
 	if (named != NULL)
@@ -424,19 +153,19 @@ bool
 tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
 			   int64 sole_armed, int64 now, bool keep)
 {
-	LWLock	   *lock = partition(deployment);
-	Lease	   *lease;
+	LWLock	   *lock = tl_lease_partition(deployment);
+	TlLease    *lease;
 	bool		current = true;
 
 	LWLockAcquire(lock, owed > 0 ? LW_SHARED : LW_EXCLUSIVE);
-	lease = find(deployment);
+	lease = tl_lease_find(deployment);
 	if (lease != NULL)
 	{
 		current = current_generation(lease) == generation;
 		if (current && owed == 0)
 		{
 			if (keep)
-				remove_lease(lease);
+				tl_lease_remove(lease);
 		}
 		else if (current)
 		{
@@ -458,21 +187,21 @@ bool
 tl_lease_found_turn(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation,
 					bool owed, bool keep)
 {
-	LWLock	   *lock = partition(deployment);
-	Lease	   *lease;
-	Lease	   *named;
+	LWLock	   *lock = tl_lease_partition(deployment);
+	TlLease    *lease;
+	TlLease    *named;
 	bool		current = true;
 
 	LWLockAcquire(lock, owed ? LW_SHARED : LW_EXCLUSIVE);
-	lease = find(deployment);
-	named = find(turn);
+	lease = tl_lease_find(deployment);
+	named = tl_lease_find(turn);
 	if (lease != NULL && named != NULL)
 	{
 		current = current_generation(lease) == generation;
 		if (current && !owed)
 		{
 			if (keep)
-				remove_lease(named);
+				tl_lease_remove(named);
 		}
 		else if (current && keep)
 		{
@@ -490,11 +219,11 @@ tl_lease_found_turn(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation,
 void
 tl_lease_start_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 armed, int64 now)
 {
-	LWLock	   *lock = partition(deployment);
-	Lease	   *named;
+	LWLock	   *lock = tl_lease_partition(deployment);
+	TlLease    *named;
 
 	LWLockAcquire(lock, LW_SHARED);
-	named = find(turn);
+	named = tl_lease_find(turn);
 	if (named != NULL && (int64) pg_atomic_read_u64(&named->first) <= armed)
 		pg_atomic_write_u64(&named->first, now);
 	LWLockRelease(lock);
@@ -504,8 +233,8 @@ tl_lease_start_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 armed, int64 n
 static void
 read_signs(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
 {
-	Lease	   *lease = find(deployment);
-	Lease	   *named;
+	TlLease    *lease = tl_lease_find(deployment);
+	TlLease    *named;
 
 	memset(signs, 0, sizeof(*signs));
 	if (lease == NULL)
@@ -514,7 +243,7 @@ read_signs(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
 	signs->solo = pg_atomic_read_u64(&lease->first);
 	if (pg_atomic_read_u64(&lease->named) == 0)
 		return;
-	named = find(turn);
+	named = tl_lease_find(turn);
 	if (named != NULL)
 	{
 		signs->turn_first = pg_atomic_read_u64(&named->first);
@@ -526,27 +255,11 @@ void
 tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
 {
 	memset(signs, 0, sizeof(*signs));
-	if (table == NULL)
+	if (tl_lease_table == NULL)
 		return;
-	LWLockAcquire(partition(deployment), LW_SHARED);
+	LWLockAcquire(tl_lease_partition(deployment), LW_SHARED);
 	read_signs(deployment, turn, signs);
-	LWLockRelease(partition(deployment));
-}
-
-int64
-tl_lease_last_beat(TlLeaseKey deployment)
-{
-	Lease	   *lease;
-	int64		last = 0;
-
-	if (table == NULL)
-		return 0;
-	LWLockAcquire(partition(deployment), LW_SHARED);
-	lease = find(deployment);
-	if (lease != NULL)
-		last = Max(pg_atomic_read_u64(&lease->beat), pg_atomic_read_u64(&lease->named));
-	LWLockRelease(partition(deployment));
-	return last;
+	LWLockRelease(tl_lease_partition(deployment));
 }
 
 /*
@@ -561,19 +274,19 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 {
 	TlSigns		signs;
 	bool		lapsed;
-	Lease	   *lease;
-	Sweeper    *me;
+	TlLease    *lease;
+	TlSweeper  *me;
 
-	if (table == NULL)
+	if (tl_lease_table == NULL)
 	{
 		memset(&signs, 0, sizeof(signs));
 		tl_deadline(times, &signs, grace, now, verdict);
 		return verdict->deadline <= now && !verdict->held;
 	}
 
-	LWLockAcquire(partition(deployment), LW_EXCLUSIVE);
+	LWLockAcquire(tl_lease_partition(deployment), LW_EXCLUSIVE);
 	read_signs(deployment, turn, &signs);
-	lease = find(deployment);
+	lease = tl_lease_find(deployment);
 	tl_deadline(times, &signs, grace, now, verdict);
 	lapsed = verdict->deadline <= now && !verdict->held;
 	if (died > 0 && !lapsed)
@@ -587,14 +300,14 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 	}
 	if (lapsed)
 	{
-		me = &sweepers[tl_session_number_compat()];
+		me = &tl_sweepers[tl_session_number_compat()];
 		me->turn = turn;
 		pg_atomic_write_u32(&me->deciding, 1);
-		pg_atomic_fetch_add_u32(&table->sweepers, 1);
+		pg_atomic_fetch_add_u32(&tl_lease_table->sweepers, 1);
 		if (lease != NULL)
 			bump(lease);
 	}
-	LWLockRelease(partition(deployment));
+	LWLockRelease(tl_lease_partition(deployment));
 	return lapsed;
 }
 
@@ -602,13 +315,13 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 void
 tl_lease_decided(void)
 {
-	Sweeper    *me;
+	TlSweeper  *me;
 
-	if (table == NULL)
+	if (tl_lease_table == NULL)
 		return;
-	me = &sweepers[tl_session_number_compat()];
+	me = &tl_sweepers[tl_session_number_compat()];
 	if (pg_atomic_exchange_u32(&me->deciding, 0) == 1)
-		pg_atomic_fetch_sub_u32(&table->sweepers, 1);
+		pg_atomic_fetch_sub_u32(&tl_lease_table->sweepers, 1);
 }
 
 /* Only for a turn whose partition was locked since the beat: see the rules. */
@@ -618,14 +331,14 @@ tl_lease_is_condemned(TlLeaseKey turn)
 	bool		condemned = false;
 	int			i;
 
-	if (table == NULL || pg_atomic_read_u32(&table->sweepers) == 0)
+	if (tl_lease_table == NULL || pg_atomic_read_u32(&tl_lease_table->sweepers) == 0)
 		return false;
 
-	LWLockAcquire(partition(turn), LW_SHARED);
+	LWLockAcquire(tl_lease_partition(turn), LW_SHARED);
 	for (i = 0; i < MaxBackends && !condemned; i++)
-		condemned = pg_atomic_read_u32(&sweepers[i].deciding) == 1 &&
-			sweepers[i].turn.h1 == turn.h1 && sweepers[i].turn.h2 == turn.h2;
-	LWLockRelease(partition(turn));
+		condemned = pg_atomic_read_u32(&tl_sweepers[i].deciding) == 1 &&
+			tl_sweepers[i].turn.h1 == turn.h1 && tl_sweepers[i].turn.h2 == turn.h2;
+	LWLockRelease(tl_lease_partition(turn));
 	return condemned;
 }
 
@@ -637,21 +350,21 @@ void
 tl_lease_moved(TlLeaseKey deployment, int32 ended)
 {
 	LWLock	   *lock;
-	Lease	   *lease;
+	TlLease    *lease;
 
-	if (table == NULL)
+	if (tl_lease_table == NULL)
 		return;
 
-	lock = partition(deployment);
+	lock = tl_lease_partition(deployment);
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	lease = find(deployment);
+	lease = tl_lease_find(deployment);
 	if (lease != NULL)
 	{
 		uint64		cache = pg_atomic_read_u64(&lease->cache);
 
 		if (ended > 0 && (uint32) (cache >> 32) == current_generation(lease) &&
 			(int32) (cache & PG_UINT32_MAX) == ended)
-			remove_lease(lease);
+			tl_lease_remove(lease);
 		else
 			bump(lease);
 	}
@@ -661,15 +374,15 @@ tl_lease_moved(TlLeaseKey deployment, int32 ended)
 void
 tl_lease_remove_turn(TlLeaseKey deployment, TlLeaseKey turn)
 {
-	Lease	   *named;
+	TlLease    *named;
 
-	if (table == NULL)
+	if (tl_lease_table == NULL)
 		return;
-	LWLockAcquire(partition(deployment), LW_EXCLUSIVE);
-	named = find(turn);
+	LWLockAcquire(tl_lease_partition(deployment), LW_EXCLUSIVE);
+	named = tl_lease_find(turn);
 	if (named != NULL)
-		remove_lease(named);
-	LWLockRelease(partition(deployment));
+		tl_lease_remove(named);
+	LWLockRelease(tl_lease_partition(deployment));
 }
 
 /* Rows changed in a way that nobody can put down to a deployment. */
@@ -682,76 +395,3 @@ tl_lease_move_database(void)
 		pg_atomic_fetch_add_u32(&db->generation, 1);
 }
 
-/*
- * Look at the next n entries and drop those that have been silent for long: a
- * turn that still counts on such a beat has lapsed, and a beat makes a new one.
- */
-void
-tl_lease_reclaim(int n, int64 silent_since)
-{
-	uint16		database = tl_database() - tl_shared->databases;
-
-	while (n-- > 0)
-	{
-		/* every worker walks; two at one place do no harm */
-		uint32		i = table->reclaim_hand++ % tl_lease_capacity;
-		Lease	   *lease = &leases[i];
-		TlLeaseKey	key = lease->key;
-
-		if (!lease->used || lease->database != database)
-			continue;
-		LWLockAcquire(partition(key), LW_EXCLUSIVE);
-		if (lease->used && lease->key.h1 == key.h1 && lease->key.h2 == key.h2 &&
-			(int64) pg_atomic_read_u64(&lease->beat) < silent_since &&
-			(int64) pg_atomic_read_u64(&lease->named) < silent_since)
-			remove_lease(lease);
-		LWLockRelease(partition(key));
-	}
-}
-
-/* Under the directory's lock, which nobody takes who holds a partition. */
-void
-tl_lease_clear_slot(int slot)
-{
-	uint32		i;
-
-	for (i = 0; i < tl_lease_capacity; i++)
-	{
-		Lease	   *lease = &leases[i];
-		TlLeaseKey	key = lease->key;
-
-		if (!lease->used || lease->database != slot)
-			continue;
-		LWLockAcquire(partition(key), LW_EXCLUSIVE);
-		if (lease->used && lease->database == slot &&
-			lease->key.h1 == key.h1 && lease->key.h2 == key.h2)
-			remove_lease(lease);
-		LWLockRelease(partition(key));
-	}
-}
-
-int
-tl_lease_count_since(int64 since, int max)
-{
-	uint16		database = tl_database() - tl_shared->databases;
-	int			count = 0;
-	uint32		i;
-
-	/* a hint: read without a lock */
-	for (i = 0; i < tl_lease_capacity && count < max; i++)
-	{
-		Lease	   *lease = &leases[i];
-
-		if (lease->used && !lease->is_turn && lease->database == database &&
-			((int64) pg_atomic_read_u64(&lease->beat) >= since ||
-			 (int64) pg_atomic_read_u64(&lease->named) >= since))
-			count++;
-	}
-	return count;
-}
-
-int
-tl_lease_used(void)
-{
-	return table ? pg_atomic_read_u32(&table->used) : 0;
-}

@@ -52,9 +52,6 @@ extern bool tl_lease_found_turn(TlLeaseKey deployment, TlLeaseKey turn,
 
 extern void tl_lease_start_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 armed, int64 now);
 extern void tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs);
-/* the last beat of any kind, for a reconnected deployment; 0 = none */
-extern int64 tl_lease_last_beat(TlLeaseKey deployment);
-
 /* the sweep: true if the turn has lapsed, and is condemned until decided */
 extern bool tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn,
 							 const TlTimes *times, const TlGrace *grace,

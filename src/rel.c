@@ -1,6 +1,6 @@
 /*
  * rel.c
- *		Our tables: where they are, and reading and writing them directly.
+ *		Reading and writing our tables directly.
  *
  * Rows are read through index scans and written through the table access
  * method and ExecInsertIndexTuples, not through SQL.  So no trigger and no rule
@@ -10,9 +10,6 @@
  *
  * Each write is followed by CommandCounterIncrement, as SPI would do it: two
  * calls in one statement see each other.
- *
- * Object ids are looked up once and forgotten on any relcache invalidation of
- * one of our tables, which DROP EXTENSION sends too.
  */
 #include "turn_liveness.h"
 
@@ -23,26 +20,14 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_collation.h"
-#include "catalog/namespace.h"
-#include "commands/extension.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "rel.h"
-
-static const char *const table_names[TL_NTABLES] = {
-	[TL_TURN] = "turn",
-	[TL_REPLY] = "reply",
-	[TL_DELIVERY] = "delivery",
-	[TL_LATE_REPLY] = "late_reply",
-	[TL_CLOCK] = "clock",
-	[TL_HOME] = "home",
-};
 
 /* columns that the library knows: those of the newest install script */
 static const int table_natts[TL_NTABLES] = {
@@ -54,45 +39,17 @@ static const int table_natts[TL_NTABLES] = {
 	[TL_HOME] = 1,
 };
 
-static const char *const index_names[TL_NINDEXES] = {
-	[TL_TURN_KEY] = "turn_pkey",
-	[TL_TURN_OWED_DEPLOYMENT] = "turn_owed_deployment",
-	[TL_TURN_OWED_CHECK] = "turn_owed_check",
-	[TL_REPLY_KEY] = "reply_pkey",
-	[TL_REPLY_CONVERSATION] = "reply_conversation",
-	[TL_DELIVERY_KEY] = "delivery_pkey",
-	[TL_DELIVERY_OPEN_CONVERSATION] = "delivery_open_conversation",
-	[TL_DELIVERY_OPEN_PLATFORM] = "delivery_open_platform",
-	[TL_DELIVERY_DELIVERED] = "delivery_delivered",
-	[TL_DELIVERY_DEAD_ONES] = "delivery_dead",
-	[TL_LATE_REPLY_KEY] = "late_reply_pkey",
-	[TL_LATE_REPLY_KEPT] = "late_reply_kept",
-	[TL_CLOCK_KEY] = "clock_pkey",
-};
-
-/* what we know of this database; valid until an invalidation says otherwise */
-static struct
-{
-	bool		valid;
-	bool		home_valid;
-	Oid			extension;
-	Oid			tables[TL_NTABLES];
-	Oid			indexes[TL_NINDEXES];
-	Oid			sequence;
-	int32		home;
-	uint32		generation;
-}			known;
-
 /*
  * What opening a table for writing needs of its indexes: kept from call to
  * call, because it costs as much as writing a row.  Void with the first
- * invalidation of any relation of ours, or of one whose index is among them.
+ * invalidation of the table or of one of its indexes.
  */
 typedef struct TlKept
 {
 	MemoryContext context;
 	EState	   *estate;
 	ResultRelInfo *rri;
+	Oid			table;
 	int			nindexes;
 	Oid		   *indexes;
 	bool		in_use;
@@ -103,8 +60,6 @@ typedef struct TlKept
 static TlKept kept[TL_NTABLES];
 
 static void forget(Datum arg, Oid relid);
-static void look_up(void);
-static Oid	index_oid(TlIndex index);
 static void open_indexes(TlRel *r, TlTable table);
 static void store(TlRel *r, const Datum *values, const bool *nulls);
 static bool wait_for_conflict(TlRel *r, TlIndex key, const Datum *values);
@@ -119,32 +74,16 @@ static void
 forget(Datum arg, Oid relid)
 {
 	int			i;
+	int			j;
 
 	for (i = 0; i < TL_NTABLES; i++)
 	{
-		int			j;
+		bool		hit = relid == InvalidOid || kept[i].table == relid;
 
-		if (relid == InvalidOid || known.tables[i] == relid)
-			break;
-		for (j = 0; j < kept[i].nindexes; j++)
-			if (kept[i].indexes[j] == relid)
-				break;
-		if (j < kept[i].nindexes)
-			break;
+		for (j = 0; j < kept[i].nindexes && !hit; j++)
+			hit = kept[i].indexes[j] == relid;
+		kept[i].stale |= hit;
 	}
-	if (i == TL_NTABLES)
-		return;
-	known.valid = false;
-	known.home_valid = false;
-	known.generation++;
-	for (i = 0; i < TL_NTABLES; i++)
-		kept[i].stale = true;
-}
-
-uint32
-tl_rel_generation(void)
-{
-	return known.generation;
 }
 
 /*
@@ -164,108 +103,6 @@ tl_rel_at_abort(int nest_level)
 		}
 }
 
-static void
-look_up(void)
-{
-	Oid			nspid;
-	int			i;
-
-	if (known.valid)
-		return;
-
-	nspid = get_namespace_oid(TL_SCHEMA, true);
-	for (i = 0; i < TL_NTABLES; i++)
-		known.tables[i] = OidIsValid(nspid) ? get_relname_relid(table_names[i], nspid) : InvalidOid;
-	for (i = 0; i < TL_NINDEXES; i++)
-		known.indexes[i] = OidIsValid(nspid) ? get_relname_relid(index_names[i], nspid) : InvalidOid;
-	known.extension = get_extension_oid(TL_EXTENSION, true);
-	known.sequence = OidIsValid(nspid) ? get_relname_relid("reply_id_seq", nspid) : InvalidOid;
-
-	/* as long as anything is missing it is looked for each time */
-	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence);
-	for (i = 0; i < TL_NTABLES; i++)
-		known.valid &= OidIsValid(known.tables[i]);
-	for (i = 0; i < TL_NINDEXES; i++)
-		known.valid &= OidIsValid(known.indexes[i]);
-}
-
-Oid
-tl_reply_sequence_oid(void)
-{
-	look_up();
-	if (!OidIsValid(known.sequence))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("sequence \"%s.%s\" does not exist", TL_SCHEMA, "reply_id_seq"),
-				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
-	return known.sequence;
-}
-
-Oid
-tl_extension_oid(void)
-{
-	look_up();
-	return OidIsValid(known.tables[TL_TURN]) ? known.extension : InvalidOid;
-}
-
-Oid
-tl_table_oid(TlTable table)
-{
-	look_up();
-	if (!OidIsValid(known.tables[table]))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" does not exist", TL_SCHEMA, table_names[table]),
-				 errhint("Install the extension in this database with CREATE EXTENSION, or bring it up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
-	return known.tables[table];
-}
-
-static Oid
-index_oid(TlIndex index)
-{
-	look_up();
-	if (!OidIsValid(known.indexes[index]))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("index \"%s.%s\" does not exist", TL_SCHEMA, index_names[index]),
-				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
-	return known.indexes[index];
-}
-
-/*
- * The identity of this installation, a row that dumps leave out.
- */
-int32
-tl_home(void)
-{
-	Oid			relid;
-	Relation	rel;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
-	bool		isnull;
-	int32		home = 0;
-
-	look_up();
-	if (known.valid && known.home_valid)
-		return known.home;
-
-	relid = tl_table_oid(TL_HOME);
-	rel = table_open(relid, AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	PushActiveSnapshot(GetLatestSnapshot());
-	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		home = DatumGetInt32(slot_getattr(slot, 1, &isnull));
-	table_endscan(scan);
-	PopActiveSnapshot();
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
-
-	known.home = home;
-	known.home_valid = known.valid;
-	return home;
-}
-
 void
 tl_rel_open(TlRel *r, TlTable table, bool write)
 {
@@ -281,12 +118,12 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
 	{
 		Oid			relid = tl_table_oid(table);
 
+		CHECK_FOR_INTERRUPTS();
 		rel = try_relation_open(relid, write ? RowExclusiveLock : AccessShareLock);
 		if (rel != NULL && tl_table_oid(table) == relid)
 			break;
 		if (rel != NULL)
 			relation_close(rel, write ? RowExclusiveLock : AccessShareLock);
-		known.valid = false;
 	}
 
 	r->rel = rel;
@@ -294,7 +131,7 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
 	if (RelationGetDescr(rel)->natts < r->natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" has fewer columns than the library knows", TL_SCHEMA, table_names[table]),
+				 errmsg("table \"%s.%s\" has fewer columns than the library knows", TL_SCHEMA, tl_table_name(table)),
 				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
 	if (!write)
 		return;
@@ -340,6 +177,7 @@ open_indexes(TlRel *r, TlTable table)
 		k->rri = makeNode(ResultRelInfo);
 		InitResultRelInfo(k->rri, r->rel, 1, NULL, 0);
 		ExecOpenIndices(k->rri, true);
+		k->table = RelationGetRelid(r->rel);
 		k->nindexes = k->rri->ri_NumIndices;
 		k->indexes = palloc(sizeof(Oid) * Max(k->nindexes, 1));
 		for (i = 0; i < k->nindexes; i++)
@@ -426,7 +264,7 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 						   const Datum *values, const bool *nulls,
 						   ItemPointer tid)
 {
-	List	   *arbiters = list_make1_oid(index_oid(key));
+	List	   *arbiters = list_make1_oid(tl_index_oid(key));
 
 	for (;;)
 	{
@@ -593,7 +431,7 @@ tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value)
 void
 tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 {
-	s->index = index_open(index_oid(index), AccessShareLock);
+	s->index = index_open(tl_index_oid(index), AccessShareLock);
 	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
 	s->slot = table_slot_create(r->rel, NULL);
 	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);

@@ -1,6 +1,6 @@
 /*
  * rel.h
- *		Our tables: where they are, and reading and writing them directly.
+ *		Reading and writing our tables directly.
  */
 #ifndef TL_REL_H
 #define TL_REL_H
@@ -10,34 +10,7 @@
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
-typedef enum TlTable
-{
-	TL_TURN,
-	TL_REPLY,
-	TL_DELIVERY,
-	TL_LATE_REPLY,
-	TL_CLOCK,
-	TL_HOME,
-	TL_NTABLES
-} TlTable;
-
-typedef enum TlIndex
-{
-	TL_TURN_KEY,
-	TL_TURN_OWED_DEPLOYMENT,
-	TL_TURN_OWED_CHECK,
-	TL_REPLY_KEY,
-	TL_REPLY_CONVERSATION,
-	TL_DELIVERY_KEY,
-	TL_DELIVERY_OPEN_CONVERSATION,
-	TL_DELIVERY_OPEN_PLATFORM,
-	TL_DELIVERY_DELIVERED,
-	TL_DELIVERY_DEAD_ONES,
-	TL_LATE_REPLY_KEY,
-	TL_LATE_REPLY_KEPT,
-	TL_CLOCK_KEY,
-	TL_NINDEXES
-} TlIndex;
+#include "names.h"
 
 /* one of our tables, open for as long as a function works on it */
 typedef struct TlRel
@@ -60,13 +33,6 @@ typedef struct TlScan
 	int			nkeys;
 } TlScan;
 
-/* the extension of this database; InvalidOid if there is none */
-extern Oid	tl_extension_oid(void);
-extern Oid	tl_table_oid(TlTable table);
-extern int32 tl_home(void);
-extern Oid	tl_reply_sequence_oid(void);
-/* moves on whenever what was looked up by name may have changed */
-extern uint32 tl_rel_generation(void);
 extern void tl_rel_init(void);
 /* an error may have left kept tables open */
 extern void tl_rel_at_abort(int nest_level);

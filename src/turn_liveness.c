@@ -10,6 +10,7 @@
 #include "guc.h"
 #include "hook.h"
 #include "launcher.h"
+#include "names.h"
 #include "rel.h"
 #include "shmem.h"
 #include "xact.h"
@@ -24,6 +25,7 @@ void
 _PG_init(void)
 {
 	tl_guc_init();
+	tl_names_init();
 	tl_rel_init();
 	tl_xact_init();
 	if (!process_shared_preload_libraries_in_progress)

@@ -227,12 +227,6 @@ tl_wheel_next(int64 now)
 	return now + TL_SECOND;
 }
 
-bool
-tl_wheel_knows(ItemPointer tid)
-{
-	return hash_search(entries, tid, HASH_FIND, NULL) != NULL;
-}
-
 long
 tl_wheel_size(void)
 {

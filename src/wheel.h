@@ -17,7 +17,6 @@ extern int	tl_wheel_turn(int64 now, const TlGrace *grace, TlSweepItem *items, in
 extern void tl_wheel_settle(const TlSweepItem *item, int64 now);
 /* when there is something to look at; at most a second ahead */
 extern int64 tl_wheel_next(int64 now);
-extern bool tl_wheel_knows(ItemPointer tid);
 extern long tl_wheel_size(void);
 extern int32 tl_wheel_longest_silence(void);
 

@@ -1,0 +1,48 @@
+/*
+ * names.h
+ *		Where our tables, indexes and the sequence are.
+ */
+#ifndef TL_NAMES_H
+#define TL_NAMES_H
+
+typedef enum TlTable
+{
+	TL_TURN,
+	TL_REPLY,
+	TL_DELIVERY,
+	TL_LATE_REPLY,
+	TL_CLOCK,
+	TL_HOME,
+	TL_NTABLES
+} TlTable;
+
+typedef enum TlIndex
+{
+	TL_TURN_KEY,
+	TL_TURN_OWED_DEPLOYMENT,
+	TL_TURN_OWED_CHECK,
+	TL_REPLY_KEY,
+	TL_REPLY_CONVERSATION,
+	TL_DELIVERY_KEY,
+	TL_DELIVERY_OPEN_CONVERSATION,
+	TL_DELIVERY_OPEN_PLATFORM,
+	TL_DELIVERY_DELIVERED,
+	TL_DELIVERY_DEAD_ONES,
+	TL_LATE_REPLY_KEY,
+	TL_LATE_REPLY_KEPT,
+	TL_CLOCK_KEY,
+	TL_NINDEXES
+} TlIndex;
+
+/* the extension of this database; InvalidOid if there is none */
+extern Oid	tl_extension_oid(void);
+extern Oid	tl_table_oid(TlTable table);
+extern Oid	tl_index_oid(TlIndex index);
+extern const char *tl_table_name(TlTable table);
+extern int32 tl_home(void);
+extern Oid	tl_reply_sequence_oid(void);
+/* moves on whenever what was looked up by name may have changed */
+extern uint32 tl_names_generation(void);
+extern void tl_names_init(void);
+
+#endif							/* TL_NAMES_H */
