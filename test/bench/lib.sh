@@ -56,6 +56,33 @@ wait_for() { # wait_for WHAT QUERY: until it says t
 
 # --- load
 
+# server_us: CPU that the server has used, in microseconds: sessions that have
+# ended, and the worker of this database
+server_us() {
+	local worker
+	worker=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
+	awk -v tick="$(getconf CLK_TCK)" -v worker="$(cut -d' ' -f1 "/proc/${worker:-self}/schedstat")" \
+		'{ printf "%.0f\n", ($16 + $17) * 1000000 / tick + worker / 1000 }' \
+		"/proc/$(head -n 1 "$TL_SERVER/data/postmaster.pid")/stat"
+}
+# load_cpu WAY LOAD-ARGS...: load, and how much CPU of the server each
+# transaction took: a line for WAY, less at the mercy of others than the clock
+load_cpu() {
+	local way=$1 before after
+	shift
+	before=$(server_us)
+	load "$@"
+	sleep 0.2
+	after=$(server_us)
+	awk -v us=$((after - before)) '/actually processed/ { printf "%.1f\n", us / $NF }' "$B/pgbench.out" >>"$B/cpu.$way"
+}
+cpu_result() { # cpu_result ROW MEASURE OURS AGAINST OTHER: of the last pairs
+	local a b
+	a=$(tail -n +2 "$B/cpu.$3" | median)
+	b=$(tail -n +2 "$B/cpu.$5" | median)
+	result "$1" "$2" "$(human "$a")" "$4" "$(human "$b")" "$(calc "$a / $b")" "" "" -
+}
+
 # load SECONDS CLIENTS PGBENCH-ARGS...: transactions a second
 load() {
 	local seconds=$1 clients=$2 threads

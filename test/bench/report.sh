@@ -3,7 +3,7 @@
 environment() {
 	echo "turn_liveness $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" turn_liveness.control), $("$TL_PG_CONFIG" --version), $mode, $(date -u '+%Y-%m-%d %H:%M UTC')"
 	echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores cores, $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), load average before: $load_before"
-	echo "pairs $N (close bars) and $M (others), $T s a round; ${settings[*]}"
+	echo "$N pairs of $L s where the bar is close, $M of $T s elsewhere; ${settings[*]}"
 	cat <<-X
 		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it, insert the
 		  reply and its delivery row.  Columns as ours, no index but the primary keys, no NOTIFY (sql/bare.sql)
@@ -41,7 +41,8 @@ report() {
 
 # lines FILE NAME TITLE XLABEL YLABEL LOGSCALE: one line for each series
 lines() {
-	[ -s "$B/$1" ] || return 0
+	# a point is no line
+	[ -s "$B/$1" ] && [ "$(cut -f2 "$B/$1" | sort -u | wc -l)" -gt 1 ] || return 0
 	local series what=()
 	while read -r series; do
 		what+=("'<grep \"^$series	\" $B/$1 | sort -t \"	\" -g -k 2' using 2:3 with linespoints linewidth 2 pointtype 7 pointsize 0.5 title '$series'")

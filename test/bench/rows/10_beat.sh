@@ -25,6 +25,7 @@ beat_db() {
 heartbeat_ours() { beat_with heartbeat.100000; }
 heartbeat_noop() { beat_with noop.100000; }
 row_heartbeat() {
+	local T=$L
 	beat_db
 	heartbeat_ours >/dev/null
 	heartbeat_noop >/dev/null

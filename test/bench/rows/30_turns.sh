@@ -60,7 +60,7 @@ next_run() {
 }
 # The plan must not depend on when autovacuum came by.
 by_index="-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-turns() { PGOPTIONS=$by_index load "$T" "$2" -D n=0 -D run="$(next_run)" -f "$B/$1.turn"; } # turns WAY CLIENTS
+turns() { PGOPTIONS=$by_index load_cpu "turn_$1" "$T" "$2" -D n=0 -D run="$(next_run)" -f "$B/$1.turn"; } # turns WAY CLIENTS
 
 turns_db() {
 	if ! want_db bench_turns; then
@@ -83,9 +83,11 @@ turns_plain() { turns plain 64; }
 turns_origin() { turns origin 64; }
 
 row_turns_bare() {
+	local T=$L
 	turns_db
 	pairs turns_bare "$N" turns_ours turns_bare
 	paired turns_bare "turns/s (arm, commit the reply), 64 clients, 10 listening" "bare SQL, same rows, keys only" "ge 0.8"
+	cpu_result turns_cpu "the server's CPU for one of these turns, µs" turn_ours "bare SQL" turn_bare
 }
 row_turns_origin() {
 	turns_db

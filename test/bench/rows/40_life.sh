@@ -29,11 +29,12 @@ life_scripts() {
 		X
 	} >"$B/bare.life"
 }
-life_load() { PGOPTIONS=$by_index load "$T" 16 -D n=0 -D run="$(next_run)" -f "$B/$1.life"; }
+life_load() { PGOPTIONS=$by_index load_cpu "life_$1" "$T" 16 -D n=0 -D run="$(next_run)" -f "$B/$1.life"; }
 life_ours() { life_load ours; }
 life_bare() { life_load bare; }
 
 row_life_bare() {
+	local T=$L
 	new_db bench_life
 	pg -f test/bench/sql/bare.sql
 	turn_scripts 200
@@ -42,6 +43,7 @@ row_life_bare() {
 	life_bare >/dev/null
 	pairs life_bare "$N" life_ours life_bare
 	paired life_bare "whole life (arm, commit, claim by 100, acknowledge), turns/s" "bare SQL, same rows, keys only" "ge 0.8"
+	cpu_result life_cpu "the server's CPU for one of these lives, µs" life_ours "bare SQL" life_bare
 	drop_db bench_life
 }
 
