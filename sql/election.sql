@@ -128,3 +128,9 @@ SELECT first_beat < last_beat AS two_beats, last_beat <= created_at AS before_en
 -- the story of one message id is one indexed look-up
 SELECT message_ids, decided_by FROM turn_liveness.replies WHERE deployment = 'el-3' AND message_ids @> ARRAY['b1'];
 SELECT count(*) FROM turn_liveness.turns WHERE deployment LIKE 'el-%';
+
+-- turns are listed in the caller's order, whatever order they were taken in
+SELECT turn_liveness.arm_turn('el-order', m) FROM unnest(ARRAY['a', 'b', 'c']) m;
+SELECT turn_liveness.commit_terminal_reply('el-order', ARRAY['c', 'a', 'b', 'c'], '{"content": "x"}');
+SELECT message_ids, payload->'messageId' AS message, payload->'processedMessageIds' AS processed
+FROM turn_liveness.replies WHERE deployment = 'el-order';

@@ -237,6 +237,35 @@ same_address(const TlWon *a, const TlWon *b)
 		(a->organization == NULL || tl_compare_texts(&a->organization, &b->organization) == 0);
 }
 
+static int
+compare_positions(const void *a, const void *b)
+{
+	return ((const TlWon *) a)->position - ((const TlWon *) b)->position;
+}
+
+/*
+ * Turns are taken in the order of COLLATE "C" and listed in the caller's: his
+ * first is the one that the reply is to.
+ */
+static void
+order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, TlWon *won, int nwon)
+{
+	int			ncalled;
+	text	  **called = tl_arg_text_array(fcinfo, 1, "message_ids", &ncalled);
+	int		   *positions = palloc(nids * sizeof(int));
+	int			i;
+
+	for (i = ncalled - 1; i >= 0; i--)
+	{
+		text	  **id = bsearch(&called[i], ids, nids, sizeof(text *), tl_compare_texts);
+
+		positions[id - ids] = i;
+	}
+	for (i = 0; i < nwon; i++)
+		won[i].position = positions[won[i].position];
+	qsort(won, nwon, sizeof(TlWon), compare_positions);
+}
+
 /* One reply for each address, listing its own turns. */
 static void
 store_groups(const text *deployment, TlWon *won, int nwon, Jsonb *reply,
@@ -312,7 +341,7 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 									 &won[nwon], &conversation, &same_request);
 
 		if (election == TL_WON)
-			nwon++;
+			won[nwon++].position = i;
 		else if (election == TL_LOST)
 			ended = true;
 	}
@@ -320,6 +349,8 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 
 	if (nwon > 0)
 	{
+		if (nids > 1)
+			order_as_called(fcinfo, ids, nids, won, nwon);
 		store_groups(deployment, won, nwon, reply, error_code, outcome, tl_now());
 		if (outcome == TL_OUTCOME_ERROR)
 		{

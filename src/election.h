@@ -19,6 +19,7 @@ typedef enum TlElection
 typedef struct TlWon
 {
 	text	   *message_id;
+	int			position;		/* of the id in the caller's list */
 	text	   *conversation;
 	text	   *platform;
 	text	   *organization;	/* or NULL */
