@@ -38,6 +38,7 @@ CREATE TABLE turn_liveness.clock (
 	start_us	bigint NOT NULL,
 	resumed_us	bigint NOT NULL
 ) WITH (fillfactor = 50);
+INSERT INTO turn_liveness.clock SELECT id, 0, 0, 0, 0, 0 FROM turn_liveness.home;
 
 -- one row a turn; outcome IS NULL means that the turn is still owed
 CREATE TABLE turn_liveness.turn (

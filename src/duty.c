@@ -47,7 +47,9 @@
 #define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
 #define RETENTION_US		(10 * TL_SECOND)
 #define SAVE_US				(60 * TL_SECOND)
-#define LOOK_SHARE			100		/* a scan may take a hundredth of the time */
+#define LOOK_SHARE			100		/* a scan that is asked for may take a hundredth of the time */
+#define REVIEW_US			(60 * TL_SECOND)	/* one that nobody asks for: seldom */
+#define REVIEW_SHARE		400
 
 static int64 epoch;				/* the hook has us restarted when the extension changes */
 static uint32 generation;		/* of rel.c, when it was last looked for a rewrite */
@@ -56,6 +58,7 @@ static int64 last_notify = 0;
 static int64 next_retention = 0;
 static int64 next_save = 0;
 static int64 next_look = 0;
+static int64 next_review = 0;
 static int64 next_death_look = 0;
 static int64 due_again_from = 0;
 static bool extension_gone = false;
@@ -176,6 +179,7 @@ static void
 scan_turns(bool first)
 {
 	int64		start = tl_monotonic();
+	int64		took;
 
 	if (!begin_step("looking at the owed turns"))
 		return;
@@ -183,7 +187,9 @@ scan_turns(bool first)
 	if (tl_wheel_size() > 0)
 		armed_here = true;
 	end_step();
-	next_look = tl_now() + Max(TL_SECOND, (tl_monotonic() - start) * LOOK_SHARE);
+	took = tl_monotonic() - start;
+	next_look = tl_now() + Max(TL_SECOND, took * LOOK_SHARE);
+	next_review = tl_now() + Max(REVIEW_US, took * REVIEW_SHARE);
 	look_wanted = false;
 }
 
@@ -434,7 +440,8 @@ tl_duty_round(TlDatabase *db)
 	}
 
 	look_for_rewrite();
-	if (look_wanted && now >= next_look)
+	/* whatever moved a row unseen by us, its turn is not lost */
+	if ((look_wanted && now >= next_look) || now >= next_review)
 		scan_turns(false);
 
 	if (now >= next_retention)

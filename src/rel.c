@@ -257,7 +257,7 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 /*
  * Insert a row unless one with its key is there, as ON CONFLICT DO NOTHING
  * does it: true if it was inserted.  The index itself is asked first: a key that is
- * there is the rare case.  An open insert of the same key is waited for.  The key is the first two columns (text), or the first (uuid).
+ * there is the rare case.  An open insert of the same key is waited for.  The key is the first two columns (text), or the first (uuid, integer).
  */
 bool
 tl_rel_insert_unless_there(TlRel *r, TlIndex key,
@@ -319,7 +319,9 @@ wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
 		}
 		else
 		{
-			ScanKeyInit(&scan.keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
+			Assert(key == TL_CLOCK_KEY || key == TL_LATE_REPLY_KEY);
+			ScanKeyInit(&scan.keys[0], 1, BTEqualStrategyNumber,
+						key == TL_CLOCK_KEY ? F_INT4EQ : F_UUID_EQ, values[0]);
 			scan.nkeys = 1;
 		}
 		tl_scan_begin(&scan, r, key, &dirty);

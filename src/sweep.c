@@ -147,8 +147,10 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		item->look_us = verdict.held ? now + BUSY_PAUSE : verdict.deadline;
 		if (sweep->move_check)
 		{
+			/* the row has another address now: a worker must be told */
 			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(item->look_us));
-			(void) tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls);
+			if (tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
+				tl_turn_watch(&turn, &sweep->turns.slot->tts_tid, false);
 		}
 	}
 	else

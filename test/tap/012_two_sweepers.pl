@@ -1,0 +1,60 @@
+# More than one sweeper: a session that calls sweep_expired_turns() beside the
+# worker, and two sessions that are the first to do so without preload.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# beside the worker: the sweep of a session moves the row of a turn that lives,
+# and the worker must still find it when it lapses
+{
+	my $node = PostgreSQL::Test::Cluster->new('worker');
+	$node->init;
+	$node->start;
+	$node->safe_psql('postgres', q{
+CREATE EXTENSION turn_liveness;
+CREATE FUNCTION public.advance(interval) RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT;
+});
+	ok($node->poll_query_until('postgres',
+		q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'}),
+		'the worker is there');
+	$node->safe_psql('postgres', q{
+SELECT turn_liveness.arm_turn('d', 'm' || i, '{}', admission => '50 s', silence => '10 s') FROM generate_series(1, 5) i;
+SELECT public.advance('15 s')});
+	my $before = $node->safe_psql('postgres', q{SELECT string_agg(ctid::text, ' ' ORDER BY message_id) FROM turn_liveness.turn});
+	is($node->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'they live');
+	isnt($node->safe_psql('postgres', q{SELECT string_agg(ctid::text, ' ' ORDER BY message_id) FROM turn_liveness.turn}),
+		$before, 'their rows have moved');
+	$node->safe_psql('postgres', q{SELECT public.advance('20 s')}) for 1 .. 2;
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 5 FROM turn_liveness.replies WHERE decided_by = 'sweep'}),
+		'the worker fails them all the same');
+	$node->stop;
+}
+
+# without preload: two sessions that both are the first to move the clock's row
+{
+	my $node = PostgreSQL::Test::Cluster->new('bare');
+	$node->init;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
+	my $first = $node->background_psql('postgres');
+	$first->query_safe('BEGIN');
+	$first->query_safe('SELECT turn_liveness.sweep_expired_turns()');
+	is($node->safe_psql('postgres', q{SET lock_timeout = '10s'; SELECT turn_liveness.sweep_expired_turns()}),
+		'0', 'the second does not wait for the first');
+	$first->query_safe('COMMIT');
+	$first->quit;
+	is($node->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and sweeps after it');
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM turn_liveness.clock'), '1', 'one row of the clock');
+	$node->stop;
+}
+
+done_testing();
