@@ -113,6 +113,7 @@ ok($node->poll_query_until('postgres',
 		'SELECT sweep_errors > 2 FROM turn_liveness.stat_row()'),
 	'a table is missing: errors');
 $node->safe_psql('postgres', 'ALTER TABLE turn_liveness.elsewhere RENAME TO reply');
+advance($node, '61s');
 is(wait_ended($node, 'homeless', 'm'), 'WORKER_NEVER_STARTED sweep',
 	'the worker recovers by itself');
 

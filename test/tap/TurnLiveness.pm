@@ -52,7 +52,7 @@ sub add_extension
 	$node->safe_psql(
 		$db, q{
 CREATE EXTENSION turn_liveness;
-CREATE FUNCTION public.tl_advance(interval) RETURNS void
+CREATE OR REPLACE FUNCTION public.tl_advance(interval) RETURNS void
 	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT;
 });
 	wait_worker($node, $db);
