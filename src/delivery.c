@@ -384,6 +384,38 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 		tl_xact_count(TL_COUNT_DEAD, 1);
 }
 
+/*
+ * No claim and no delay lasts that long: a stamp of another server's clock, which
+ * came with a restore.  Nobody holds such a reply here.
+ */
+static void
+free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapshot,
+			 TupleTableSlot *slot)
+{
+	TlScan		scan = {0};
+
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
+	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber,
+					 now + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS));
+	tl_scan_begin(&scan, deliveries, TL_DELIVERY_OPEN_PLATFORM, snapshot);
+	while (tl_scan_next(&scan, ForwardScanDirection))
+	{
+		TlDelivery	d;
+		ItemPointerData tid = scan.slot->tts_tid;
+
+		CHECK_FOR_INTERRUPTS();
+		tl_delivery_decode(scan.slot, &d);
+		if (!tl_rel_try_lock(deliveries, &tid, snapshot, slot, LockTupleNoKeyExclusive))
+			continue;
+		tl_delivery_set_null(&d, DELIVERY_GATEWAY);
+		tl_delivery_set(&d, DELIVERY_DUE_US, Int64GetDatum(now));
+		if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
+			tl_xact_reply(DatumGetTextPP(d.values[DELIVERY_CONVERSATION_ID - 1]),
+						  DatumGetTextPP(d.values[DELIVERY_PLATFORM - 1]));
+	}
+	tl_scan_end(&scan);
+}
+
 int64
 tl_delivery_due_again(int64 after_us, int64 until_us)
 {
@@ -419,6 +451,7 @@ tl_delivery_due_again(int64 after_us, int64 until_us)
 		if (!found)
 			break;
 
+		free_foreign(&deliveries, platform, until_us, snapshot, slot);
 		memset(&scan, 0, sizeof(scan));
 		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
 		tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, Max(after_us, 0));

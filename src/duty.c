@@ -187,6 +187,8 @@ scan_turns(bool first)
 	if (tl_wheel_size() > 0)
 		armed_here = true;
 	end_step();
+	/* rows that came unseen may have replies with them */
+	tl_due_again_by(tl_database(), tl_now());
 	took = tl_monotonic() - start;
 	next_look = tl_now() + Max(TL_SECOND, took * LOOK_SHARE);
 	next_review = tl_now() + Max(REVIEW_US, took * REVIEW_SHARE);
