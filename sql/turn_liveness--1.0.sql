@@ -247,7 +247,7 @@ CREATE FUNCTION turn_liveness.read_replies(conversations text[], after bigint[] 
 	OUT organization_id text, OUT payload jsonb, OUT state text, OUT attempt integer, OUT created_at timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'turn_liveness_read_replies'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.read_replies(text[], bigint[], integer) IS
 'the replies of these conversations past each one''s cursor, oldest first; changes nothing; the last id seen is a safe cursor';
 
@@ -289,14 +289,14 @@ COMMENT ON FUNCTION turn_liveness.retry_dead_reply(bigint) IS
 CREATE FUNCTION turn_liveness.clock_us()
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'turn_liveness_clock_us'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.clock_us() IS
 'the liveness clock of this database in microseconds: time in which the server ran';
 
 CREATE FUNCTION turn_liveness.turn_status(turn turn_liveness.turn,
 	OUT first_beat timestamptz, OUT last_beat timestamptz, OUT deadline timestamptz, OUT state text)
 AS 'MODULE_PATHNAME', 'turn_liveness_turn_status'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.turn_status(turn_liveness.turn) IS
 'beats, effective deadline and state of a turn that is owed; the view turns is its public face';
 
@@ -381,7 +381,7 @@ CREATE FUNCTION turn_liveness.stat_row(
 	OUT dead bigint, OUT expired_undelivered bigint, OUT worker_starts bigint,
 	OUT stats_reset timestamptz)
 AS 'MODULE_PATHNAME', 'turn_liveness_stat_row'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.stat_row() IS
 'what shared memory tells of this database; the view stat is its public face';
 

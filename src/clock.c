@@ -26,6 +26,7 @@
 #include "turn_liveness.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -125,7 +126,7 @@ write_row(ClockRow *row, int64 now, int64 mono, int64 start)
 	values[CLOCK_HOME - 1] = Int32GetDatum(tl_home());
 	values[CLOCK_BASE - 1] = Int64GetDatum(now);
 	values[CLOCK_MONO - 1] = Int64GetDatum(mono);
-	values[CLOCK_SERVER - 1] = Int32GetDatum(tl_shared ? (int32) tl_shared->server : row_mode_server());
+	values[CLOCK_SERVER - 1] = Int32GetDatum(tl_database() ? (int32) tl_shared->server : row_mode_server());
 	values[CLOCK_START - 1] = Int64GetDatum(start);
 	values[CLOCK_RESUMED - 1] = Int64GetDatum(row->resumed);
 
@@ -164,7 +165,7 @@ row_mode_now(const ClockRow *row)
 	return Max(row->base, row->own_base + Max(passed, 0));
 }
 
-/* The slot of this database with its clock up, or NULL without preload. */
+/* The slot of this database with its clock up; NULL without preload and on a standby. */
 static TlDatabase *
 ready_database(void)
 {
@@ -173,6 +174,10 @@ ready_database(void)
 
 	if (db == NULL || pg_atomic_read_u32(&db->clock_ready))
 		return db;
+
+	/* on a standby it does not run: its start is the end of recovery */
+	if (RecoveryInProgress())
+		return NULL;
 
 	/* who comes first brings it up */
 	read_row(&row);

@@ -30,6 +30,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
@@ -82,6 +83,7 @@ static void at_end_of_xact(XactEvent event, void *arg);
 static void want(Oid dboid);
 static void want_by_name(const char *name);
 static bool is_our_setting(VariableSetStmt *stmt);
+static bool is_worker_role(RoleSpec *role);
 static bool is_our_extension(List *names);
 static DefElem *find_option(List *options, const char *name);
 static bool owns_database(Oid dboid);
@@ -127,10 +129,10 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	switch (nodeTag(node))
 	{
 		case T_CreateExtensionStmt:
+			/* anybody may say IF NOT EXISTS; CASCADE installs others that are not named here */
+			dboid = get_extension_oid(TL_EXTENSION, true);
 			run(&command);
-			/* CASCADE installs others that are not named here */
-			if (strcmp(((CreateExtensionStmt *) node)->extname, TL_EXTENSION) == 0 ||
-				find_option(((CreateExtensionStmt *) node)->options, "cascade") != NULL)
+			if (get_extension_oid(TL_EXTENSION, true) != dboid)
 				want(MyDatabaseId);
 			break;
 
@@ -161,7 +163,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 
 		case T_AlterRoleSetStmt:
 			run(&command);
-			if (is_our_setting(((AlterRoleSetStmt *) node)->setstmt))
+			if (is_our_setting(((AlterRoleSetStmt *) node)->setstmt) &&
+				is_worker_role(((AlterRoleSetStmt *) node)->role))
 			{
 				if (((AlterRoleSetStmt *) node)->database)
 					want_by_name(((AlterRoleSetStmt *) node)->database);
@@ -287,6 +290,16 @@ is_our_setting(VariableSetStmt *stmt)
 		return true;
 	return stmt->name != NULL &&
 		pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0;
+}
+
+/*
+ * Workers run as the bootstrap superuser: settings of any other role, which may
+ * be changed by that role itself, are nothing to them.
+ */
+static bool
+is_worker_role(RoleSpec *role)
+{
+	return role == NULL || get_rolespec_oid(role, true) == BOOTSTRAP_SUPERUSERID;
 }
 
 static bool

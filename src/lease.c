@@ -291,7 +291,7 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 	lapsed = verdict->deadline <= now && !verdict->held;
 	if (died > 0 && !lapsed)
 	{
-		int64		last = Max(signs.beat, signs.turn_last);
+		int64		last = Max(Max(signs.beat, signs.turn_last), times->beat);
 
 		if (lease != NULL)
 			last = Max(last, (int64) pg_atomic_read_u64(&lease->named));

@@ -44,6 +44,7 @@ typedef struct Sweep
 	TlOutbox	outbox;
 	TupleTableSlot *slot;
 	TupleTableSlot *locked;
+	BlockNumber nblocks;
 	TlGrace		grace;
 	bool		move_check;
 } Sweep;
@@ -68,7 +69,9 @@ beat_may_be_missing(const TlTurn *turn)
 	HeapTupleHeader tuple = bslot->base.tuple->t_data;
 	bool		held;
 
-	if (tl_database() != NULL && turn->times.beat == 0)
+	/* as long as there is room for leases no beat goes to rows */
+	if (tl_database() != NULL && turn->times.beat == 0 &&
+		!pg_atomic_read_u32(&tl_database()->warned_full))
 		return false;
 	LockBuffer(bslot->buffer, BUFFER_LOCK_SHARE);
 	/* who wrote the row may have locked it first: that is no one else's mark */
@@ -91,9 +94,11 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	bool		lapsed;
 	bool		missing;
 
+	/* the table may have been rewritten since the address was noted */
 	item->status = TL_SWEEP_GONE;
 	ExecClearTuple(sweep->slot);
-	if (!table_tuple_fetch_row_version(sweep->turns.rel, &item->tid, snapshot, sweep->slot))
+	if (ItemPointerGetBlockNumberNoCheck(&item->tid) >= sweep->nblocks ||
+		!table_tuple_fetch_row_version(sweep->turns.rel, &item->tid, snapshot, sweep->slot))
 	{
 		UnregisterSnapshot(snapshot);
 		return false;
@@ -198,6 +203,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_outbox_open(&sweep.outbox);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
 	sweep.locked = table_slot_create(sweep.turns.rel, NULL);
+	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.move_check = move_check;
 	tl_grace_get(&sweep.grace);
 	for (i = 0; i < nitems; i++)
@@ -347,7 +353,7 @@ tl_sweep_deaths(int64 before, int max)
 		for (i = 0; i < nitems; i++)
 			busy |= items[i].status == TL_SWEEP_BUSY;
 		if (!busy)
-			tl_attach_settle(&death);
+			tl_xact_settle(&death);
 		pfree(items);
 	}
 	return failed;

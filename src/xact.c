@@ -56,6 +56,9 @@ typedef struct Pending
 	bool		look_turns;
 	bool		look_replies;
 	int64		due_again;
+	TlDeath    *deaths;
+	int			ndeaths;
+	int			maxdeaths;
 	uint32		counts[TL_NCOUNTERS];
 } Pending;
 
@@ -216,6 +219,21 @@ tl_xact_due_again(int64 due_us)
 }
 
 void
+tl_xact_settle(const TlDeath *death)
+{
+	Pending    *p = get_pending();
+
+	if (p->ndeaths == p->maxdeaths)
+	{
+		p->maxdeaths = Max(8, p->maxdeaths * 2);
+		p->deaths = p->deaths ?
+			repalloc(p->deaths, p->maxdeaths * sizeof(TlDeath)) :
+			MemoryContextAlloc(TopTransactionContext, p->maxdeaths * sizeof(TlDeath));
+	}
+	p->deaths[p->ndeaths++] = *death;
+}
+
+void
 tl_xact_foreign_change(void)
 {
 	Pending    *p = get_pending();
@@ -307,6 +325,8 @@ after_commit(Pending *p)
 	for (i = 0; i < TL_NCOUNTERS; i++)
 		if (p->counts[i] > 0)
 			tl_count(i, p->counts[i]);
+	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
+		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)

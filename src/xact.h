@@ -5,6 +5,7 @@
 #ifndef TL_XACT_H
 #define TL_XACT_H
 
+#include "attach.h"
 #include "mailbox.h"
 
 extern void tl_xact_init(void);
@@ -24,6 +25,8 @@ extern void tl_xact_reply(const text *conversation, const text *platform);
 extern void tl_xact_due_again(int64 due_us);
 /* what this transaction has to tell so far, for a sweep that notifies by itself */
 extern StringInfo tl_xact_letter(bool *look_replies);
+/* these turns of a dead session are dealt with */
+extern void tl_xact_settle(const TlDeath *death);
 /* rows changed by other means than our functions */
 extern void tl_xact_foreign_change(void);
 /* a counter that counts only what commits */

@@ -23,7 +23,7 @@ INSERT INTO want VALUES
 	('attach_worker', 'deployment text', 'integer', 'v', 'u'),
 	('detach_worker', 'deployment text', 'boolean', 'v', 'u'),
 	('sweep_expired_turns', 'max_turns integer DEFAULT NULL::integer', 'integer', 'v', 'u'),
-	('read_replies', 'conversations text[], after bigint[] DEFAULT NULL::bigint[], max_replies integer DEFAULT 100', (SELECT columns FROM reply_columns), 's', 'r'),
+	('read_replies', 'conversations text[], after bigint[] DEFAULT NULL::bigint[], max_replies integer DEFAULT 100', (SELECT columns FROM reply_columns), 's', 'u'),
 	('claim_replies', 'gateway text, conversations text[] DEFAULT NULL::text[], platforms text[] DEFAULT NULL::text[], max_replies integer DEFAULT 100', (SELECT columns FROM reply_columns), 'v', 'u'),
 	('ack_replies', 'gateway text, reply_ids bigint[]', 'integer', 'v', 'u'),
 	('release_replies', 'gateway text, reply_ids bigint[], delay interval DEFAULT NULL::interval, error text DEFAULT NULL::text', 'integer', 'v', 'u'),
