@@ -134,3 +134,17 @@ SELECT turn_liveness.arm_turn('el-order', m) FROM unnest(ARRAY['a', 'b', 'c']) m
 SELECT turn_liveness.commit_terminal_reply('el-order', ARRAY['c', 'a', 'b', 'c'], '{"content": "x"}');
 SELECT message_ids, payload->'messageId' AS message, payload->'processedMessageIds' AS processed
 FROM turn_liveness.replies WHERE deployment = 'el-order';
+
+-- a turn that is armed and ended in one transaction takes no beat from another
+SELECT turn_liveness.arm_turn('el-own', 'a');
+SELECT turn_liveness.heartbeat('el-own');
+BEGIN;
+SELECT turn_liveness.arm_turn('el-own', 'b');
+SELECT turn_liveness.commit_terminal_reply('el-own', ARRAY['b'], '{"content": "x"}');
+COMMIT;
+SELECT message_id, state, last_beat IS NOT NULL AS beaten FROM turn_liveness.turns WHERE deployment = 'el-own';
+
+-- what says why must fit into a reply
+SELECT tl_test.code($$SELECT turn_liveness.fail_turn('el-own', 'a', repeat('x', 1048577))$$);
+SELECT tl_test.code($$SELECT turn_liveness.fail_turn('el-own', 'a', 'x', repeat('x', 256))$$);
+SELECT tl_test.code($$SELECT turn_liveness.mark_provider_failed('el-own', 'X', repeat('x', 1048577))$$);

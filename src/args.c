@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "guc.h"
 
 #define UNIT_HINT errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
 
@@ -67,7 +68,20 @@ tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be empty", name)));
+	if (VARSIZE_ANY_EXHDR(value) > (Size) tl_max_reply_size * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", name),
+				 errdetail("It takes %d bytes, \"%s\" allows %zu.",
+						   (int) VARSIZE_ANY_EXHDR(value), "turn_liveness.max_reply_size",
+						   (Size) tl_max_reply_size * 1024)));
 	return value;
+}
+
+text *
+tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	return PG_ARGISNULL(argno) ? NULL : tl_arg_name(fcinfo, argno, name);
 }
 
 text *

@@ -14,10 +14,12 @@ extern void tl_check_writable(const char *function);
 /* text of 1 to 255 bytes; 22023 otherwise, also for NULL */
 extern text *tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name);
 extern bool tl_name_is_valid(const text *value);
-/* a non-empty text; 22023 otherwise */
+/* a non-empty text that fits into a reply; 22023 or 54000 otherwise */
 extern text *tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name);
 /* NULL if it is NULL */
 extern text *tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char *name);
+/* a name, or NULL */
+extern text *tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name);
 /* a text[] of valid names, sorted and without duplicates; an empty list is 22023 */
 extern text **tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
 /* elements of a one-dimensional array; NULL elements are NULL; n = 0 if the argument is NULL */

@@ -282,7 +282,7 @@ Datum
 turn_liveness_mark_provider_failed(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	text	   *error_code = tl_arg_text(fcinfo, 1, "error_code");
+	text	   *error_code = tl_arg_name(fcinfo, 1, "error_code");
 	text	   *reason = tl_arg_optional_text(fcinfo, 2, "reason");
 
 	tl_check_writable("mark_provider_failed");

@@ -384,7 +384,7 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
 	text	   *error = tl_arg_text(fcinfo, 2, "error");
-	text	   *error_code = tl_arg_optional_text(fcinfo, 3, "error_code");
+	text	   *error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
 	TlRel		turns;
 	TlWon		won;
 	TlElection	election;
@@ -414,7 +414,7 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *error = tl_arg_optional_text(fcinfo, 1, "error");
-	text	   *error_code = tl_arg_optional_text(fcinfo, 2, "error_code");
+	text	   *error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
 	TimestampTz before = PG_ARGISNULL(3) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(3);
 	Snapshot	snapshot;
 	TlRel		turns;
@@ -486,7 +486,7 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
 	Jsonb	   *routing = tl_arg_object(fcinfo, 2, "routing", tl_max_routing_size, "turn_liveness.max_routing_size");
 	text	   *error = tl_arg_text(fcinfo, 3, "error");
-	text	   *error_code = tl_arg_optional_text(fcinfo, 4, "error_code");
+	text	   *error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
 	TlTurn		turn;
 	TlRel		turns;
 	TlOutbox	outbox;

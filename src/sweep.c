@@ -261,7 +261,8 @@ sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
 		if ((*error)->sqlerrcode == ERRCODE_QUERY_CANCELED ||
 			(*error)->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
 			(*error)->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ||
-			ERRCODE_TO_CATEGORY((*error)->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES ||
+			(ERRCODE_TO_CATEGORY((*error)->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES &&
+			 (*error)->sqlerrcode != ERRCODE_OUT_OF_MEMORY) ||
 			ERRCODE_TO_CATEGORY((*error)->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK)
 			ReThrowError(*error);
 		failed = -1;

@@ -9,7 +9,8 @@
  *
  * What a rolled-back savepoint left in the list costs a needless look and nothing
  * more; but a lease is dropped with its last turn only by a transaction that
- * rolled back none, for a turn that is owed after all must keep its beats.
+ * rolled back none and did nothing but end turns: who arms one and ends it again has
+ * ended none of those that were counted.  A turn that is owed must keep its beats.
  *
  * At PRE_COMMIT a transaction that was open for long after it armed a turn stamps the
  * row: it becomes visible only now, and must not lapse at that instant.  At PRE_PREPARE
@@ -49,6 +50,7 @@ typedef struct Pending
 	int			maxtouched;
 	bool		everything;		/* too many to name */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
+	bool		owes_more;		/* it armed or changed turns: they are void too */
 	Armed	   *armed;
 	int			narmed;
 	int			maxarmed;
@@ -127,6 +129,8 @@ tl_xact_touch(TlLeaseKey deployment, int ended)
 {
 	if (tl_shared == NULL)
 		return;
+	if (ended == 0)
+		get_pending()->owes_more = true;
 	if (get_pending()->ntouched >= MAX_TOUCHED)
 		pending->everything = true;
 	else
@@ -316,7 +320,7 @@ after_commit(Pending *p)
 		Touched    *t = &p->touched[i];
 
 		if (memcmp(&t->deployment, &t->turn, sizeof(TlLeaseKey)) == 0)
-			tl_lease_moved(t->deployment, p->rolled_back ? 0 : t->ended);
+			tl_lease_moved(t->deployment, p->rolled_back || p->owes_more ? 0 : t->ended);
 		else if (!p->rolled_back)
 			tl_lease_remove_turn(t->deployment, t->turn);
 	}
