@@ -82,7 +82,10 @@ row_sweep_live() {
 	[ $mode = quick ] || counts="0 10000 100000 1000000"
 	for live in $counts; do
 		refill turn_liveness 0
-		[ "$live" = 0 ] || arm "$live"
+		if [ "$live" != 0 ]; then
+			sql "CALL bench.arm($live, '3 hours', '3 hours')"
+			sql "VACUUM ANALYZE turn_liveness.turn"
+		fi
 		sql "INSERT INTO turn_liveness.turn SELECT * FROM bench.saved LIMIT 2000"
 		point live ours "$live" "$(sql "SELECT bench.us('SELECT turn_liveness.sweep_expired_turns(2000)') / 1000000")"
 		swept turn_liveness 2000
