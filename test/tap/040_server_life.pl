@@ -346,7 +346,8 @@ for my $round (1 .. 10)
 	is($stderr, '', "DROP EXTENSION under load, round $round");
 	$node->safe_psql('one', 'CREATE EXTENSION turn_liveness');
 }
-kill 'INT', $load->{KIDS}[0]{PID};
+# not INT: who runs us in the background may have it ignored
+kill 'TERM', $load->{KIDS}[0]{PID};
 $load->finish;
 $node->safe_psql('one', 'ALTER EXTENSION turn_liveness UPDATE');
 wait_for_state('one', 'running', 'and a worker runs in the end');
