@@ -435,7 +435,7 @@ COMMENT ON COLUMN turn_liveness.stat.worker_pid IS 'process id of the worker of 
 COMMENT ON COLUMN turn_liveness.stat.worker_problem IS 'why no worker runs; NULL when one does';
 COMMENT ON COLUMN turn_liveness.stat.launcher_pid IS 'process id of the launcher, which starts the workers of all databases';
 COMMENT ON COLUMN turn_liveness.stat.sweep_enabled IS 'false while turn_liveness.sweep = off holds every automatic failure';
-COMMENT ON COLUMN turn_liveness.stat.grace IS 'what holds failures back now: sweep off, server start, sweep on again, mass silence; NULL when nothing does';
+COMMENT ON COLUMN turn_liveness.stat.grace IS 'what holds failures back now: sweep off, server start, pause, sweep on again, mass silence; NULL when nothing does';
 COMMENT ON COLUMN turn_liveness.stat.grace_until IS 'when that ends for turns with the default deadline; NULL when it has no known end';
 COMMENT ON COLUMN turn_liveness.stat.last_sweep IS 'when the worker last looked at turns that might have lapsed';
 COMMENT ON COLUMN turn_liveness.stat.last_sweep_ms IS 'how long that took, in milliseconds';

@@ -255,6 +255,11 @@ describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until)
 		appendStringInfoString(what, "server start, ");
 		*until = Max(*until, grace.start + deadline);
 	}
+	if (grace.pause > 0 && now < grace.pause + deadline)
+	{
+		appendStringInfoString(what, "pause, ");
+		*until = Max(*until, grace.pause + deadline);
+	}
 	if (grace.resumed > 0 && now < grace.resumed + deadline)
 	{
 		appendStringInfoString(what, "sweep on again, ");
