@@ -148,3 +148,4 @@ SELECT message_id, state, last_beat IS NOT NULL AS beaten FROM turn_liveness.tur
 SELECT tl_test.code($$SELECT turn_liveness.fail_turn('el-own', 'a', repeat('x', 1048577))$$);
 SELECT tl_test.code($$SELECT turn_liveness.fail_turn('el-own', 'a', 'x', repeat('x', 256))$$);
 SELECT tl_test.code($$SELECT turn_liveness.mark_provider_failed('el-own', 'X', repeat('x', 1048577))$$);
+SELECT turn_liveness.discharge_turn('el-own', 'a');
