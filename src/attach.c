@@ -149,6 +149,13 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 	}
 	if (at < 0 && table->high < tl_attach_capacity)
 		at = table->high++;
+	/* a death that nobody has looked at, where nobody sweeps: it is left to the deadlines */
+	for (i = 0; at < 0 && i < table->high; i++)
+		if (table->entries[i].died > 0)
+		{
+			memset(&table->entries[i], 0, sizeof(Entry));
+			at = i;
+		}
 	if (at >= 0)
 	{
 		Entry	   *entry = &table->entries[at];

@@ -45,6 +45,7 @@
 
 #define GATHER_US			(5 * TL_MS)		/* between notifications under load */
 #define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
+#define LATE_US				(2 * TL_SECOND) /* mail is read each second */
 #define RETENTION_US		(10 * TL_SECOND)
 #define SAVE_US				(60 * TL_SECOND)
 #define LOOK_SHARE			100		/* a scan that is asked for may take a hundredth of the time */
@@ -201,18 +202,32 @@ read_mail(TlDatabase *db)
 	TlMail		mail;
 	int			at = 0;
 	bool		look_replies = false;
+	bool		wanted;
 	int64		now = tl_now();
 
 	if (tl_mailbox_take(db, &letter, &look_wanted, &look_replies))
 		armed_here = true;
+	/* should there be no memory for it, the table tells the same */
+	wanted = look_wanted;
+	look_wanted = true;
 	while (tl_mail_next(&letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
-			tl_wheel_watch(&mail.watch,
-						   mail.watch.times.seen == TL_SEEN_UNKNOWN ? now : 0, now);
+		{
+			/*
+			 * Its commit may have waited, for a standby say, long after the
+			 * transaction looked at the clock for the last time.
+			 */
+			bool		late = mail.watch.times.seen == TL_SEEN_UNKNOWN ||
+				(mail.watch.fresh && mail.watch.times.seen == 0 &&
+				 now - mail.watch.times.armed > LATE_US);
+
+			tl_wheel_watch(&mail.watch, late ? now : 0, now);
+		}
 		else
 			tl_notify_add(&mail);
 	}
+	look_wanted = wanted;
 	if (look_replies)
 		tl_notify_add_all();
 }

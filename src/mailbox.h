@@ -25,6 +25,7 @@ typedef struct TlWatch
 	TlLeaseKey	deployment;
 	TlLeaseKey	turn;
 	TlTimes		times;
+	bool		fresh;			/* an arm, not a later change of the row */
 } TlWatch;
 
 /* append a message to a letter, in a transaction's own memory */

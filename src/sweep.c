@@ -331,28 +331,33 @@ tl_sweep_deaths(int64 before, int max)
 		TlRel		turns;
 		TlScan		scan = {0};
 		TlSweepItem *items = palloc(sizeof(TlSweepItem) * CHUNK);
-		int			nitems = 0;
+		int			nitems;
 		bool		busy = false;
 		int			i;
 
-		CHECK_FOR_INTERRUPTS();
 		tl_rel_open(&turns, TL_TURN, false);
 		tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
-		while (nitems < CHUNK && tl_scan_next(&scan, ForwardScanDirection))
+		do
 		{
-			memset(&items[nitems], 0, sizeof(TlSweepItem));
-			items[nitems].tid = scan.slot->tts_tid;
-			items[nitems].died = death.died;
-			nitems++;
-		}
-		busy = nitems == CHUNK;
+			CHECK_FOR_INTERRUPTS();
+			nitems = 0;
+			while (nitems < CHUNK && tl_scan_next(&scan, ForwardScanDirection))
+			{
+				memset(&items[nitems], 0, sizeof(TlSweepItem));
+				items[nitems].tid = scan.slot->tts_tid;
+				items[nitems].died = death.died;
+				nitems++;
+			}
+			if (nitems > 0)
+				failed += tl_sweep_items(items, nitems, max - failed, false);
+			for (i = 0; i < nitems; i++)
+				busy |= items[i].status == TL_SWEEP_BUSY;
+		} while (nitems == CHUNK && failed < max);
+		busy |= nitems == CHUNK;
 		tl_scan_end(&scan);
 		tl_rel_close(&turns);
 		UnregisterSnapshot(snapshot);
 
-		failed += tl_sweep_items(items, nitems, max - failed, false);
-		for (i = 0; i < nitems; i++)
-			busy |= items[i].status == TL_SWEEP_BUSY;
 		if (!busy)
 			tl_xact_settle(&death);
 		pfree(items);

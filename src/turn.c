@@ -96,6 +96,7 @@ tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm)
 	watch.deployment = turn->deployment_key;
 	watch.turn = turn->turn_key;
 	watch.times = turn->times;
+	watch.fresh = by_arm;
 	tl_xact_watch(&watch, by_arm);
 }
 
@@ -133,13 +134,16 @@ tl_turn_stamp_seen(ItemPointer tid, int64 seen)
 	TupleTableSlot *slot;
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlTurn		turn;
+	TransactionId xmin;
+	bool		isnull;
 
 	tl_rel_open(&turns, TL_TURN, true);
 	slot = table_slot_create(turns.rel, NULL);
 	if (table_tuple_fetch_row_version(turns.rel, tid, snapshot, slot))
 	{
 		tl_turn_decode(slot, &turn);
-		if (tl_turn_is_owed(&turn))
+		xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
+		if (tl_turn_is_owed(&turn) && TransactionIdIsCurrentTransactionId(xmin))
 		{
 			tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(seen));
 			turn.times.seen = seen;
