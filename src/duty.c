@@ -45,7 +45,7 @@
 
 #define GATHER_US			(5 * TL_MS)		/* between notifications under load */
 #define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
-#define LATE_US				(2 * TL_SECOND) /* mail is read each second */
+#define LATE_US				TL_SECOND	/* from an arm to its commit */
 #define RETENTION_US		(10 * TL_SECOND)
 #define SAVE_US				(60 * TL_SECOND)
 #define LOOK_SHARE			100		/* a scan that is asked for may take a hundredth of the time */
@@ -220,7 +220,7 @@ read_mail(TlDatabase *db)
 			 */
 			bool		late = mail.watch.times.seen == TL_SEEN_UNKNOWN ||
 				(mail.watch.fresh && mail.watch.times.seen == 0 &&
-				 now - mail.watch.times.armed > LATE_US);
+				 mail.watch.visible - mail.watch.times.armed > LATE_US);
 
 			tl_wheel_watch(&mail.watch, late ? now : 0, now);
 		}

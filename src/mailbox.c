@@ -70,6 +70,22 @@ tl_mail_next(const StringInfo letter, int *at, TlMail *mail)
 	return true;
 }
 
+void
+tl_mail_stamp(StringInfo letter, int64 now)
+{
+	int			at = 0;
+
+	while (at + HEADER <= letter->len)
+	{
+		uint16		len;
+
+		memcpy(&len, letter->data + at, sizeof(len));
+		if (letter->data[at + sizeof(len)] == TL_MAIL_WATCH)
+			memcpy(letter->data + at + HEADER + offsetof(TlWatch, visible), &now, sizeof(now));
+		at += HEADER + len;
+	}
+}
+
 /* The earliest time at which one of the letter's rows must be looked at. */
 static int64
 earliest(const StringInfo letter, bool *replies)

@@ -26,6 +26,7 @@ typedef struct TlWatch
 	TlLeaseKey	turn;
 	TlTimes		times;
 	bool		fresh;			/* an arm, not a later change of the row */
+	int64		visible;		/* when its transaction had committed */
 } TlWatch;
 
 /* append a message to a letter, in a transaction's own memory */
@@ -33,6 +34,8 @@ extern void tl_mail_watch(StringInfo letter, const TlWatch *watch);
 extern void tl_mail_reply(StringInfo letter, const char *conversation, int clen,
 						  const char *platform, int plen);
 
+/* after the commit: note when it was */
+extern void tl_mail_stamp(StringInfo letter, int64 now);
 /* post a letter after the commit: cannot fail; a full box raises its look flags */
 extern void tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_turns, bool look_replies);
 

@@ -333,6 +333,9 @@ after_commit(Pending *p)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
+	/* who armed has had the clock up */
+	if (p->narmed > 0)
+		tl_mail_stamp(&p->letter, tl_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
 }
