@@ -86,8 +86,9 @@ $page = $browser->open_page($url . 'moves&mode=wait&silence=1s');
 write_message($page, 'hello');
 $worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
 my $port = $gateway->{port};
-kill 'KILL', $worker;
+# the gateway first, or it may see its worker's end and say so itself
 $gateway->end;
+kill 'KILL', $worker;
 $gateway = Gateway->start($node, 'B', "--port=$port");
 like(outcome($page), qr/^error: .* \(WORKER_UNRESPONSIVE\)$/, 'the gateway dies with its worker: the page hears of it from the next');
 
