@@ -24,6 +24,9 @@
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4
 
+/* in a count: some of these turns are condemned; as a number it is below 0 */
+#define CONDEMNED		UINT64CONST(0x80000000)
+
 static uint32 current_generation(TlLease *deployment);
 static void advance(pg_atomic_uint64 *stamp, int64 now);
 static bool cache_is_fresh(TlLease *lease, int64 now);
@@ -305,7 +308,17 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 		pg_atomic_write_u32(&me->deciding, 1);
 		pg_atomic_fetch_add_u32(&tl_lease_table->sweepers, 1);
 		if (lease != NULL)
+		{
+			uint64		cache = pg_atomic_read_u64(&lease->cache);
+			bool		known = (uint32) (cache >> 32) == current_generation(lease);
+
+			/* no beat may take the count any more, but the commit may: see tl_lease_moved */
 			bump(lease);
+			if (known)
+				pg_atomic_write_u64(&lease->cache,
+									((uint64) current_generation(lease) << 32) |
+									(cache & PG_UINT32_MAX) | CONDEMNED);
+		}
 	}
 	LWLockRelease(tl_lease_partition(deployment));
 	return lapsed;
@@ -363,7 +376,7 @@ tl_lease_moved(TlLeaseKey deployment, int32 ended)
 		uint64		cache = pg_atomic_read_u64(&lease->cache);
 
 		if (ended > 0 && (uint32) (cache >> 32) == current_generation(lease) &&
-			(int32) (cache & PG_UINT32_MAX) == ended)
+			(int32) (cache & PG_UINT32_MAX & ~CONDEMNED) == ended)
 			tl_lease_remove(lease);
 		else
 			bump(lease);

@@ -26,7 +26,7 @@
 #include "turn.h"
 #include "xact.h"
 
-#define MAX_TOUCHED	1000		/* more than that: the whole database's generation */
+#define MAX_TOUCHED	10000		/* more than that: the whole database's generation */
 #define MAX_LETTER	(TL_MAILBOX_SIZE / 2)
 
 typedef struct Touched
