@@ -356,11 +356,39 @@ tl_lease_is_condemned(TlLeaseKey turn)
 }
 
 /*
- * Called after the commit is visible.  If the count was known and all of it
- * has ended, the lease has served.
+ * Before the commit: how many turns are known to be owed, in which generation;
+ * 0 if that is not known.
+ */
+int32
+tl_lease_known(TlLeaseKey deployment, uint32 *generation)
+{
+	TlLease    *lease;
+	int32		known = 0;
+
+	*generation = 0;
+	if (tl_lease_table == NULL)
+		return 0;
+	LWLockAcquire(tl_lease_partition(deployment), LW_SHARED);
+	lease = tl_lease_find(deployment);
+	if (lease != NULL)
+	{
+		uint64		cache = pg_atomic_read_u64(&lease->cache);
+
+		*generation = current_generation(lease);
+		if ((uint32) (cache >> 32) == *generation)
+			known = (int32) (cache & PG_UINT32_MAX & ~CONDEMNED);
+	}
+	LWLockRelease(tl_lease_partition(deployment));
+	return known;
+}
+
+/*
+ * Called after the commit is visible.  If all that was known to be owed before
+ * it has ended, and nothing else happened since, the lease has served.  What a
+ * beat counts between the commit and here is no evidence: it sees the commit.
  */
 void
-tl_lease_moved(TlLeaseKey deployment, int32 ended)
+tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation)
 {
 	LWLock	   *lock;
 	TlLease    *lease;
@@ -373,10 +401,7 @@ tl_lease_moved(TlLeaseKey deployment, int32 ended)
 	lease = tl_lease_find(deployment);
 	if (lease != NULL)
 	{
-		uint64		cache = pg_atomic_read_u64(&lease->cache);
-
-		if (ended > 0 && (uint32) (cache >> 32) == current_generation(lease) &&
-			(int32) (cache & PG_UINT32_MAX & ~CONDEMNED) == ended)
+		if (served && generation == current_generation(lease))
 			tl_lease_remove(lease);
 		else
 			bump(lease);

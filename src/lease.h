@@ -59,8 +59,10 @@ extern bool tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn,
 extern void tl_lease_decided(void);
 extern bool tl_lease_is_condemned(TlLeaseKey turn);
 
-/* a commit changed what the deployment owes; ended of its turns are no more owed */
-extern void tl_lease_moved(TlLeaseKey deployment, int32 ended);
+/* a commit changed what the deployment owes; served: nothing is owed any more */
+extern void tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation);
+/* before it: the count that is known, and its generation */
+extern int32 tl_lease_known(TlLeaseKey deployment, uint32 *generation);
 extern void tl_lease_remove_turn(TlLeaseKey deployment, TlLeaseKey turn);
 extern void tl_lease_move_database(void);
 

@@ -34,6 +34,8 @@ typedef struct Touched
 	TlLeaseKey	deployment;
 	TlLeaseKey	turn;			/* equal to deployment, or a turn to forget */
 	int			ended;
+	int32		known;			/* what was owed when it ended them, if known */
+	uint32		generation;
 } Touched;
 
 typedef struct Armed
@@ -121,6 +123,7 @@ add_touched(TlLeaseKey deployment, TlLeaseKey turn)
 	p->touched[p->ntouched].deployment = deployment;
 	p->touched[p->ntouched].turn = turn;
 	p->touched[p->ntouched].ended = 0;
+	p->touched[p->ntouched].known = 0;
 	return &p->touched[p->ntouched++];
 }
 
@@ -134,7 +137,12 @@ tl_xact_touch(TlLeaseKey deployment, int ended)
 	if (get_pending()->ntouched >= MAX_TOUCHED)
 		pending->everything = true;
 	else
-		add_touched(deployment, deployment)->ended += ended;
+	{
+		Touched    *t = add_touched(deployment, deployment);
+
+		t->ended += ended;
+		t->known = tl_lease_known(deployment, &t->generation);
+	}
 }
 
 bool
@@ -290,7 +298,7 @@ at_end_of_xact(XactEvent event, void *arg)
 
 		/* counts that left out what a sweep had condemned are void again */
 		for (i = 0; i < p->ntouched; i++)
-			tl_lease_moved(p->touched[i].deployment, 0);
+			tl_lease_moved(p->touched[i].deployment, false, 0);
 		if (p->everything)
 			tl_lease_move_database();
 	}
@@ -320,7 +328,9 @@ after_commit(Pending *p)
 		Touched    *t = &p->touched[i];
 
 		if (memcmp(&t->deployment, &t->turn, sizeof(TlLeaseKey)) == 0)
-			tl_lease_moved(t->deployment, p->rolled_back || p->owes_more ? 0 : t->ended);
+			tl_lease_moved(t->deployment,
+						   !p->rolled_back && !p->owes_more && t->ended > 0 && t->known == t->ended,
+						   t->generation);
 		else if (!p->rolled_back)
 			tl_lease_remove_turn(t->deployment, t->turn);
 	}
