@@ -72,9 +72,9 @@ CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHER
 -- taken under a short lock per conversation, one at a time: never a CACHE
 CREATE SEQUENCE turn_liveness.reply_id_seq AS bigint NO CYCLE CACHE 1;
 
--- the outbox: insert-only
+-- the outbox: insert-only; the delivery row's key keeps reply_id unique
 CREATE TABLE turn_liveness.reply (
-	reply_id		bigint PRIMARY KEY,
+	reply_id		bigint NOT NULL,
 	deployment		text COLLATE "C" NOT NULL,
 	message_ids		text[] COLLATE "C" NOT NULL,
 	conversation_id	text COLLATE "C" NOT NULL,
@@ -87,9 +87,9 @@ CREATE TABLE turn_liveness.reply (
 	armed_at		timestamptz,
 	first_beat		timestamptz,
 	last_beat		timestamptz,
-	created_at		timestamptz NOT NULL
+	created_at		timestamptz NOT NULL,
+	PRIMARY KEY (conversation_id, reply_id)
 );
-CREATE UNIQUE INDEX reply_conversation ON turn_liveness.reply (conversation_id, reply_id);
 CREATE INDEX reply_message_ids ON turn_liveness.reply USING gin (message_ids) WITH (fastupdate = off);
 
 -- what changes while a reply is delivered: one narrow row for each reply
@@ -329,19 +329,19 @@ CREATE VIEW turn_liveness.replies AS
 		   x.delivered_at, x.last_error
 	FROM (
 		SELECT r.*, 'due'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_us AS due_us, d.delivered_at, d.last_error
-		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
 		WHERE d.state = 'o' AND (d.gateway IS NULL OR d.due_us <= turn_liveness.clock_us())
 		UNION ALL
 		SELECT r.*, 'claimed'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_us AS due_us, d.delivered_at, d.last_error
-		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
 		WHERE d.state = 'o' AND d.gateway IS NOT NULL AND d.due_us > turn_liveness.clock_us()
 		UNION ALL
 		SELECT r.*, 'delivered'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::bigint AS due_us, d.delivered_at, d.last_error
-		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
 		WHERE d.state = 'd'
 		UNION ALL
 		SELECT r.*, 'dead'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::bigint AS due_us, d.delivered_at, d.last_error
-		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.reply_id = d.reply_id
+		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
 		WHERE d.state = 'x'
 	) x;
 COMMENT ON VIEW turn_liveness.replies IS 'every terminal record within retention, with the state of its delivery';
@@ -411,7 +411,7 @@ CREATE VIEW turn_liveness.stat AS
 			SELECT pg_catalog.max(o.age) FROM p, LATERAL (
 				(SELECT pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.created_at AS age
 				 FROM turn_liveness.delivery d
-				 JOIN turn_liveness.reply r ON r.reply_id OPERATOR(pg_catalog.=) d.reply_id
+				 JOIN turn_liveness.reply r ON r.conversation_id OPERATOR(pg_catalog.=) d.conversation_id AND r.reply_id OPERATOR(pg_catalog.=) d.reply_id
 				 WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.=) p.platform
 				   AND d.due_us OPERATOR(pg_catalog.=) 0
 				 ORDER BY d.due_us, d.reply_id LIMIT 1)

@@ -37,6 +37,7 @@ typedef struct Filter
 typedef struct Claimed
 {
 	int64		reply_id;
+	text	   *conversation;
 	int32		attempt;
 } Claimed;
 
@@ -259,6 +260,7 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 						repalloc_huge(claimed, size * sizeof(Claimed));
 				}
 				claimed[n].reply_id = d.reply_id;
+				claimed[n].conversation = DatumGetTextPCopy(d.values[DELIVERY_CONVERSATION_ID - 1]);
 				claimed[n].attempt = d.attempt + 1;
 				n++;
 				if (d.attempt > 0)
@@ -310,14 +312,16 @@ return_claimed(ReturnSetInfo *rsinfo, Claimed *claimed, int64 n)
 
 	tl_rel_open(&replies, TL_REPLY, false);
 	snapshot = tl_latest_snapshot();
-	tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, claimed[0].reply_id);
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(claimed[0].conversation));
+	tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, claimed[0].reply_id);
 	tl_scan_begin(&scan, &replies, TL_REPLY_KEY, snapshot);
 	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (i > 0)
 		{
-			scan.keys[0].sk_argument = Int64GetDatum(claimed[i].reply_id);
+			scan.keys[0].sk_argument = PointerGetDatum(claimed[i].conversation);
+			scan.keys[1].sk_argument = Int64GetDatum(claimed[i].reply_id);
 			tl_scan_restart(&scan);
 		}
 		if (tl_scan_next(&scan, ForwardScanDirection))

@@ -44,6 +44,8 @@
 #include "worker.h"
 
 #define GATHER_US			(5 * TL_MS)		/* between notifications under load */
+#define GATHER_MANY_US		(10 * TL_MS)	/* where each names many: every one wakes every listener */
+#define MANY				16
 #define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
 #define LATE_US				TL_SECOND	/* from an arm to its commit */
 #define RETENTION_US		(10 * TL_SECOND)
@@ -56,6 +58,7 @@ static int64 epoch;				/* the hook has us restarted when the extension changes *
 static uint32 generation;		/* of rel.c, when it was last looked for a rewrite */
 static Oid	turn_file;			/* what the watch list's addresses are good for */
 static int64 last_notify = 0;
+static int64 gather_us = GATHER_US;
 static int64 next_retention = 0;
 static int64 next_save = 0;
 static int64 next_look = 0;
@@ -328,9 +331,10 @@ notify(TlDatabase *db)
 	int64		now = tl_now();
 	MemoryContext context = CurrentMemoryContext;
 
-	if (!tl_notify_pending() || now - last_notify < GATHER_US)
+	if (tl_notify_pending() == 0 || now - last_notify < gather_us)
 		return;
 	last_notify = now;
+	gather_us = tl_notify_pending() >= MANY ? GATHER_MANY_US : GATHER_US;
 	PG_TRY();
 	{
 		/* a hint: no flush, and a crash in between costs a look at start */
@@ -501,9 +505,9 @@ tl_duty_round(TlDatabase *db)
 	 * Under load: gather for a moment, and let nobody spend a system call on
 	 * waking us.
 	 */
-	gather = now - last_notify < GATHER_US;
-	if (gather || tl_notify_pending())
-		again = Min(again, last_notify + GATHER_US);
+	gather = now - last_notify < gather_us;
+	if (gather || tl_notify_pending() > 0)
+		again = Min(again, last_notify + gather_us);
 	tl_mailbox_wake_me(db, !gather);
 	return again;
 }

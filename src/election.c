@@ -277,7 +277,7 @@ store_groups(const text *deployment, TlWon *won, int nwon, Jsonb *reply,
 	int			i;
 	int			j;
 
-	tl_outbox_open(&outbox);
+	tl_outbox_open(&outbox, outcome == TL_OUTCOME_DISCHARGED);
 	for (i = 0; i < nwon; i++)
 	{
 		TlReply		row = {0};
@@ -334,7 +334,7 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	outcome = tl_payload_is_error(reply, &error_code) ? TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;
 
 	won = palloc_extended(nids * sizeof(TlWon), MCXT_ALLOC_HUGE);
-	tl_rel_open(&turns, TL_TURN, true);
+	tl_rel_open_without(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
 	{
 		TlElection	election = elect(&turns, deployment, ids[i], outcome, request,
@@ -391,14 +391,14 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 
 	tl_check_writable("fail_turn");
 	tl_grace_note_call();
-	tl_rel_open(&turns, TL_TURN, true);
+	tl_rel_open_without(&turns, TL_TURN, TL_OWED_INDEXES);
 	election = elect(&turns, deployment, message_id, TL_OUTCOME_ERROR, NULL, &won, NULL, NULL);
 	tl_rel_close(&turns);
 	if (election == TL_WON)
 	{
 		TlOutbox	outbox;
 
-		tl_outbox_open(&outbox);
+		tl_outbox_open(&outbox, false);
 		tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_FAIL, tl_now());
 		tl_outbox_close(&outbox);
 	}
@@ -432,7 +432,7 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 		error = cstring_to_text(tl_code_message(TL_CODE_DIED));
 
 	ids = palloc(maxids * sizeof(text *));
-	tl_rel_open(&turns, TL_TURN, true);
+	tl_rel_open_without(&turns, TL_TURN, TL_OWED_INDEXES);
 	snapshot = tl_latest_snapshot();
 	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
@@ -458,7 +458,7 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	qsort(ids, nids, sizeof(text *), tl_compare_texts);
 
 	if (nids > 0)
-		tl_outbox_open(&outbox);
+		tl_outbox_open(&outbox, false);
 	for (i = 0; i < nids; i++)
 	{
 		TlWon		won;
@@ -502,7 +502,7 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	tl_turn_set_null(&turn, TURN_ROUTING);
 	now = turn.times.armed;
 
-	tl_rel_open(&turns, TL_TURN, true);
+	tl_rel_open_without(&turns, TL_TURN, TL_OWED_INDEXES);
 	if (tl_rel_insert_unless_there(&turns, TL_TURN_KEY, turn.values, turn.nulls, NULL))
 	{
 		ForceSyncCommit();
@@ -521,7 +521,7 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 
 	if (election == TL_WON)
 	{
-		tl_outbox_open(&outbox);
+		tl_outbox_open(&outbox, false);
 		tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_REJECT, now);
 		tl_outbox_close(&outbox);
 	}
@@ -539,7 +539,7 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 
 	tl_check_writable("discharge_turn");
 	tl_grace_note_call();
-	tl_rel_open(&turns, TL_TURN, true);
+	tl_rel_open_without(&turns, TL_TURN, TL_OWED_INDEXES);
 	owed = elect(&turns, deployment, message_id, TL_OUTCOME_DISCHARGED, NULL, &won, NULL, NULL) == TL_WON;
 	tl_rel_close(&turns);
 	if (owed)

@@ -31,8 +31,8 @@ static const char *const index_names[TL_NINDEXES] = {
 	[TL_TURN_KEY] = "turn_pkey",
 	[TL_TURN_OWED_DEPLOYMENT] = "turn_owed_deployment",
 	[TL_TURN_OWED_CHECK] = "turn_owed_check",
+	[TL_TURN_OWED_CONVERSATION] = "turn_owed_conversation",
 	[TL_REPLY_KEY] = "reply_pkey",
-	[TL_REPLY_CONVERSATION] = "reply_conversation",
 	[TL_DELIVERY_KEY] = "delivery_pkey",
 	[TL_DELIVERY_OPEN_CONVERSATION] = "delivery_open_conversation",
 	[TL_DELIVERY_OPEN_PLATFORM] = "delivery_open_platform",
@@ -155,6 +155,18 @@ tl_index_oid(TlIndex index)
 				 errmsg("index \"%s.%s\" does not exist", TL_SCHEMA, index_names[index]),
 				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
 	return known.indexes[index];
+}
+
+uint32
+tl_index_bit(Oid index)
+{
+	int			i;
+
+	look_up();
+	for (i = 0; i < TL_NINDEXES; i++)
+		if (known.indexes[i] == index)
+			return TL_BIT(i);
+	return 0;
 }
 
 /*

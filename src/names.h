@@ -21,8 +21,8 @@ typedef enum TlIndex
 	TL_TURN_KEY,
 	TL_TURN_OWED_DEPLOYMENT,
 	TL_TURN_OWED_CHECK,
+	TL_TURN_OWED_CONVERSATION,
 	TL_REPLY_KEY,
-	TL_REPLY_CONVERSATION,
 	TL_DELIVERY_KEY,
 	TL_DELIVERY_OPEN_CONVERSATION,
 	TL_DELIVERY_OPEN_PLATFORM,
@@ -34,10 +34,17 @@ typedef enum TlIndex
 	TL_NINDEXES
 } TlIndex;
 
+#define TL_BIT(index)	(UINT32_C(1) << (index))
+/* those of rows that are owed */
+#define TL_OWED_INDEXES	(TL_BIT(TL_TURN_OWED_DEPLOYMENT) | TL_BIT(TL_TURN_OWED_CHECK) | \
+						 TL_BIT(TL_TURN_OWED_CONVERSATION))
+
 /* the extension of this database; InvalidOid if there is none */
 extern Oid	tl_extension_oid(void);
 extern Oid	tl_table_oid(TlTable table);
 extern Oid	tl_index_oid(TlIndex index);
+/* TL_BIT of this index; 0 if it is none of ours */
+extern uint32 tl_index_bit(Oid index);
 extern const char *tl_table_name(TlTable table);
 extern int32 tl_home(void);
 extern Oid	tl_reply_sequence_oid(void);

@@ -82,10 +82,11 @@ tl_notify_add_all(void)
 	everything = true;
 }
 
-bool
+int
 tl_notify_pending(void)
 {
-	return everything || (conversations != NULL && hash_get_num_entries(conversations) > 0);
+	return everything ? MAX_NAMES :
+		conversations != NULL ? hash_get_num_entries(conversations) : 0;
 }
 
 static void
@@ -153,7 +154,7 @@ tl_notify_send(void)
 {
 	StringInfoData payload;
 
-	if (!tl_notify_pending() || tl_notify_channel[0] == '\0')
+	if (tl_notify_pending() == 0 || tl_notify_channel[0] == '\0')
 	{
 		clear();
 		return;

@@ -10,7 +10,7 @@
 /* gather names; the worker's, in its own memory */
 extern void tl_notify_add(const TlMail *mail);
 extern void tl_notify_add_all(void);	/* "look" */
-extern bool tl_notify_pending(void);
+extern int	tl_notify_pending(void);	/* how many names */
 /* send what was gathered, in the current transaction */
 extern void tl_notify_send(void);
 /* a sweep without a worker: send what this transaction did, and "look" if anything is due */

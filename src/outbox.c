@@ -56,11 +56,13 @@ make_array(text **ids, int nids)
 }
 
 void
-tl_outbox_open(TlOutbox *outbox)
+tl_outbox_open(TlOutbox *outbox, bool discharged)
 {
 	outbox->sequence = tl_reply_sequence_oid();
 	tl_rel_open(&outbox->replies, TL_REPLY, true);
-	tl_rel_open(&outbox->deliveries, TL_DELIVERY, true);
+	/* new ones are due, or were discharged */
+	tl_rel_open_without(&outbox->deliveries, TL_DELIVERY, TL_BIT(TL_DELIVERY_DEAD_ONES) |
+						(discharged ? 0 : TL_BIT(TL_DELIVERY_DELIVERED)));
 }
 
 void

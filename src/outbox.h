@@ -37,7 +37,7 @@ typedef struct TlOutbox
 	Oid			sequence;
 } TlOutbox;
 
-extern void tl_outbox_open(TlOutbox *outbox);
+extern void tl_outbox_open(TlOutbox *outbox, bool discharged);
 extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
 extern void tl_outbox_close(TlOutbox *outbox);
 

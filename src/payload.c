@@ -199,41 +199,46 @@ tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply)
 	static const uint64 seeds[2] = {UINT64CONST(0x9ae16a3b2f90404f), UINT64CONST(0xc949c7defebe6f00)};
 	pg_uuid_t  *result = palloc(sizeof(pg_uuid_t));
 	uint64		half[2];
+	JsonbIterator *it = JsonbIteratorInit(&reply->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	int			depth = 0;
 	int			i;
 	int			j;
 
 	for (i = 0; i < 2; i++)
 	{
-		JsonbIterator *it = JsonbIteratorInit(&reply->root);
-		JsonbIteratorToken token;
-		JsonbValue	value;
-		int			depth = 0;
-
 		half[i] = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
 									  VARSIZE_ANY_EXHDR(deployment), seeds[i]);
 		for (j = 0; j < nids; j++)
 			half[i] = hash_combine64(half[i],
 									 hash_bytes_extended((const unsigned char *) VARDATA_ANY(ids[j]),
 														 VARSIZE_ANY_EXHDR(ids[j]), seeds[i]));
-		while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	}
+	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		bool		scalar = false;
+
+		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
+			depth++;
+		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
+			depth--;
+		else if (token == WJB_KEY && depth == 1 && value.val.string.len == 9 &&
+				 memcmp(value.val.string.val, "timestamp", 9) == 0)
+		{
+			/* the value as a whole */
+			(void) JsonbIteratorNext(&it, &value, true);
+			continue;
+		}
+		else
+			scalar = true;
+
+		for (i = 0; i < 2; i++)
 		{
 			uint64		hash = 0;
 
-			if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
-				depth++;
-			else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
-				depth--;
-			else
-			{
-				if (token == WJB_KEY && depth == 1 && value.val.string.len == 9 &&
-					memcmp(value.val.string.val, "timestamp", 9) == 0)
-				{
-					/* the value as a whole */
-					(void) JsonbIteratorNext(&it, &value, true);
-					continue;
-				}
+			if (scalar)
 				JsonbHashScalarValueExtended(&value, &hash, seeds[i]);
-			}
 			half[i] = hash_combine64(hash_combine64(half[i], token), hash);
 		}
 	}

@@ -251,7 +251,7 @@ walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks)
 		scan.keys[0].sk_argument = PointerGetDatum(cursors[i].conversation);
 		scan.keys[1].sk_argument = Int64GetDatum(cursors[i].after);
 		if (i == 0)
-			tl_scan_begin(&scan, replies, TL_REPLY_CONVERSATION, &dirty);
+			tl_scan_begin(&scan, replies, TL_REPLY_KEY, &dirty);
 		else
 			tl_scan_restart(&scan);
 		while (tl_scan_next(&scan, ForwardScanDirection))

@@ -8,6 +8,10 @@
  * table: EXECUTE on the function is the whole gate.  Indexes that a DBA adds
  * are kept up to date all the same.
  *
+ * Opening, locking and closing an index costs a fifth of writing its entry, and
+ * a backend has 16 cheap lock slots.  So who knows that no row it writes belongs to some of
+ * our partial indexes leaves those closed; a server with assertions checks it.
+ *
  * Each write is followed by CommandCounterIncrement, as SPI would do it: two
  * calls in one statement see each other.
  */
@@ -52,6 +56,7 @@ typedef struct TlKept
 	Oid			table;
 	int			nindexes;
 	Oid		   *indexes;
+	uint32	   *bits;			/* which of ours it is; 0: a DBA's */
 	bool		in_use;
 	int			nest_level;		/* transaction or savepoint of its user */
 	bool		stale;
@@ -60,7 +65,9 @@ typedef struct TlKept
 static TlKept kept[TL_NTABLES];
 
 static void forget(Datum arg, Oid relid);
-static void open_indexes(TlRel *r, TlTable table);
+static void open_table(TlRel *r, TlTable table, LOCKMODE lockmode);
+static void open_indexes(TlRel *r, TlTable table, uint32 without);
+static void check_closed(TlRel *r);
 static void store(TlRel *r, const Datum *values, const bool *nulls);
 static bool wait_for_conflict(TlRel *r, TlIndex key, const Datum *values);
 
@@ -106,6 +113,21 @@ tl_rel_at_abort(int nest_level)
 void
 tl_rel_open(TlRel *r, TlTable table, bool write)
 {
+	open_table(r, table, write ? RowExclusiveLock : AccessShareLock);
+	if (write)
+		open_indexes(r, table, 0);
+}
+
+void
+tl_rel_open_without(TlRel *r, TlTable table, uint32 without)
+{
+	open_table(r, table, RowExclusiveLock);
+	open_indexes(r, table, without);
+}
+
+static void
+open_table(TlRel *r, TlTable table, LOCKMODE lockmode)
+{
 	Relation	rel;
 
 	memset(r, 0, sizeof(*r));
@@ -119,11 +141,11 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
 		Oid			relid = tl_table_oid(table);
 
 		CHECK_FOR_INTERRUPTS();
-		rel = try_relation_open(relid, write ? RowExclusiveLock : AccessShareLock);
+		rel = try_relation_open(relid, lockmode);
 		if (rel != NULL && tl_table_oid(table) == relid)
 			break;
 		if (rel != NULL)
-			relation_close(rel, write ? RowExclusiveLock : AccessShareLock);
+			relation_close(rel, lockmode);
 	}
 
 	r->rel = rel;
@@ -133,11 +155,6 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" has fewer columns than the library knows", TL_SCHEMA, tl_table_name(table)),
 				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
-	if (!write)
-		return;
-
-	r->slot = table_slot_create(rel, NULL);
-	open_indexes(r, table);
 }
 
 /*
@@ -145,12 +162,13 @@ tl_rel_open(TlRel *r, TlTable table, bool write)
  * index expression of a DBA's may call us while we are at it.
  */
 static void
-open_indexes(TlRel *r, TlTable table)
+open_indexes(TlRel *r, TlTable table, uint32 without)
 {
 	TlKept	   *k = &kept[table];
 	MemoryContext old;
 	int			i;
 
+	r->slot = table_slot_create(r->rel, NULL);
 	if (k->in_use)
 	{
 		r->estate = CreateExecutorState();
@@ -180,16 +198,28 @@ open_indexes(TlRel *r, TlTable table)
 		k->table = RelationGetRelid(r->rel);
 		k->nindexes = k->rri->ri_NumIndices;
 		k->indexes = palloc(sizeof(Oid) * Max(k->nindexes, 1));
+		k->bits = palloc(sizeof(uint32) * Max(k->nindexes, 1));
 		for (i = 0; i < k->nindexes; i++)
+		{
 			k->indexes[i] = RelationGetRelid(k->rri->ri_IndexRelationDescs[i]);
+			k->bits[i] = tl_index_bit(k->indexes[i]);
+		}
 		MemoryContextSwitchTo(old);
 		k->stale = false;
+		for (i = 0; i < k->nindexes; i++)
+			if (k->bits[i] & without)
+			{
+				index_close(k->rri->ri_IndexRelationDescs[i], NoLock);
+				k->rri->ri_IndexRelationDescs[i] = NULL;
+			}
 	}
 	else
 	{
 		k->rri->ri_RelationDesc = r->rel;
+		/* ExecInsertIndexTuples passes over what is not open */
 		for (i = 0; i < k->nindexes; i++)
-			k->rri->ri_IndexRelationDescs[i] = index_open(k->indexes[i], RowExclusiveLock);
+			k->rri->ri_IndexRelationDescs[i] = k->bits[i] & without ? NULL :
+				index_open(k->indexes[i], RowExclusiveLock);
 	}
 	/* what access methods note down lives as long as this call does */
 	for (i = 0; i < k->nindexes; i++)
@@ -213,7 +243,8 @@ tl_rel_close(TlRel *r)
 		for (i = 0; i < r->kept->nindexes; i++)
 		{
 			r->rri->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
-			index_close(r->rri->ri_IndexRelationDescs[i], NoLock);
+			if (r->rri->ri_IndexRelationDescs[i] != NULL)
+				index_close(r->rri->ri_IndexRelationDescs[i], NoLock);
 		}
 		r->kept->in_use = false;
 	}
@@ -239,6 +270,30 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 	memset(r->slot->tts_isnull + r->natts, true, (natts - r->natts) * sizeof(bool));
 	ExecStoreVirtualTuple(r->slot);
 	r->slot->tts_tableOid = RelationGetRelid(r->rel);
+	check_closed(r);
+}
+
+/* The row belongs to no index that was left closed. */
+static void
+check_closed(TlRel *r)
+{
+#ifdef USE_ASSERT_CHECKING
+	int			i;
+
+	for (i = 0; r->kept && i < r->kept->nindexes; i++)
+	{
+		IndexInfo  *info = r->rri->ri_IndexRelationInfo[i];
+		ExprContext *econtext = GetPerTupleExprContext(r->estate);
+
+		if (r->rri->ri_IndexRelationDescs[i] != NULL)
+			continue;
+		Assert(info->ii_Predicate != NIL);
+		if (info->ii_PredicateState == NULL)
+			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, r->estate);
+		econtext->ecxt_scantuple = r->slot;
+		Assert(!ExecQual(info->ii_PredicateState, econtext));
+	}
+#endif
 }
 
 ItemPointer
@@ -433,7 +488,17 @@ tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value)
 void
 tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 {
-	s->index = index_open(tl_index_oid(index), AccessShareLock);
+	Oid			indexid = tl_index_oid(index);
+	int			i;
+
+	/* open already, if the table is open for writing */
+	s->index = NULL;
+	for (i = 0; r->kept && i < r->kept->nindexes && s->index == NULL; i++)
+		if (r->kept->indexes[i] == indexid)
+			s->index = r->rri->ri_IndexRelationDescs[i];
+	s->opened = s->index == NULL;
+	if (s->opened)
+		s->index = index_open(indexid, AccessShareLock);
 	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
 	s->slot = table_slot_create(r->rel, NULL);
 	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
@@ -457,7 +522,8 @@ tl_scan_end(TlScan *s)
 {
 	ExecDropSingleTupleTableSlot(s->slot);
 	index_endscan(s->scan);
-	index_close(s->index, NoLock);
+	if (s->opened)
+		index_close(s->index, NoLock);
 }
 
 Snapshot

@@ -23,10 +23,11 @@ typedef struct TlRel
 	struct TlKept *kept;		/* rri and estate are kept here; NULL: our own */
 } TlRel;
 
-/* a walk over an index */
+/* a walk over an index; it ends before its table is closed */
 typedef struct TlScan
 {
 	Relation	index;
+	bool		opened;			/* by the walk, not with the table */
 	IndexScanDesc scan;
 	TupleTableSlot *slot;		/* the row that the walk stands on */
 	ScanKeyData keys[3];
@@ -38,6 +39,8 @@ extern void tl_rel_init(void);
 extern void tl_rel_at_abort(int nest_level);
 
 extern void tl_rel_open(TlRel *r, TlTable table, bool write);
+/* for writing rows that will be in none of these indexes (TL_BIT) */
+extern void tl_rel_open_without(TlRel *r, TlTable table, uint32 without);
 extern void tl_rel_close(TlRel *r);
 extern ItemPointer tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
 extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,

@@ -69,7 +69,7 @@ static int64 next_undelivered_us = 0;
 static void open_batch(Batch *batch, int max_rows);
 static void close_batch(Batch *batch);
 static void delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot);
-static bool remove_record(Batch *batch, ItemPointer tid, int64 reply_id);
+static bool remove_record(Batch *batch, TupleTableSlot *slot);
 static void remove_delivered(Batch *batch);
 static void remove_undelivered(Batch *batch);
 static void remove_open_of(Batch *batch, Datum platform, int64 cutoff);
@@ -115,7 +115,8 @@ open_batch(Batch *batch, int max_rows)
 	tl_rel_open(&batch->replies, TL_REPLY, true);
 	tl_rel_open(&batch->deliveries, TL_DELIVERY, true);
 	batch->snapshot = tl_latest_snapshot();
-	tl_scan_key_int8(&batch->reply_scan, 1, BTEqualStrategyNumber, 0);
+	tl_scan_key_text(&batch->reply_scan, 1, BTEqualStrategyNumber, CStringGetTextDatum(""));
+	tl_scan_key_int8(&batch->reply_scan, 2, BTEqualStrategyNumber, 0);
 	tl_scan_begin(&batch->reply_scan, &batch->replies, TL_REPLY_KEY, batch->snapshot);
 	tl_scan_key_text(&batch->turn_scan, 1, BTEqualStrategyNumber, CStringGetTextDatum(""));
 	tl_scan_key_text(&batch->turn_scan, 2, BTEqualStrategyNumber, CStringGetTextDatum(""));
@@ -154,33 +155,34 @@ delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot)
 }
 
 /*
- * The delivery of this address, its reply and its turns.  False if somebody
- * holds one of them.
+ * The delivery in this slot, its reply and its turns.  False if somebody holds
+ * one of them.
  */
 static bool
-remove_record(Batch *batch, ItemPointer tid, int64 reply_id)
+remove_record(Batch *batch, TupleTableSlot *slot)
 {
-	ItemPointerData delivery = *tid;
+	ItemPointerData delivery = slot->tts_tid;
 	ItemPointerData reply;
 	ItemPointerData *turns = NULL;
 	int			nturns = 0;
 	bool		has_reply;
+	bool		isnull;
 	int			i;
 
 	CHECK_FOR_INTERRUPTS();
 	MemoryContextReset(batch->context);
 
-	batch->reply_scan.keys[0].sk_argument = Int64GetDatum(reply_id);
+	batch->reply_scan.keys[0].sk_argument = slot_getattr(slot, DELIVERY_CONVERSATION_ID, &isnull);
+	batch->reply_scan.keys[1].sk_argument = slot_getattr(slot, DELIVERY_REPLY_ID, &isnull);
 	tl_scan_restart(&batch->reply_scan);
 	has_reply = tl_scan_next(&batch->reply_scan, ForwardScanDirection);
 	if (has_reply)
 	{
-		TupleTableSlot *slot = batch->reply_scan.slot;
 		Datum	   *ids;
 		int			nids;
-		bool		isnull;
 		MemoryContext old;
 
+		slot = batch->reply_scan.slot;
 		reply = slot->tts_tid;
 		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked, LockTupleExclusive))
 			return false;
@@ -227,13 +229,11 @@ static void
 remove_delivered(Batch *batch)
 {
 	TlScan		scan = {0};
-	bool		isnull;
 
 	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, batch->now - tl_retention * TL_MS - 1);
 	tl_scan_begin(&scan, &batch->deliveries, TL_DELIVERY_DELIVERED, batch->snapshot);
 	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
-		(void) remove_record(batch, &scan.slot->tts_tid,
-							 DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull)));
+		(void) remove_record(batch, scan.slot);
 	tl_scan_end(&scan);
 }
 
@@ -297,7 +297,7 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 			/* claimed: its gateway may be sending it */
 			if (!d.nulls[DELIVERY_GATEWAY - 1] && d.due_us > batch->now)
 				continue;
-			if (remove_record(batch, &scan.slot->tts_tid, d.reply_id))
+			if (remove_record(batch, scan.slot))
 				expire(batch, scan.slot);
 		}
 		tl_scan_end(&scan);
@@ -317,7 +317,7 @@ remove_dead(Batch *batch, int64 cutoff)
 		tl_delivery_decode(scan.slot, &d);
 		if (DatumGetInt64(d.values[DELIVERY_KEPT_US - 1]) >= cutoff)
 			break;
-		if (remove_record(batch, &scan.slot->tts_tid, d.reply_id))
+		if (remove_record(batch, scan.slot))
 			expire(batch, scan.slot);
 	}
 	tl_scan_end(&scan);

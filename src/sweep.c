@@ -200,7 +200,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 													  ALLOCSET_DEFAULT_SIZES);
 
 	tl_rel_open(&sweep.turns, TL_TURN, true);
-	tl_outbox_open(&sweep.outbox);
+	tl_outbox_open(&sweep.outbox, false);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
 	sweep.locked = table_slot_create(sweep.turns.rel, NULL);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
