@@ -60,8 +60,9 @@ install() {
 		install --no-install-recommends "$@" </dev/null
 }
 
-# The package lists may be absent or old; ask for new ones only then.
-if ! install "$@"; then
+# The package lists may be absent or old; ask for new ones only then. What the
+# first try complains of is shown by the second, if it is still so.
+if ! install "$@" 2>/dev/null; then
 	apt-get -qq -o DPkg::Lock::Timeout=600 update
 	install "$@"
 fi
