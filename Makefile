@@ -14,6 +14,9 @@ EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION)
 OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 DATA = $(wildcard sql/$(EXTENSION)--*.sql)
 
+# PGXN wants three numbers; checkver holds the two together.
+DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
+
 # The install scripts share sql/ with the regression tests: no test has "--" in
 # its name. REGRESS_FIRST create what the others use.
 REGRESS_FIRST = $(filter create,$(REGRESS_ALL))
@@ -67,8 +70,8 @@ checkver:
 	@perl test/harness/checkver.pl
 
 dist: checkver
-	git archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION)/ \
-		--output=$(EXTENSION)-$(EXTVERSION).zip HEAD
+	git archive --format=zip --prefix=$(EXTENSION)-$(DISTVERSION)/ \
+		--output=$(EXTENSION)-$(DISTVERSION).zip HEAD
 
 print-%:
 	@echo '$($*)'

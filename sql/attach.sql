@@ -23,13 +23,17 @@ SELECT tl_test.advance('190 s');
 SELECT turn_liveness.sweep_expired_turns();
 SELECT error_code, decided_by FROM turn_liveness.replies WHERE deployment = 'at-1';
 
--- waits until a session is gone
+-- waits until a session is gone, half a minute at the most
 CREATE FUNCTION tl_test.wait_for_end(session integer) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	WHILE EXISTS (SELECT FROM pg_stat_get_activity(session)) LOOP
+	FOR i IN 1 .. 6000 LOOP
+		IF NOT EXISTS (SELECT FROM pg_stat_get_activity(session)) THEN
+			RETURN;
+		END IF;
 		PERFORM pg_sleep(0.005);
 		PERFORM pg_stat_clear_snapshot();
 	END LOOP;
+	RAISE 'session % does not end', session;
 END $$;
 
 -- the session ends: the turns that were armed before fail after reconnect_window (2 s); a detached one's do not
