@@ -30,6 +30,15 @@ tl_check_writable(const char *function)
 	PreventCommandIfParallelMode(function);
 }
 
+static void
+check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be null", name)));
+}
+
 bool
 tl_name_is_valid(const text *value)
 {
@@ -41,10 +50,7 @@ tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	text	   *value;
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", name)));
+	check_not_null(fcinfo, argno, name);
 	value = PG_GETARG_TEXT_PP(argno);
 	if (!tl_name_is_valid(value))
 		ereport(ERROR,
@@ -59,10 +65,7 @@ tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	text	   *value;
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", name)));
+	check_not_null(fcinfo, argno, name);
 	value = PG_GETARG_TEXT_PP(argno);
 	if (VARSIZE_ANY_EXHDR(value) == 0)
 		ereport(ERROR,
@@ -90,16 +93,11 @@ tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char *name)
 	return PG_ARGISNULL(argno) ? NULL : tl_arg_text(fcinfo, argno, name);
 }
 
-text **
-tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
+ArrayType *
+tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	ArrayType  *array;
-	Datum	   *elements;
-	bool	   *nulls;
-	text	  **result;
-	int			i;
 
-	*n = 0;
 	if (PG_ARGISNULL(argno))
 		return NULL;
 	array = PG_GETARG_ARRAYTYPE_P(argno);
@@ -107,6 +105,21 @@ tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("%s must be a one-dimensional array", name)));
+	return array;
+}
+
+text **
+tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
+{
+	ArrayType  *array = tl_arg_array(fcinfo, argno, name);
+	Datum	   *elements;
+	bool	   *nulls;
+	text	  **result;
+	int			i;
+
+	*n = 0;
+	if (array == NULL)
+		return NULL;
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
 	result = palloc(sizeof(text *) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
@@ -164,10 +177,7 @@ tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
 	Size		size;
 	Jsonb	   *value;
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", name)));
+	check_not_null(fcinfo, argno, name);
 
 	/* look at the size before the value is fetched */
 	size = toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;

@@ -6,6 +6,7 @@
 #define TL_ARGS_H
 
 #include "fmgr.h"
+#include "utils/array.h"
 #include "utils/jsonb.h"
 
 /* 25006 on a standby or in a read-only transaction, before anything is done */
@@ -22,6 +23,8 @@ extern text *tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char
 extern text *tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name);
 /* a text[] of valid names, sorted and without duplicates; an empty list is 22023 */
 extern text **tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
+/* an array of one dimension at most (2202E otherwise); NULL if it is NULL */
+extern ArrayType *tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name);
 /* elements of a one-dimensional array; NULL elements are NULL; n = 0 if the argument is NULL */
 extern text **tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
 /* a JSON object of at most limit_kb kilobytes (54000) */

@@ -113,7 +113,7 @@ compare_ids(const void *a, const void *b)
 static int64 *
 arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 {
-	ArrayType  *array;
+	ArrayType  *array = tl_arg_array(fcinfo, argno, name);
 	Datum	   *elements;
 	bool	   *nulls;
 	int64	   *ids;
@@ -123,13 +123,8 @@ arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 	int			i;
 
 	*n = 0;
-	if (PG_ARGISNULL(argno))
+	if (array == NULL)
 		return NULL;
-	array = PG_GETARG_ARRAYTYPE_P(argno);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("%s must be a one-dimensional array", name)));
 	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 					  &elements, &nulls, &count);
 	ids = palloc(Max(count, 1) * sizeof(int64));

@@ -102,8 +102,7 @@ static bool may_read_column(const char *view, const char *column, Oid role);
 static int	kinds_of(Oid role);
 static void run(const char *statement);
 static void change(bool grant, Kind kind, const char *role);
-static Datum do_grant(FunctionCallInfo fcinfo, const char *function, Kind kind);
-static Datum do_revoke(FunctionCallInfo fcinfo, const char *function, Kind kind);
+static Datum grant_or_revoke(FunctionCallInfo fcinfo, const char *function, bool grant, Kind kind);
 
 PG_FUNCTION_INFO_V1(turn_liveness_grant_gateway);
 PG_FUNCTION_INFO_V1(turn_liveness_grant_worker);
@@ -267,27 +266,12 @@ change(bool grant, Kind kind, const char *role)
 }
 
 static Datum
-do_grant(FunctionCallInfo fcinfo, const char *function, Kind kind)
-{
-	Oid			role;
-	const char *name;
-
-	tl_check_writable(function);
-	role = arg_role(fcinfo);
-	check_owner();
-	name = quote_identifier(GetUserNameFromId(role, false));
-	SPI_connect();
-	change(true, kind, name);
-	SPI_finish();
-	PG_RETURN_VOID();
-}
-
-static Datum
-do_revoke(FunctionCallInfo fcinfo, const char *function, Kind kind)
+grant_or_revoke(FunctionCallInfo fcinfo, const char *function, bool grant, Kind kind)
 {
 	Oid			role;
 	const char *name;
 	int			others;
+	int			other;
 
 	tl_check_writable(function);
 	role = arg_role(fcinfo);
@@ -295,15 +279,12 @@ do_revoke(FunctionCallInfo fcinfo, const char *function, Kind kind)
 	name = quote_identifier(GetUserNameFromId(role, false));
 	others = kinds_of(role) & ~kind;
 	SPI_connect();
-	change(false, kind, name);
+	change(grant, kind, name);
 
 	/* kinds overlap, and REVOKE knows privileges only */
-	if (others & GATEWAY)
-		change(true, GATEWAY, name);
-	if (others & WORKER)
-		change(true, WORKER, name);
-	if (others & MONITOR)
-		change(true, MONITOR, name);
+	for (other = GATEWAY; !grant && other <= MONITOR; other <<= 1)
+		if (others & other)
+			change(true, other, name);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -311,35 +292,35 @@ do_revoke(FunctionCallInfo fcinfo, const char *function, Kind kind)
 Datum
 turn_liveness_grant_gateway(PG_FUNCTION_ARGS)
 {
-	return do_grant(fcinfo, "grant_gateway()", GATEWAY);
+	return grant_or_revoke(fcinfo, "grant_gateway()", true, GATEWAY);
 }
 
 Datum
 turn_liveness_grant_worker(PG_FUNCTION_ARGS)
 {
-	return do_grant(fcinfo, "grant_worker()", WORKER);
+	return grant_or_revoke(fcinfo, "grant_worker()", true, WORKER);
 }
 
 Datum
 turn_liveness_grant_monitor(PG_FUNCTION_ARGS)
 {
-	return do_grant(fcinfo, "grant_monitor()", MONITOR);
+	return grant_or_revoke(fcinfo, "grant_monitor()", true, MONITOR);
 }
 
 Datum
 turn_liveness_revoke_gateway(PG_FUNCTION_ARGS)
 {
-	return do_revoke(fcinfo, "revoke_gateway()", GATEWAY);
+	return grant_or_revoke(fcinfo, "revoke_gateway()", false, GATEWAY);
 }
 
 Datum
 turn_liveness_revoke_worker(PG_FUNCTION_ARGS)
 {
-	return do_revoke(fcinfo, "revoke_worker()", WORKER);
+	return grant_or_revoke(fcinfo, "revoke_worker()", false, WORKER);
 }
 
 Datum
 turn_liveness_revoke_monitor(PG_FUNCTION_ARGS)
 {
-	return do_revoke(fcinfo, "revoke_monitor()", MONITOR);
+	return grant_or_revoke(fcinfo, "revoke_monitor()", false, MONITOR);
 }

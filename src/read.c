@@ -180,14 +180,9 @@ arg_cursors(FunctionCallInfo fcinfo, int *n)
 
 	if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1))
 	{
-		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);
 		int			count;
 
-		if (ARR_NDIM(array) > 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-					 errmsg("%s must be a one-dimensional array", "after")));
-		deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+		deconstruct_array(tl_arg_array(fcinfo, 1, "after"), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 						  &after, &nulls, &count);
 		if (count != nnames)
 			ereport(ERROR,

@@ -13,7 +13,7 @@
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
 #define TL_STRIPES			8		/* copies of each counter */
 
-/* cumulative counters, shown by the view stat */
+/* cumulative counters, in the order of the columns of stat_row */
 typedef enum TlCounter
 {
 	TL_COUNT_ARMED,

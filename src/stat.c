@@ -8,7 +8,7 @@
  *
  * Rules: no lock but the directory's, and that for a copy; numbers that belong
  * together may be an instant apart.  Columns are found by position: keep the
- * order in step with the function stat_row in the SQL script.
+ * order here and of TlCounter in step with the function stat_row in the SQL script.
  */
 #include "turn_liveness.h"
 
@@ -25,33 +25,6 @@
 #include "guc.h"
 #include "lease.h"
 #include "shmem.h"
-
-/* the counters in the order of the columns */
-static const TlCounter counters[] = {
-	TL_COUNT_ARMED,
-	TL_COUNT_ANSWERED,
-	TL_COUNT_FAILED_UNRESPONSIVE,
-	TL_COUNT_FAILED_NEVER_STARTED,
-	TL_COUNT_FAILED_DIED,
-	TL_COUNT_FAILED_TOO_LONG,
-	TL_COUNT_FAILED_OTHER,
-	TL_COUNT_DISCHARGED,
-	TL_COUNT_LATE,
-	TL_COUNT_UNKNOWN,
-	TL_COUNT_BEATS,
-	TL_COUNT_BEATS_IN_ROWS,
-	TL_COUNT_SWEEPS,
-	TL_COUNT_SWEEP_ERRORS,
-	TL_COUNT_NOTIFICATIONS,
-	TL_COUNT_CLAIMS,
-	TL_COUNT_ACKNOWLEDGED,
-	TL_COUNT_REDELIVERIES,
-	TL_COUNT_DEAD,
-	TL_COUNT_EXPIRED_UNDELIVERED,
-	TL_COUNT_WORKER_STARTS
-};
-
-StaticAssertDecl(lengthof(counters) == TL_NCOUNTERS, "a counter is not shown");
 
 enum
 {
@@ -153,7 +126,7 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 	if (db != NULL)
 	{
 		for (i = 0; i < TL_NCOUNTERS; i++)
-			SET(STAT_COUNTERS + i, Int64GetDatum((int64) tl_counter_read(db, counters[i])));
+			SET(STAT_COUNTERS + i, Int64GetDatum((int64) tl_counter_read(db, (TlCounter) i)));
 		SET(STAT_RESET, TimestampTzGetDatum(db->stats_reset));
 	}
 #undef SET
