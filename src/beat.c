@@ -35,6 +35,7 @@
 #define PREFETCH_BUCKET	16
 #define PREFETCH_LEASE	8
 
+static int64 armed_since_start(const TlTimes *times);
 static int32 probe_deployment(text *deployment, int64 *sole_armed, bool *swept);
 static bool probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept);
 static int32 beat_rows(text *deployment, text *message_id, int64 now);
@@ -44,6 +45,17 @@ static void check_beat_allowed(void);
 
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
+
+/* When it was armed, on a clock that may have started behind: see deadline.c. */
+static int64
+armed_since_start(const TlTimes *times)
+{
+	int64		epoch = tl_epoch();
+
+	if (tl_database() == NULL || times->epoch == epoch || (times->epoch >> 32) != (epoch >> 32))
+		return times->armed;
+	return Min(times->armed, tl_start());
+}
 
 /*
  * How many turns the deployment owes, and when the only one was armed.  A turn
@@ -71,7 +83,7 @@ probe_deployment(text *deployment, int64 *sole_armed, bool *swept)
 			*swept = true;
 			continue;
 		}
-		*sole_armed = turn.times.armed;
+		*sole_armed = armed_since_start(&turn.times);
 		owed++;
 	}
 	tl_scan_end(&scan);
@@ -97,7 +109,7 @@ probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept)
 	if (*swept)
 		owed = false;
 	if (owed)
-		*armed = turn.times.armed;
+		*armed = armed_since_start(&turn.times);
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
@@ -220,8 +232,14 @@ beat_deployment(text *deployment, TlLeaseKey key, int64 now)
 
 			case TL_BEAT_PROBE:
 				owed = probe_deployment(deployment, &sole_armed, &swept);
+
+				/*
+				 * A turn that was armed after we looked at the clock is not started
+				 * by this beat: the next one must probe again.
+				 */
 				if (tl_lease_found(key, generation, owed, sole_armed, now,
-								   !swept && !tl_xact_has_touched(key)) ||
+								   !swept && !tl_xact_has_touched(key) &&
+								   (owed != 1 || now > sole_armed)) ||
 					tries >= MAX_TRIES)
 					return owed;
 				break;
@@ -261,7 +279,8 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
 				if (owed)
 					tl_lease_start_turn(key, turn, armed, now);
 				if (tl_lease_found_turn(key, turn, generation, owed,
-										!swept && !tl_xact_has_touched(key)) ||
+										!swept && !tl_xact_has_touched(key) &&
+										(!owed || now > armed)) ||
 					tries >= MAX_TRIES)
 					return owed;
 				break;

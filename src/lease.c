@@ -158,7 +158,7 @@ tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
 {
 	LWLock	   *lock = tl_lease_partition(deployment);
 	TlLease    *lease;
-	bool		current = true;
+	bool		current = owed == 0;	/* the lease went meanwhile, and the beat with it */
 
 	LWLockAcquire(lock, owed > 0 ? LW_SHARED : LW_EXCLUSIVE);
 	lease = tl_lease_find(deployment);
@@ -193,7 +193,7 @@ tl_lease_found_turn(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation,
 	LWLock	   *lock = tl_lease_partition(deployment);
 	TlLease    *lease;
 	TlLease    *named;
-	bool		current = true;
+	bool		current = !owed;
 
 	LWLockAcquire(lock, owed ? LW_SHARED : LW_EXCLUSIVE);
 	lease = tl_lease_find(deployment);

@@ -42,8 +42,8 @@ extern TlBeat tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 n
 extern bool tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now);
 
 /*
- * What a probe found.  False if the generation has moved meanwhile: probe
- * again.  A count is remembered only if keep is set; 0 removes the lease.
+ * What a probe found.  False if the generation has moved meanwhile, or the lease
+ * of a turn that is owed has gone: beat and probe again.  A count is remembered only if keep is set; 0 removes the lease.
  */
 extern bool tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
 						   int64 sole_armed, int64 now, bool keep);
