@@ -64,6 +64,8 @@ typedef struct ClockRow
 	int64		resumed;		/* sweep was turned on again; SWEEP_IS_OFF, or 0 */
 } ClockRow;
 
+static bool ticks_here = false; /* this process is the worker */
+
 static void read_row(ClockRow *row);
 static void write_row(ClockRow *row, int64 now, int64 mono, int64 start);
 static int32 row_mode_server(void);
@@ -245,6 +247,7 @@ tl_clock_take_over(void)
 
 	pg_atomic_write_u64(&db->clock_limit, now + TICK_REACH);
 	pg_atomic_write_u32(&db->ticking, 1);
+	ticks_here = true;
 }
 
 /*
@@ -271,6 +274,14 @@ tl_clock_tick(void)
 	pg_write_barrier();
 	pg_atomic_write_u64(&db->clock_limit, now + TICK_REACH);
 	return now;
+}
+
+/* Work is no pause, however long it takes. */
+void
+tl_clock_tick_on(void)
+{
+	if (ticks_here)
+		(void) tl_clock_tick();
 }
 
 /* Runs in the worker's exit callback too: only atomics. */

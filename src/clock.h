@@ -22,6 +22,8 @@ extern int64 tl_monotonic(void);
 /* for the worker: take over, tick (at least once a second), hand back */
 extern void tl_clock_take_over(void);
 extern int64 tl_clock_tick(void);
+/* the same inside of long work that others may do too: only the worker ticks */
+extern void tl_clock_tick_on(void);
 extern void tl_clock_hand_back(void);
 /* for whoever sweeps: write the base into its row, if it is due or if forced */
 extern void tl_clock_save(bool force);

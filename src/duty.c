@@ -20,6 +20,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
@@ -67,13 +68,15 @@ static int64 next_death_look = 0;
 static int64 due_again_from = 0;
 static bool extension_gone = false;
 static bool look_wanted = false;
-static bool armed_here = false;	/* the table of turns was not empty */
+static bool hint_wanted = false;
+static bool used_here = false;	/* there are, or were, rows: else nothing is written */
 static TlSweepItem *items = NULL;
 static int	max_items = 0;
 static StringInfoData letter;
 
 static bool begin_step(const char *what);
 static void end_step(void);
+static bool look_at_tables(Oid *file);
 static void scan_turns(bool first);
 static void read_mail(TlDatabase *db);
 static int	fail_lapsed(TlDatabase *db);
@@ -152,21 +155,12 @@ tl_duty_begin(void)
 		MemoryContextSwitchTo(old);
 	}
 	tl_wheel_reset(now);
-	if (begin_step("looking whether turns were ever armed here"))
-	{
-		TlRel		turns;
-
-		tl_rel_open(&turns, TL_TURN, false);
-		armed_here = RelationGetNumberOfBlocks(turns.rel) > 0;
-		turn_file = turns.rel->rd_rel->relfilenode;
+	if (look_at_tables(&turn_file))
 		generation = tl_names_generation();
-		tl_rel_close(&turns);
-		end_step();
-	}
 	scan_turns(true);
 
 	/* between the last worker and us nobody notified */
-	if (armed_here)
+	if (used_here)
 		tl_notify_add_all();
 	due_again_from = 0;
 	tl_due_again_by(tl_database(), now);
@@ -179,21 +173,39 @@ tl_duty_begin(void)
 	return true;
 }
 
+/* Which file are the turns in, and are there rows?  Late and restored ones come without mail. */
+static bool
+look_at_tables(Oid *file)
+{
+	TlRel		turns;
+	TlRel		late;
+
+	if (!begin_step("looking at the tables"))
+		return false;
+	tl_rel_open(&turns, TL_TURN, false);
+	tl_rel_open(&late, TL_LATE_REPLY, false);
+	*file = turns.rel->rd_rel->relfilenode;
+	if (RelationGetNumberOfBlocks(turns.rel) > 0 || RelationGetNumberOfBlocks(late.rel) > 0)
+		used_here = true;
+	tl_rel_close(&late);
+	tl_rel_close(&turns);
+	end_step();
+	return true;
+}
+
 static void
 scan_turns(bool first)
 {
-	int64		start = tl_monotonic();
 	int64		took;
 
 	if (!begin_step("looking at the owed turns"))
 		return;
-	tl_wheel_scan(first, tick);
+	took = tl_wheel_scan(first, tick);
 	if (tl_wheel_size() > 0)
-		armed_here = true;
+		used_here = true;
 	end_step();
 	/* rows that came unseen may have replies with them */
 	tl_due_again_by(tl_database(), tl_now());
-	took = tl_monotonic() - start;
 	next_look = tl_now() + Max(TL_SECOND, took * LOOK_SHARE);
 	next_review = tl_now() + Max(REVIEW_US, took * REVIEW_SHARE);
 	look_wanted = false;
@@ -204,15 +216,16 @@ read_mail(TlDatabase *db)
 {
 	TlMail		mail;
 	int			at = 0;
-	bool		look_replies = false;
-	bool		wanted;
+	bool		look_turns;
+	bool		look_replies;
 	int64		now = tl_now();
 
-	if (tl_mailbox_take(db, &letter, &look_wanted, &look_replies))
-		armed_here = true;
-	/* should there be no memory for it, the table tells the same */
-	wanted = look_wanted;
-	look_wanted = true;
+	if (tl_mailbox_take(db, &letter, &look_wanted, &hint_wanted))
+		used_here = true;
+	/* should there be no memory for it, the tables tell the same */
+	look_turns = look_wanted;
+	look_replies = hint_wanted;
+	look_wanted = hint_wanted = true;
 	while (tl_mail_next(&letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
@@ -230,7 +243,8 @@ read_mail(TlDatabase *db)
 		else
 			tl_notify_add(&mail);
 	}
-	look_wanted = wanted;
+	look_wanted = look_turns;
+	hint_wanted = false;
 	if (look_replies)
 		tl_notify_add_all();
 }
@@ -362,20 +376,18 @@ notify(TlDatabase *db)
 static void
 look_for_rewrite(void)
 {
-	TlRel		turns;
 	Oid			file;
 
-	if (tl_names_generation() == generation || !begin_step("looking for a rewrite"))
+	if (tl_names_generation() == generation || !look_at_tables(&file))
 		return;
-	tl_rel_open(&turns, TL_TURN, false);
-	file = turns.rel->rd_rel->relfilenode;
-	tl_rel_close(&turns);
-	end_step();
 	generation = tl_names_generation();
 	if (file != turn_file)
 	{
 		turn_file = file;
 		tl_wheel_reset(tl_now());
+		/* should the scan fail */
+		look_wanted = true;
+		next_look = 0;
 		scan_turns(true);
 	}
 }
@@ -411,6 +423,7 @@ tl_duty_round(TlDatabase *db)
 	int64		now = tick();
 	int64		again;
 	bool		gather;
+	Oid			file;
 
 	tl_grace_watch(now);
 	read_mail(db);
@@ -424,7 +437,8 @@ tl_duty_round(TlDatabase *db)
 			read_mail(db);
 			notify(db);
 			CHECK_FOR_INTERRUPTS();
-			if (db->bars > 0)
+			/* somebody may have turned the sweep off */
+			if (db->bars > 0 || ConfigReloadPending)
 				break;
 		}
 	}
@@ -468,7 +482,9 @@ tl_duty_round(TlDatabase *db)
 	if (now >= next_retention)
 	{
 		next_retention = now + RETENTION_US;
-		if (armed_here && begin_step("retention"))
+		if (!used_here)
+			(void) look_at_tables(&file);
+		if (used_here && begin_step("retention"))
 		{
 			int			gone = tl_retention_run(tl_sweep_batch);
 
@@ -484,7 +500,7 @@ tl_duty_round(TlDatabase *db)
 	if (now >= next_save)
 	{
 		next_save = now + SAVE_US;
-		if (armed_here && begin_step("saving the clock"))
+		if (used_here && begin_step("saving the clock"))
 		{
 			tl_clock_save(true);
 			end_step();
@@ -508,14 +524,14 @@ tl_duty_round(TlDatabase *db)
 	gather = now - last_notify < gather_us;
 	if (gather || tl_notify_pending() > 0)
 		again = Min(again, last_notify + gather_us);
-	tl_mailbox_wake_me(db, !gather);
+	tl_mailbox_wake_me(db, !gather, again);
 	return again;
 }
 
 void
 tl_duty_end(void)
 {
-	if (armed_here && begin_step("saving the clock"))
+	if (used_here && begin_step("saving the clock"))
 	{
 		tl_clock_save(true);
 		end_step();

@@ -173,16 +173,18 @@ tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_
 
 /*
  * Before the worker sleeps.  Mail that came since it looked is not missed: with
- * wake set the box must be empty, else the latch is set at once.
+ * wake set the box must be empty, else the latch is set at once.  Who posts next
+ * sees for how long the worker sleeps: both are changed under the lock.
  */
 void
-tl_mailbox_wake_me(TlDatabase *db, bool wake)
+tl_mailbox_wake_me(TlDatabase *db, bool wake, int64 until)
 {
 	bool		mail;
 
 	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
 	mail = db->mailbox_tail != db->mailbox_head || db->look_turns || db->look_replies;
 	db->told = !wake || mail;
+	pg_atomic_write_u64(&db->wake_us, until);
 	LWLockRelease(&db->mailbox_lock);
 	if (wake && mail)
 		SetLatch(MyLatch);

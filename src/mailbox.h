@@ -41,8 +41,8 @@ extern void tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_t
 
 /* for the worker: take everything; true if there was something */
 extern bool tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies);
-/* it will look again by itself in a moment, or not: need it be woken? */
-extern void tl_mailbox_wake_me(TlDatabase *db, bool wake);
+/* it sleeps until then; need it be woken, or will it look again in a moment anyhow? */
+extern void tl_mailbox_wake_me(TlDatabase *db, bool wake, int64 until);
 /* walk over a letter; *at starts at 0 */
 typedef struct TlMail
 {

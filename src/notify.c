@@ -67,7 +67,8 @@ tl_notify_add(const TlMail *mail)
 		conversations = make_set("turn_liveness conversations to notify");
 		platforms = make_set("turn_liveness platforms to notify");
 	}
-	if (everything || hash_get_num_entries(conversations) >= MAX_NAMES)
+	if (everything || hash_get_num_entries(conversations) >= MAX_NAMES ||
+		hash_get_num_entries(platforms) >= MAX_NAMES)
 	{
 		everything = true;
 		return;

@@ -170,6 +170,7 @@ remove_record(Batch *batch, TupleTableSlot *slot)
 	int			i;
 
 	CHECK_FOR_INTERRUPTS();
+	tl_clock_tick_on();
 	MemoryContextReset(batch->context);
 
 	batch->reply_scan.keys[0].sk_argument = slot_getattr(slot, DELIVERY_CONVERSATION_ID, &isnull);

@@ -211,6 +211,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
+		tl_clock_tick_on();
 		if (failed >= max)
 		{
 			items[i].status = TL_SWEEP_BUSY;

@@ -54,6 +54,7 @@ static Ticket *buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
 static int32 longest_silence = 0;
 
+static void keep_ticket(void);
 static void file_entry(Entry *entry, int64 due);
 
 void
@@ -77,26 +78,34 @@ tl_wheel_reset(int64 now)
 	position = now / BUCKET_US;
 }
 
+/* An entry without a ticket would never be looked at: have one before it is made. */
+static void
+keep_ticket(void)
+{
+	Ticket	   *ticket;
+	int			i;
+
+	if (free_tickets != NULL)
+		return;
+	ticket = MemoryContextAlloc(tickets, sizeof(Ticket) * 256);
+	for (i = 0; i < 256; i++)
+	{
+		ticket[i].next = free_tickets;
+		free_tickets = &ticket[i];
+	}
+}
+
+/* Cannot fail where a ticket was kept or has just come back. */
 static void
 file_entry(Entry *entry, int64 due)
 {
 	/* the end of the bucket in which it is due: never early */
 	int64		at = due / BUCKET_US + 1;
-	Ticket	   *ticket = free_tickets;
+	Ticket	   *ticket;
 
-	if (ticket == NULL)
-	{
-		int			i;
-
-		ticket = MemoryContextAlloc(tickets, sizeof(Ticket) * 256);
-		for (i = 1; i < 256; i++)
-		{
-			ticket[i].next = free_tickets;
-			free_tickets = &ticket[i];
-		}
-	}
-	else
-		free_tickets = ticket->next;
+	keep_ticket();
+	ticket = free_tickets;
+	free_tickets = ticket->next;
 
 	at = Max(at, position);
 	at = Min(at, position + NBUCKETS - 1);
@@ -113,7 +122,10 @@ tl_wheel_watch(const TlWatch *watch, int64 seen, int64 now)
 	int64		due = tl_turn_check_us(&watch->times);
 	int64		patience = Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
 	bool		found;
-	Entry	   *entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
+	Entry	   *entry;
+
+	keep_ticket();
+	entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
 
 	/* a stamp of a clock that was further ahead, before a crash or elsewhere */
 	due = Min(due, now + patience);
@@ -243,18 +255,24 @@ tl_wheel_longest_silence(void)
  * Read all owed rows.  At the worker's start each row that nobody stamped is taken as it
  * stands; later on, a row that was not known became visible without anybody
  * telling, and is seen from now.
+ *
+ * The time that it takes paces the next scan: on the liveness clock, and without
+ * the wait for the table, which VACUUM FULL may hold for long.
  */
-void
+int64
 tl_wheel_scan(bool first, int64 (*tick) (void))
 {
-	Snapshot	snapshot = tl_latest_snapshot();
+	Snapshot	snapshot;
 	TlRel		turns;
 	TlScan		scan = {0};
-	int64		now = tl_now();
+	int64		start;
+	int64		now;
 	int64		home = tl_epoch() >> 32;
 	int			n = 0;
 
 	tl_rel_open(&turns, TL_TURN, false);
+	snapshot = tl_latest_snapshot();
+	start = now = tick();
 	tl_scan_begin(&scan, &turns, TL_TURN_OWED_CHECK, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
 	{
@@ -277,4 +295,5 @@ tl_wheel_scan(bool first, int64 (*tick) (void))
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
+	return tick() - start;
 }

@@ -20,7 +20,7 @@ extern int64 tl_wheel_next(int64 now);
 extern long tl_wheel_size(void);
 extern int32 tl_wheel_longest_silence(void);
 
-/* read all owed rows of the table, in a transaction of the worker */
-extern void tl_wheel_scan(bool first, int64 (*tick) (void));
+/* read all owed rows of the table, in a transaction of the worker; returns how long it read */
+extern int64 tl_wheel_scan(bool first, int64 (*tick) (void));
 
 #endif							/* TL_WHEEL_H */

@@ -229,7 +229,6 @@ tl_worker_main(Datum arg)
 		else
 		{
 			now = tl_now();
-			pg_atomic_write_u64(&my_slot->wake_us, again);
 			pause = Max(0, (again - now + TL_MS - 1) / TL_MS);
 		}
 		if (pause > 0)
@@ -239,7 +238,11 @@ tl_worker_main(Datum arg)
 		ResetLatch(MyLatch);
 	}
 
-	/* an error here is no loss: the clock starts a little behind */
+	/*
+	 * An error here is no loss: the clock starts a little behind.  A lock that
+	 * somebody holds, a prepared transaction say, must not keep the server up.
+	 */
+	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
 	tl_duty_end();
 	proc_exit(0);
 }

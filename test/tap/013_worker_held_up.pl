@@ -1,0 +1,118 @@
+# What holds the worker up for a while: slow rows, a locked table, a lock that
+# outlives its session. It goes on as before, and whoever stops it is heard.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use TurnLiveness;
+
+my $node = new_node('main', "turn_liveness.retention = '1s'");
+
+# The late reply of a database in which nothing was ever armed: see the end.
+$node->safe_psql('postgres', 'CREATE DATABASE unarmed');
+add_extension($node, 'unarmed');
+$node->safe_psql('unarmed', q{SELECT turn_liveness.commit_terminal_reply('d', '{m}', '{}')});
+is($node->safe_psql('unarmed', 'SELECT verdict FROM turn_liveness.late_replies'),
+	'unknown', 'a reply that belongs to nothing is kept');
+
+# An index that a superuser made takes a fifth of a second for some rows.
+$node->safe_psql(
+	'postgres', q{
+CREATE FUNCTION public.slow(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF $1 LIKE 'slow%' THEN PERFORM pg_sleep(0.2); END IF;
+	RETURN $1;
+END $$;
+CREATE INDEX slow ON turn_liveness.reply (public.slow(deployment))});
+
+sub arm_slow
+{
+	my ($message, $n) = @_;
+	$node->safe_psql('postgres',
+		"SELECT turn_liveness.arm_turn('slow' || i, '$message', admission => '300ms')"
+		  . " FROM generate_series(1, $n) i");
+	return;
+}
+
+# --- work is no pause: after one, each turn would get another turn deadline
+
+my $grace;
+for my $try (1 .. 3)
+{
+	advance($node, '61s');
+	arm_slow("batch$try", 12);
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 12 FROM turn_liveness.reply WHERE message_ids = '{batch$try}'")
+	  or die 'the slow turns do not fail';
+	$grace = $node->safe_psql('postgres', 'SELECT grace FROM turn_liveness.stat');
+	# a machine that is busy with other things may have made a real one
+	last if $grace !~ /pause/;
+}
+unlike($grace, qr/pause/, 'a sweep that takes long is no pause');
+
+# --- sweep = off is heard in the midst of a storm of lapses
+
+$node->append_conf('postgresql.conf', 'turn_liveness.sweep_batch = 1');
+$node->reload;
+arm_slow('storm', 60);
+$node->poll_query_until('postgres',
+	"SELECT count(*) > 0 FROM turn_liveness.reply WHERE message_ids = '{storm}'")
+  or die 'the storm does not begin';
+$node->append_conf('postgresql.conf', 'turn_liveness.sweep = off');
+$node->reload;
+ok($node->poll_query_until('postgres', 'SELECT NOT sweep_enabled FROM turn_liveness.stat'),
+	'the worker sees that sweep is off');
+cmp_ok(owed($node), '>', 20, 'while most turns are still owed');
+$node->safe_psql('postgres',
+	"SELECT turn_liveness.fail_deployment(deployment) FROM turn_liveness.turns; DROP INDEX turn_liveness.slow");
+$node->append_conf('postgresql.conf', 'turn_liveness.sweep = on');
+$node->reload;
+
+# --- the wait for a locked table says nothing about how long a look takes
+
+sub prepared
+{
+	my ($name, $sql) = @_;
+	$node->safe_psql('postgres', "BEGIN; $sql; PREPARE TRANSACTION '$name'");
+	return;
+}
+
+# nothing but the look itself is left to do
+prepared('first', q{SELECT turn_liveness.arm_turn('first', 'm', admission => '300ms')});
+$node->safe_psql('postgres', q{COMMIT PREPARED 'first'});
+is(wait_ended($node, 'first', 'm'), 'WORKER_NEVER_STARTED sweep', 'a prepared arm is found');
+prepared('unrelated', 'SELECT txid_current()');
+my $locker = session($node);
+$locker->query_safe('BEGIN; LOCK TABLE turn_liveness.turn');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'unrelated'});	# the worker looks at all rows
+my $pid = worker_pid($node);
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $pid")
+  or die 'the worker does not wait for the table';
+wall_clock_passes(4);
+$locker->query_safe('COMMIT');
+$locker->quit;
+prepared('arm', q{SELECT turn_liveness.arm_turn('prepared', 'm', admission => '300ms')});
+$node->safe_psql('postgres', q{COMMIT PREPARED 'arm'});
+is(wait_ended($node, 'prepared', 'm'), 'WORKER_NEVER_STARTED sweep',
+	'the next one is found as soon');
+
+# --- the late reply: the worker looks every ten seconds
+
+ok($node->poll_query_until('unarmed', 'SELECT count(*) = 0 FROM turn_liveness.late_replies'),
+	'retention ends what came where nothing was armed');
+
+# --- a shutdown does not wait for a lock that a prepared transaction holds
+
+prepared('clock', 'LOCK TABLE turn_liveness.clock IN SHARE MODE');
+command_ok([ 'pg_ctl', 'stop', '-m', 'fast', '-t', '30', '-D', $node->data_dir ],
+	'the server stops though the clock cannot be saved');
+$node->_update_pid(0);
+
+done_testing();
