@@ -67,7 +67,8 @@ CREATE TABLE turn_liveness.turn (
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
 CREATE INDEX turn_owed_check ON turn_liveness.turn (check_us) WHERE outcome IS NULL;
-CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL;
+-- most conversations have the name of their deployment, and that is indexed
+CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL AND conversation_id <> deployment;
 
 -- taken under a short lock per conversation, one at a time: never a CACHE
 CREATE SEQUENCE turn_liveness.reply_id_seq AS bigint NO CYCLE CACHE 1;
@@ -300,15 +301,23 @@ LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.turn_status(turn_liveness.turn) IS
 'beats, effective deadline and state of a turn that is owed; the view turns is its public face';
 
+-- Two branches, so that a look-up by conversation finds an index in each.
 CREATE VIEW turn_liveness.turns AS
-	SELECT t.deployment, t.message_id, t.conversation_id,
-		   coalesce(t.routing OPERATOR(pg_catalog.->>) 'platform', 'api') AS platform,
-		   t.routing OPERATOR(pg_catalog.->>) 'organizationId' AS organization_id,
-		   t.routing, t.armed_at,
+	SELECT x.deployment, (x.t).message_id, x.conversation_id,
+		   coalesce((x.t).routing OPERATOR(pg_catalog.->>) 'platform', 'api') AS platform,
+		   (x.t).routing OPERATOR(pg_catalog.->>) 'organizationId' AS organization_id,
+		   (x.t).routing, (x.t).armed_at,
 		   s.first_beat, s.last_beat, s.deadline, s.state,
-		   t.error_code, t.reason
-	FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) s
-	WHERE t.outcome IS NULL;
+		   (x.t).error_code, (x.t).reason
+	FROM (
+		SELECT t.deployment, t.deployment AS conversation_id, t
+		FROM turn_liveness.turn t
+		WHERE t.outcome IS NULL AND t.conversation_id OPERATOR(pg_catalog.=) t.deployment
+		UNION ALL
+		SELECT t.deployment, t.conversation_id, t
+		FROM turn_liveness.turn t
+		WHERE t.outcome IS NULL AND t.conversation_id OPERATOR(pg_catalog.<>) t.deployment
+	) x, LATERAL turn_liveness.turn_status(x.t) s;
 COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, running, withheld or lapsed';
 
 -- One branch for each state, each with its own join: a query for one state is
