@@ -64,6 +64,9 @@ db_set() {
 
 # --- load
 
+# postmaster: its process id
+postmaster() { head -n 1 "$TL_SERVER/data/postmaster.pid"; }
+
 # sessions: process ids of this database's sessions, also of those that have
 # ended, until the postmaster knows
 sessions() {
@@ -74,7 +77,7 @@ sessions() {
 			next unless (<$f> // "") =~ /.*\) \S (\d+) / && $1 == $postmaster;
 			my $title = open($f, "<", "$dir/cmdline") ? <$f> // "" : "";
 			print substr($dir, 6), "\n" if $title eq "" || $title =~ / \Q$db\E \[/;
-		}' "$(head -n 1 "$TL_SERVER/data/postmaster.pid")" "$PGDATABASE" | sort
+		}' "$(postmaster)" "$PGDATABASE" | sort
 }
 wait_gone() { # wait_gone SESSIONS: until there are no others than these
 	local i
@@ -84,14 +87,19 @@ wait_gone() { # wait_gone SESSIONS: until there are no others than these
 	done
 	fatal "sessions of $PGDATABASE did not end"
 }
-# server_us: CPU that the server has used, in microseconds: sessions that have
-# ended, and the worker of this database
+# server_us: CPU that the server has used, in microseconds: processes that have
+# ended, and those that run
 server_us() {
-	local worker
-	worker=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
-	awk -v tick="$(getconf CLK_TCK)" -v worker="$(cut -d' ' -f1 "/proc/${worker:-self}/schedstat")" \
-		'{ printf "%.0f\n", ($16 + $17) * 1000000 / tick + worker / 1000 }' \
-		"/proc/$(head -n 1 "$TL_SERVER/data/postmaster.pid")/stat"
+	perl -e '
+		my ($postmaster, $tick) = @ARGV;
+		my $us = 0;
+		for my $dir (glob "/proc/[0-9]*") {
+			open my $f, "<", "$dir/stat" or next;
+			next unless (<$f> // "") =~ /^(\d+) .*\) \S (\d+) (.*)/ && ($1 == $postmaster || $2 == $postmaster);
+			$us += ((split " ", $3)[11] + (split " ", $3)[12]) * 1e6 / $tick if $1 == $postmaster;
+			$us += (split " ", <$f>)[0] / 1000 if open $f, "<", "$dir/schedstat";
+		}
+		printf "%.0f\n", $us' "$(postmaster)" "$(getconf CLK_TCK)"
 }
 # load_cpu WAY LOAD-ARGS...: load, and how much CPU of the server each
 # transaction took: a line for WAY, less at the mercy of others than the clock

@@ -119,7 +119,7 @@ row_slow_flush() {
 	turns_db
 	unlisten
 	LD_PRELOAD=$B/slow_flush.so tl_server_restart
-	grep -q slow_flush "/proc/$(head -n 1 "$TL_SERVER/data/postmaster.pid")/maps" || fatal "the flush is not slow"
+	grep -q slow_flush "/proc/$(postmaster)/maps" || fatal "the flush is not slow"
 	wait_for "the worker" "SELECT worker_state = 'running' FROM turn_liveness.stat_row()"
 	turns_db
 	turns_ours >/dev/null
