@@ -66,7 +66,7 @@ turns_db() {
 	if ! want_db bench_turns; then
 		pg -f test/bench/sql/bare.sql -f test/bench/sql/plain.sql -f test/bench/sql/origin.sql
 		turn_scripts 200
-		local who
+		local who T=1
 		for who in ours notify bare plain origin; do turns $who 64 >/dev/null; done
 	fi
 	[ -n "$listeners" ] || listen 10 turn_liveness plain runs_lobu:thread_response
