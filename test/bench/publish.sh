@@ -18,7 +18,7 @@ if ! grep -qsxF "$(head -n 1 $results/environment.txt)." $results/README-table.m
 	exit 1
 fi
 perl -0 -pi -e '
-	BEGIN { local (@ARGV, $/) = shift; $table = <> }
+	BEGIN { open my $f, "<", shift or die; $table = <$f> }
 	s/^<!-- bench -->\n\K.*?(?=^<!-- \/bench -->$)/\n$table\n/ms or die "publish.sh: README.md lacks the lines to write between\n";
 ' $results/README-table.md README.md
 mkdir -p test/bench/plots
