@@ -3,15 +3,24 @@
  *		What pgbench cannot do.
  *
  *	client listen N CHANNEL...
- *		N sessions that listen on these channels and read what comes, until a
- *		signal ends it.
+ *		N sessions that listen on these channels and read what comes, until SIGTERM
+ *		ends it; then prints how many notifications each received.
+ *	client collect N CHANNEL...
+ *		The same, and prints what comes: which session, when, the payload.
  *	client latency N
  *		N times: a session attaches itself as the worker of a turn and ends;
  *		prints in milliseconds how long until a listener was woken for that
  *		turn's conversation, and how long a commit took.
+ *	client wakeup ours|plain N
+ *		N times, with pauses: a transaction inserts a row and commits a reply, or
+ *		calls pg_notify; prints in milliseconds how long from its COMMIT until a
+ *		listener was woken.
  */
+#define _GNU_SOURCE				/* ppoll */
 #include <libpq-fe.h>
 #include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,12 +95,31 @@ listen_on(PGconn *conn, const char *channel)
 	run(conn, sql);
 }
 
+static volatile sig_atomic_t ended = false;
+
+static void
+on_sigterm(int signo)
+{
+	ended = true;
+}
+
 static int
-listeners(int n, char **channels)
+listeners(int n, char **channels, bool print)
 {
 	PGconn	  **conns = calloc(n, sizeof *conns);
 	struct pollfd *fds = calloc(n, sizeof *fds);
+	long	   *received = calloc(n, sizeof *received);
+	long		least,
+				most;
+	sigset_t	blocked,
+				before;
 	int			i;
+
+	/* comes while we wait, and at no other time */
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGTERM);
+	sigprocmask(SIG_BLOCK, &blocked, &before);
+	signal(SIGTERM, on_sigterm);
 
 	for (i = 0; i < n; i++)
 	{
@@ -105,10 +133,10 @@ listeners(int n, char **channels)
 	}
 	puts("listening");
 	fflush(stdout);
-	for (;;)
+	while (!ended)
 	{
-		if (poll(fds, n, -1) < 0)
-			return 1;
+		if (ppoll(fds, n, NULL, &before) < 0)
+			continue;
 		for (i = 0; i < n; i++)
 		{
 			PGnotify   *notify;
@@ -118,9 +146,29 @@ listeners(int n, char **channels)
 			if (!PQconsumeInput(conns[i]))
 				return 0;		/* the server was stopped */
 			while ((notify = PQnotifies(conns[i])) != NULL)
+			{
+				received[i]++;
+				if (print)
+				{
+					struct timespec t;
+
+					clock_gettime(CLOCK_REALTIME, &t);
+					printf("%d\t%lld.%06ld\t%s\n", i, (long long) t.tv_sec, t.tv_nsec / 1000, notify->extra);
+				}
 				PQfreemem(notify);
+			}
 		}
+		if (print)
+			fflush(stdout);
 	}
+	least = most = received[0];
+	for (i = 1; i < n; i++)
+	{
+		least = received[i] < least ? received[i] : least;
+		most = received[i] > most ? received[i] : most;
+	}
+	printf("received %ld to %ld\n", least, most);
+	return 0;
 }
 
 /* Wait for a notification that names the conversation, or says "look". */
@@ -193,13 +241,64 @@ latency(int n)
 	return 0;
 }
 
+static int
+wakeup(bool ours, int n)
+{
+	PGconn	   *gateway = connect_db();
+	PGconn	   *listener = connect_db();
+	int			i;
+
+	listen_on(listener, ours ? "turn_liveness" : "plain");
+	prepare(gateway, "insert", "INSERT INTO bench.commits VALUES ($1)");
+	prepare(gateway, "arm", "SELECT turn_liveness.arm_turn($1, 'm')");
+	/* what says that the conversation has something to read, with the same payload */
+	prepare(gateway, "tell", ours ?
+			"SELECT turn_liveness.commit_terminal_reply($1, '{m}', '{\"finalText\": \"some text\"}')" :
+			"SELECT pg_notify('plain', json_build_object('conversations', json_build_array($1::text), 'platforms', '{api}'::text[])::text)");
+	srand(getpid());
+	for (i = 0; i < n; i++)
+	{
+		char		name[48];
+		double		start,
+					woken;
+		PGresult   *result;
+
+		snprintf(name, sizeof name, "wakeup%d-%d", (int) getpid(), i);
+		if (ours)
+			run_prepared(gateway, "arm", name);
+		/* at no fixed moment of anybody's period, and after the worker's gathering */
+		usleep(10000 + rand() % 20000);
+
+		run(gateway, "BEGIN");
+		run_prepared(gateway, "insert", name);
+		run_prepared(gateway, "tell", name);
+		start = now_ms();
+		if (!PQsendQuery(gateway, "COMMIT"))
+			die("COMMIT", gateway);
+		wait_for(listener, name);
+		woken = now_ms();
+		while ((result = PQgetResult(gateway)) != NULL)
+		{
+			if (PQresultStatus(result) != PGRES_COMMAND_OK)
+				die("COMMIT", gateway);
+			PQclear(result);
+		}
+		printf("%.3f\n", woken - start);
+	}
+	return 0;
+}
+
 int
 main(int argc, char **argv)
 {
 	if (argc >= 4 && strcmp(argv[1], "listen") == 0)
-		return listeners(atoi(argv[2]), argv + 3);
+		return listeners(atoi(argv[2]), argv + 3, false);
+	if (argc >= 4 && strcmp(argv[1], "collect") == 0)
+		return listeners(atoi(argv[2]), argv + 3, true);
 	if (argc == 3 && strcmp(argv[1], "latency") == 0)
 		return latency(atoi(argv[2]));
-	fprintf(stderr, "usage: client listen N CHANNEL... | latency N\n");
+	if (argc == 4 && strcmp(argv[1], "wakeup") == 0)
+		return wakeup(strcmp(argv[2], "ours") == 0, atoi(argv[3]));
+	fprintf(stderr, "usage: client listen|collect N CHANNEL... | latency N | wakeup ours|plain N\n");
 	return 2;
 }

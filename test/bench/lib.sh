@@ -54,16 +54,52 @@ wait_for() { # wait_for WHAT QUERY: until it says t
 	fatal "$1: still waiting after a minute"
 }
 
+# db_set SETTING: ALTER DATABASE ... SET or RESET of one of our settings, until the
+# worker goes by it: from that commit on it counts as not running, until a
+# new one that has read the setting does.
+db_set() {
+	sql "ALTER DATABASE $PGDATABASE $1"
+	wait_for "the worker of $PGDATABASE" "SELECT worker_state = 'running' FROM turn_liveness.stat_row()"
+}
+
 # --- load
 
-# server_us: CPU that the server has used, in microseconds: sessions that have
-# ended, and the worker of this database
+# postmaster: its process id
+postmaster() { head -n 1 "$TL_SERVER/data/postmaster.pid"; }
+
+# sessions: process ids of this database's sessions, also of those that have
+# ended, until the postmaster knows
+sessions() {
+	perl -e '
+		my ($postmaster, $db) = @ARGV;
+		for my $dir (glob "/proc/[0-9]*") {
+			open my $f, "<", "$dir/stat" or next;
+			next unless (<$f> // "") =~ /.*\) \S (\d+) / && $1 == $postmaster;
+			my $title = open($f, "<", "$dir/cmdline") ? <$f> // "" : "";
+			print substr($dir, 6), "\n" if $title eq "" || $title =~ / \Q$db\E \[/;
+		}' "$(postmaster)" "$PGDATABASE" | sort
+}
+wait_gone() { # wait_gone SESSIONS: until there are no others than these
+	local i
+	for ((i = 0; i < 1200; i++)); do
+		[ -n "$(comm -13 <(printf '%s\n' "$1") <(sessions))" ] || return 0
+		sleep 0.05
+	done
+	fatal "sessions of $PGDATABASE did not end"
+}
+# server_us: CPU that the server has used, in microseconds: processes that have
+# ended, and those that run
 server_us() {
-	local worker
-	worker=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
-	awk -v tick="$(getconf CLK_TCK)" -v worker="$(cut -d' ' -f1 "/proc/${worker:-self}/schedstat")" \
-		'{ printf "%.0f\n", ($16 + $17) * 1000000 / tick + worker / 1000 }' \
-		"/proc/$(head -n 1 "$TL_SERVER/data/postmaster.pid")/stat"
+	perl -e '
+		my ($postmaster, $tick) = @ARGV;
+		my $us = 0;
+		for my $dir (glob "/proc/[0-9]*") {
+			open my $f, "<", "$dir/stat" or next;
+			next unless (<$f> // "") =~ /^(\d+) .*\) \S (\d+) (.*)/ && ($1 == $postmaster || $2 == $postmaster);
+			$us += ((split " ", $3)[11] + (split " ", $3)[12]) * 1e6 / $tick if $1 == $postmaster;
+			$us += (split " ", <$f>)[0] / 1000 if open $f, "<", "$dir/schedstat";
+		}
+		printf "%.0f\n", $us' "$(postmaster)" "$(getconf CLK_TCK)"
 }
 # load_cpu WAY LOAD-ARGS...: load, and how much CPU of the server each
 # transaction took: a line for WAY, less at the mercy of others than the clock
@@ -72,7 +108,6 @@ load_cpu() {
 	shift
 	before=$(server_us)
 	load "$@"
-	sleep 0.2
 	after=$(server_us)
 	awk -v us=$((after - before)) '/actually processed/ { printf "%.1f\n", us / $NF }' "$B/pgbench.out" >>"$B/cpu.$way"
 }
@@ -83,15 +118,18 @@ cpu_result() { # cpu_result ROW MEASURE OURS AGAINST OTHER: of the last pairs
 	result "$1" "$2" "$(human "$a")" "$4" "$(human "$b")" "$(calc "$a / $b")" "" "" -
 }
 
-# load SECONDS CLIENTS PGBENCH-ARGS...: transactions a second
+# load SECONDS CLIENTS PGBENCH-ARGS...: transactions a second.  When it returns, its
+# sessions have ended, with the statistics and the CPU that they leave behind.
 load() {
-	local seconds=$1 clients=$2 threads
+	local seconds=$1 clients=$2 threads before
+	before=$(sessions)
 	shift 2
 	threads=$((clients < cores ? clients : cores))
 	pgbench -n -M prepared -c "$clients" -j "$threads" -T "$seconds" "$@" >"$B/pgbench.out" 2>&1 </dev/null || {
 		cat "$B/pgbench.out" >&2
 		return 1
 	}
+	wait_gone "$before"
 	! grep -E 'aborted|ERROR' "$B/pgbench.out" >&2 || return 1
 	sed -n 's/^tps = \([0-9.]*\) .*/\1/p' "$B/pgbench.out"
 }
@@ -158,10 +196,11 @@ point() { # a second figure for the same X is left out
 
 # --- listeners: sessions that LISTEN and read, as gateways do
 
+# Their standard output is $B/listen.out.
 listeners=
 listen() { # listen N CHANNEL...
 	rm -f "$B/listen.out"
-	"$B/client" listen "$@" >"$B/listen.out" &
+	"$B/client" "${listen_mode:-listen}" "$@" >"$B/listen.out" &
 	listeners=$!
 	until [ -s "$B/listen.out" ]; do
 		kill -0 "$listeners" 2>/dev/null || fatal "the listeners did not start"

@@ -1,4 +1,4 @@
-# Sourced by run.sh: the table, the CSV and the plots.
+# Sourced by run.sh: the table, the CSV, the plots, and the table for README.md.
 
 environment() {
 	echo "turn_liveness $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" turn_liveness.control), $("$TL_PG_CONFIG" --version), $mode, $(date -u '+%Y-%m-%d %H:%M UTC')"
@@ -37,6 +37,27 @@ report() {
 	echo
 	echo "held $(grep -c 'held$' "$R" || true), short $(grep -c 'SHORT$' "$R" || true), without a bar $(grep -c -- '	-$' "$R" || true)"
 	plots
+}
+
+# readme_table: what publish.sh puts into README.md; of a run of all rows only
+readme_table() {
+	{
+		echo "| measure | ours | against | other | ratio (min .. max) | bar | |"
+		echo "|---|---:|---|---:|---|---|---|"
+		perl -F'\t' -lane '
+			my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict) = map { s/\|/\\|/gr } @F;
+			$value = "$value ($min .. $max)" if $min ne "";
+			$bar =~ s/^ge /at least /; $bar =~ s/^le /at most /;
+			print "| " . join(" | ", map { $_ eq "-" ? "" : $_ } $measure, $a, $against, $b, $value, $bar, $verdict) . " |";' "$R"
+		echo
+		# version and date, machine, settings; then the peers, one an item
+		sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./'
+		echo
+		sed -e '1,3d' -e 's/^[^ ]/- &/' "$TL_OUT/environment.txt"
+		echo
+		echo '![turns/s against clients, with and without NOTIFY in the transaction](test/bench/plots/turns.svg)'
+		echo '![beats/s against live turns](test/bench/plots/beats.svg)'
+	} >"$TL_OUT/README-table.md"
 }
 
 # lines FILE NAME TITLE XLABEL YLABEL LOGSCALE: one line for each series

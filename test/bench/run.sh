@@ -8,7 +8,7 @@
 # rows is for development; "list" names them.
 #
 # Results go to $TL_OUT (test/bench/results/): table.txt, rows.csv, pairs.csv,
-# environment.txt, four plots.  BENCH_PAIRS and BENCH_SECONDS change the rounds.
+# environment.txt, plots, README-table.md (publish.sh).  BENCH_PAIRS and BENCH_SECONDS change the rounds.
 
 set -eu -o pipefail
 mode=quick
@@ -28,24 +28,29 @@ for file in test/bench/rows/*.sh; do
 done
 
 # The million are armed first: while the peers beat, every one of them gets its
-# first beat, and the minute that worker_cpu counts passes.
+# first beat; while one session after the other sweeps, the minute passes that
+# worker_cpu counts.
 all="heartbeat beat_cost heartbeats
-	beat_peers beat_million beat_session worker_cpu shmem
-	turns_bare turns_origin turns_plain notify
-	life_bare life_wal sweep sweep_peers sweep_live fetch latency
+	beat_peers beat_million beat_session fetch sweep sweep_peers sweep_live worker_cpu shmem
+	turns_bare turns_origin turns_plain notify notify_off
+	life_bare life_wal latency wakeup
 	slow_flush"
 if [ "${1-}" = list ]; then
 	# shellcheck disable=SC2086
 	printf '%s\n' $all
 	exit
 fi
-# shellcheck disable=SC2086
-[ $# -gt 0 ] || set -- $all
+all_rows=
+if [ $# = 0 ]; then
+	all_rows=yes
+	# shellcheck disable=SC2086
+	set -- $all
+fi
 
 # N pairs where a bar is close, M where it is not; T seconds a round, L where
 # what a new session does first (64 of them open our tables and their indexes)
 # must not weigh.
-if [ $mode = quick ]; then N=3 M=3 T=1 L=3; else N=11 M=11 T=5 L=10; fi
+if [ $mode = quick ]; then N=3 M=3 T=1 L=3; else N=11 M=11 T=2 L=4; fi
 N=${BENCH_PAIRS:-$N} M=${BENCH_PAIRS:-$M} T=${BENCH_SECONDS:-$T} L=${BENCH_SECONDS:-$L}
 
 rm -rf "$B"
@@ -86,4 +91,5 @@ done
 unlisten
 million_end
 report
+[ -z "$all_rows" ] || readme_table
 say "all of it took $(($(date +%s) - begun)) s"

@@ -9,22 +9,21 @@ million_db() {
 	sql "CALL bench.arm($MILLION, NULL, NULL)"
 	worker_pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
 	sql "CREATE TABLE bench.list (id integer PRIMARY KEY, d text[])"
-	sql "INSERT INTO bench.list SELECT g / 1000, array_agg('w' || g ORDER BY g) FROM generate_series(1, $MILLION) g GROUP BY 1"
+	sql "INSERT INTO bench.list SELECT (g - 1) / 1000, array_agg('w' || g ORDER BY g) FROM generate_series(1, $MILLION) g GROUP BY 1"
 	sql "VACUUM ANALYZE bench.list"
 	# every turn beats each 20 s, by batches of 1,000, from here to the end
 	printf '%s\n' "\\set i (:i + 1) % ($MILLION / 1000)" \
 		"SELECT count(*) FROM turn_liveness.heartbeats((SELECT d FROM bench.list WHERE id = :i))" >"$B/million.beats"
 	pgbench -n -M prepared -c 1 -T 3600 -D i=0 -R "$(calc "$MILLION / 20000")" -f "$B/million.beats" >"$B/million.out" 2>&1 </dev/null &
 	beater=$!
-	beating_since=$(date +%s)
 	new_db bench_few
 	arm 1000
 	export PGDATABASE=bench_million
-	[ $mode = long ] || worker_watch
+	worker_watch
 }
 # until every turn has had its first beat, which looks into the table
 million_beaten() {
-	while [ $(($(date +%s) - beating_since)) -lt 25 ]; do sleep 0.2; done
+	PGDATABASE=bench_million wait_for "a beat of each of them" "SELECT beats >= $MILLION FROM turn_liveness.stat_row()"
 }
 million_end() {
 	[ -n "${have[bench_million]-}" ] || return 0
@@ -64,16 +63,16 @@ row_beat_session() {
 # CPU of the worker: nanoseconds of its only thread, in each second.  It looks at
 # a turn once in its turn deadline, at first 60 s after it was armed; so the quick
 # form counts 60 s from the end of the arming, in which every turn has one look,
-# while other rows are measured.  A million turns armed in one go are too many for
-# the worker's mailbox: it searches the table for them, up to a minute later.
-# Such seconds (over 10 % of a core: looks never take that much) belong to the
-# arming; they are left out and shown beside.  The long form lets all that settle
-# and counts two minutes.
+# while other rows are measured; the long form the two minutes that follow these.
+# A million turns armed in one go are too many for the worker's mailbox: it
+# searches the table for them, up to a minute later.  Such seconds (over 10 % of a
+# core: looks never take that much) belong to the arming; they are left out and
+# shown beside.
 worker_cpu() { cut -d' ' -f1 "/proc/$worker_pid/schedstat"; }
 worker_watch() {
 	local i before after
 	before=$(worker_cpu)
-	for ((i = 0; i < ($([ $mode = quick ] && echo 60 || echo 120)); i++)); do
+	for ((i = 0; i < ($([ $mode = quick ] && echo 60 || echo 180)); i++)); do
 		sleep 1
 		after=$(worker_cpu)
 		echo $((after - before))
@@ -83,10 +82,9 @@ worker_watch() {
 }
 row_worker_cpu() {
 	million_db
-	[ $mode = quick ] || { sleep 200; worker_watch; }
 	wait $watch
 	local percent all
-	read -r percent all < <(awk '{ all += $1; if ($1 < 1e8) looks += $1 } END { printf "%.3f %.3f\n", looks / NR / 1e7, all / NR / 1e7 }' "$B/worker_cpu")
+	read -r percent all < <(tail -n "$([ $mode = quick ] && echo 60 || echo 120)" "$B/worker_cpu" | awk '{ all += $1; if ($1 < 1e8) looks += $1 } END { printf "%.3f %.3f\n", looks / NR / 1e7, all / NR / 1e7 }')
 	result worker_cpu "CPU of the worker, % of a core, $MILLION live turns beating every 20 s (searching what was armed included: $all)" "$percent" - - "$percent" "" "" "le 1"
 	kill -0 $beater || fatal "the beats ended: $(cat "$B/million.out")"
 	[ "$(sql "SELECT failed_unresponsive + failed_never_started + beats_in_rows FROM turn_liveness.stat_row()")" = 0 ] ||

@@ -66,7 +66,7 @@ turns_db() {
 	if ! want_db bench_turns; then
 		pg -f test/bench/sql/bare.sql -f test/bench/sql/plain.sql -f test/bench/sql/origin.sql
 		turn_scripts 200
-		local who
+		local who T=1
 		for who in ours notify bare plain origin; do turns $who 64 >/dev/null; done
 	fi
 	[ -n "$listeners" ] || listen 10 turn_liveness plain runs_lobu:thread_response
@@ -119,7 +119,7 @@ row_slow_flush() {
 	turns_db
 	unlisten
 	LD_PRELOAD=$B/slow_flush.so tl_server_restart
-	grep -q slow_flush "/proc/$(head -n 1 "$TL_SERVER/data/postmaster.pid")/maps" || fatal "the flush is not slow"
+	grep -q slow_flush "/proc/$(postmaster)/maps" || fatal "the flush is not slow"
 	wait_for "the worker" "SELECT worker_state = 'running' FROM turn_liveness.stat_row()"
 	turns_db
 	turns_ours >/dev/null

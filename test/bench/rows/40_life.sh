@@ -55,12 +55,17 @@ row_life_wal() {
 	turn_scripts 1000
 	life_scripts
 	pg -c "ALTER SYSTEM SET full_page_writes = off" -c "SELECT pg_reload_conf()" -c CHECKPOINT >/dev/null
-	local each=500 start end
+	local each=500 start end before
 	[ $mode = quick ] || each=5000
 	start=$(sql "SELECT pg_current_wal_insert_lsn()")
 	pgbench -n -M prepared -c 16 -j "$cores" -t $each -D n=0 -D run="$(next_run)" -f "$B/ours.life" >"$B/pgbench.out" 2>&1 </dev/null || fatal "$(cat "$B/pgbench.out")"
-	sleep 0.5
-	end=$(sql "SELECT round(('$start'::pg_lsn - pg_current_wal_insert_lsn()) / (-16.0 * $each))")
+	# the sessions' ends and the worker's notifications belong to it
+	before=
+	until end=$(sql "SELECT pg_current_wal_insert_lsn()") && [ "$end" = "$before" ]; do
+		before=$end
+		sleep 0.2
+	done
+	end=$(sql "SELECT round(('$end'::pg_lsn - '$start') / (16.0 * $each))")
 	result life_wal "WAL of a whole life with 1 kB of answer, bytes, over $((16 * each)) lives" "$end" - - "$end" "" "" "le 4096"
 	pg -c "ALTER SYSTEM RESET full_page_writes" -c "SELECT pg_reload_conf()" >/dev/null
 	drop_db bench_life
