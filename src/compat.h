@@ -114,6 +114,15 @@ tl_index_beginscan_compat(Relation heap, Relation index, Snapshot snapshot,
 #endif
 }
 
+/* before 17 nothing outlives the insert of an entry */
+static inline void
+tl_index_insert_cleanup_compat(Relation index, IndexInfo *info)
+{
+#if PG_VERSION_NUM >= 170000
+	index_insert_cleanup(index, info);
+#endif
+}
+
 /* 16 exports it; so does 15 from some minor release on, which does not help */
 static inline bool
 tl_have_createdb_privilege_compat(void)

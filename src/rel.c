@@ -23,6 +23,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_collation.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -67,6 +68,7 @@ static TlKept kept[TL_NTABLES];
 static void forget(Datum arg, Oid relid);
 static void open_table(TlRel *r, TlTable table, LOCKMODE lockmode);
 static void open_indexes(TlRel *r, TlTable table, uint32 without);
+static bool keeps_notes(Relation index);
 static void check_closed(TlRel *r);
 static void store(TlRel *r, const Datum *values, const bool *nulls);
 static bool wait_for_conflict(TlRel *r, TlIndex key, const Datum *values);
@@ -158,6 +160,17 @@ open_table(TlRel *r, TlTable table, LOCKMODE lockmode)
 }
 
 /*
+ * GIN looks its support functions up for half the price of an entry.  What it
+ * notes of them holds pointers into the relcache entry of the index, which do not move
+ * without an invalidation: then all of it goes.  Others may hold buffers.
+ */
+static bool
+keeps_notes(Relation index)
+{
+	return index != NULL && index->rd_rel->relam == GIN_AM_OID;
+}
+
+/*
  * Make r->estate and r->rri, from what is kept if it is current and free: an
  * index expression of a DBA's may call us while we are at it.
  */
@@ -221,9 +234,10 @@ open_indexes(TlRel *r, TlTable table, uint32 without)
 			k->rri->ri_IndexRelationDescs[i] = k->bits[i] & without ? NULL :
 				index_open(k->indexes[i], RowExclusiveLock);
 	}
-	/* what access methods note down lives as long as this call does */
+	/* what access methods note down lives as long as this call does, or as long as k */
 	for (i = 0; i < k->nindexes; i++)
-		k->rri->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
+		k->rri->ri_IndexRelationInfo[i]->ii_Context =
+			keeps_notes(k->rri->ri_IndexRelationDescs[i]) ? k->context : CurrentMemoryContext;
 	k->in_use = true;
 	k->nest_level = GetCurrentTransactionNestLevel();
 	r->kept = k;
@@ -242,9 +256,17 @@ tl_rel_close(TlRel *r)
 		ExecDropSingleTupleTableSlot(r->slot);
 		for (i = 0; i < r->kept->nindexes; i++)
 		{
-			r->rri->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
-			if (r->rri->ri_IndexRelationDescs[i] != NULL)
-				index_close(r->rri->ri_IndexRelationDescs[i], NoLock);
+			Relation	index = r->rri->ri_IndexRelationDescs[i];
+			IndexInfo  *info = r->rri->ri_IndexRelationInfo[i];
+
+			if (index == NULL)
+				continue;
+			if (!keeps_notes(index))
+			{
+				tl_index_insert_cleanup_compat(index, info);
+				info->ii_AmCache = NULL;
+			}
+			index_close(index, NoLock);
 		}
 		r->kept->in_use = false;
 	}
