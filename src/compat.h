@@ -10,12 +10,15 @@
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
-#include "storage/proc.h"
 
 #if PG_VERSION_NUM < 150000
 #error "turn_liveness needs PostgreSQL 15 or newer"
@@ -120,6 +123,27 @@ tl_index_insert_cleanup_compat(Relation index, IndexInfo *info)
 {
 #if PG_VERSION_NUM >= 170000
 	index_insert_cleanup(index, info);
+#endif
+}
+
+/* 16 has one function for all kinds of objects */
+static inline bool
+tl_owns_database_compat(Oid dboid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, dboid, GetUserId());
+#else
+	return pg_database_ownercheck(dboid, GetUserId());
+#endif
+}
+
+static inline bool
+tl_owns_extension_compat(Oid extension)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, GetUserId());
+#else
+	return pg_extension_ownercheck(extension, GetUserId());
 #endif
 }
 

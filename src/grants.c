@@ -130,19 +130,13 @@ static void
 check_owner(void)
 {
 	Oid			extension = tl_extension_oid();
-	bool		is_owner;
 
 	if (!OidIsValid(extension))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"%s\" does not exist", TL_EXTENSION),
 				 errhint("Install the extension in this database with CREATE EXTENSION.")));
-#if PG_VERSION_NUM >= 160000
-	is_owner = object_ownercheck(ExtensionRelationId, extension, GetUserId());
-#else
-	is_owner = pg_extension_ownercheck(extension, GetUserId());
-#endif
-	if (!is_owner)
+	if (!tl_owns_extension_compat(extension))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_EXTENSION, TL_EXTENSION);
 }
 

@@ -86,7 +86,6 @@ static bool is_our_setting(VariableSetStmt *stmt);
 static bool is_worker_role(RoleSpec *role);
 static bool is_our_extension(List *names);
 static DefElem *find_option(List *options, const char *name);
-static bool owns_database(Oid dboid);
 static void lock_our_tables(void);
 static void after_prepared(bool commit);
 static Oid	database_to_drop(DropdbStmt *stmt);
@@ -328,16 +327,6 @@ find_option(List *options, const char *name)
 	return NULL;
 }
 
-static bool
-owns_database(Oid dboid)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(DatabaseRelationId, dboid, GetUserId());
-#else
-	return pg_database_ownercheck(dboid, GetUserId());
-#endif
-}
-
 /*
  * Before DROP EXTENSION: all our tables, holding none while waiting for another.  Somebody who does several things in one transaction may keep us
  * from ever finding them all free, so at last it is left to the command.
@@ -351,15 +340,8 @@ lock_our_tables(void)
 	int			round;
 	int			i;
 
-	if (!OidIsValid(extension))
+	if (!OidIsValid(extension) || !tl_owns_extension_compat(extension))
 		return;
-#if PG_VERSION_NUM >= 160000
-	if (!object_ownercheck(ExtensionRelationId, extension, GetUserId()))
-		return;
-#else
-	if (!pg_extension_ownercheck(extension, GetUserId()))
-		return;
-#endif
 
 	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessExclusiveLock);
 	for (round = 0; round < LOCK_ROUNDS; round++)
@@ -433,7 +415,7 @@ database_to_drop(DropdbStmt *stmt)
 {
 	Oid			dboid = get_database_oid(stmt->dbname, true);
 
-	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !owns_database(dboid))
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !tl_owns_database_compat(dboid))
 		return InvalidOid;
 	return dboid;
 }
@@ -447,7 +429,7 @@ database_to_rename(RenameStmt *stmt)
 		return InvalidOid;
 	dboid = get_database_oid(stmt->subname, true);
 	if (!OidIsValid(dboid) || dboid == MyDatabaseId ||
-		!owns_database(dboid) || !tl_have_createdb_privilege_compat())
+		!tl_owns_database_compat(dboid) || !tl_have_createdb_privilege_compat())
 		return InvalidOid;
 	return dboid;
 }
@@ -460,7 +442,7 @@ database_to_move(AlterDatabaseStmt *stmt)
 	if (find_option(stmt->options, "tablespace") == NULL)
 		return InvalidOid;
 	dboid = get_database_oid(stmt->dbname, true);
-	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !owns_database(dboid))
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !tl_owns_database_compat(dboid))
 		return InvalidOid;
 	return dboid;
 }
@@ -481,7 +463,7 @@ database_to_copy(CreatedbStmt *stmt)
 		return InvalidOid;
 	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
 	ReleaseSysCache(tuple);
-	return is_template || owns_database(dboid) ? dboid : InvalidOid;
+	return is_template || tl_owns_database_compat(dboid) ? dboid : InvalidOid;
 }
 
 static void
