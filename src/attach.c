@@ -61,6 +61,7 @@ static bool exit_registered = false;
 
 static void session_ends(int code, Datum arg);
 static int	find_mine(TlLeaseKey key);
+static bool has_worker(Oid dboid);
 
 PG_FUNCTION_INFO_V1(turn_liveness_attach_worker);
 PG_FUNCTION_INFO_V1(turn_liveness_detach_worker);
@@ -94,6 +95,18 @@ find_mine(TlLeaseKey key)
 		if (mine[i].key.h1 == key.h1 && mine[i].key.h2 == key.h2)
 			return i;
 	return -1;
+}
+
+/* A hint, read without a lock: it may have come or gone by now. */
+static bool
+has_worker(Oid dboid)
+{
+	int			i;
+
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+		if (tl_shared->databases[i].dboid == dboid)
+			return pg_atomic_read_u32(&tl_shared->databases[i].ticking) != 0;
+	return false;
 }
 
 Datum
@@ -149,9 +162,9 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 	}
 	if (at < 0 && table->high < tl_attach_capacity)
 		at = table->high++;
-	/* a death that nobody has looked at, where nobody sweeps: it is left to the deadlines */
+	/* a death where nobody sweeps is left to the deadlines; a worker will look at the others */
 	for (i = 0; at < 0 && i < table->high; i++)
-		if (table->entries[i].died > 0)
+		if (table->entries[i].died > 0 && !has_worker(table->entries[i].dboid))
 		{
 			memset(&table->entries[i], 0, sizeof(Entry));
 			at = i;
@@ -258,6 +271,7 @@ tl_attach_next_death(int64 before, int *at, TlDeath *death)
 		if (entry->dboid == MyDatabaseId && entry->died > 0 && entry->died <= before)
 		{
 			death->key = entry->key;
+			death->entry = *at;
 			death->died = entry->died;
 			strlcpy(death->deployment, entry->deployment, sizeof(death->deployment));
 		}
@@ -308,16 +322,23 @@ tl_attach_oldest_death(void)
 void
 tl_attach_settle(const TlDeath *death)
 {
+	Entry	   *entry = &table->entries[death->entry];
+
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	if (entry->dboid == MyDatabaseId && entry->died == death->died &&
+		entry->key.h1 == death->key.h1 && entry->key.h2 == death->key.h2)
+		memset(entry, 0, sizeof(Entry));
+	LWLockRelease(&table->lock);
+}
+
+void
+tl_attach_forget_deaths(void)
+{
 	int			i;
 
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	for (i = 0; i < table->high; i++)
-	{
-		Entry	   *entry = &table->entries[i];
-
-		if (entry->dboid == MyDatabaseId && entry->died == death->died &&
-			entry->key.h1 == death->key.h1 && entry->key.h2 == death->key.h2)
-			memset(entry, 0, sizeof(Entry));
-	}
+		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].died > 0)
+			memset(&table->entries[i], 0, sizeof(Entry));
 	LWLockRelease(&table->lock);
 }

@@ -14,6 +14,7 @@ extern void tl_attach_shmem_startup(int tranche);
 typedef struct TlDeath
 {
 	TlLeaseKey	key;
+	int			entry;			/* where it was found */
 	int64		died;			/* liveness clock */
 	char		deployment[TL_MAX_NAME + 1];
 } TlDeath;
@@ -25,5 +26,7 @@ extern int64 tl_attach_oldest_death(void);
 extern bool tl_attach_is_shutdown(void);
 /* it was dealt with (or revoked by a beat): forget it unless it changed */
 extern void tl_attach_settle(const TlDeath *death);
+/* the extension they concern is gone */
+extern void tl_attach_forget_deaths(void);
 
 #endif							/* TL_ATTACH_H */

@@ -356,5 +356,50 @@ is(wait_ended($node, 'while-away', 'm'), 'WORKER_DIED session', 'a death while t
 is($node->safe_psql('postgres',
 		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
 	0, 'nothing was answered twice');
+
+# --- no room: an error for whoever comes then, and nothing else
+
+$node->append_conf('postgresql.conf', 'turn_liveness.attach_capacity = 16');
+$node->restart;
+wait_worker($node);
+$node->safe_psql('postgres', q{
+ALTER DATABASE postgres SET turn_liveness.reconnect_window = '1h';
+CREATE FUNCTION attach_many(OUT attached int, OUT refused int) LANGUAGE plpgsql AS $$
+BEGIN
+	attached := 0;
+	refused := 0;
+	FOR i IN 1 .. 20000 LOOP
+		BEGIN
+			PERFORM turn_liveness.attach_worker('greedy' || i);
+			attached := attached + 1;
+		EXCEPTION WHEN configuration_limit_exceeded THEN
+			refused := refused + 1;
+		END;
+	END LOOP;
+END $$;
+});
+wait_worker($node);
+arm_long('greedy1');
+my $greedy = session($node);
+is($greedy->query_safe('SELECT * FROM attach_many()'), '16|19984', 'a session gets what there is');
+is($greedy->query_safe("SELECT turn_liveness.attach_worker('greedy1') = pg_backend_pid()"), 't', 'and keeps it');
+
+my ($rc, $out, $err) = $node->psql('postgres', '\set VERBOSITY verbose
+SELECT turn_liveness.attach_worker(\'other\')');
+like($err, qr/53400.*HINT: .*"turn_liveness.attach_capacity"/s, 'others are refused, and told why');
+is($node->safe_psql('postgres', "SELECT turn_liveness.attach_worker('greedy1') IS NULL, turn_liveness.detach_worker('greedy1')"),
+	'f|t', 'what is held already can be held by others too');
+is($node->safe_psql('postgres', "SELECT turn_liveness.heartbeat('greedy1')"), 1, 'beats go on');
+
+is($greedy->query_safe("SELECT turn_liveness.detach_worker('greedy16')"), 't', 'one is given back');
+$session = attached('other');
+$pid = backend_pid($greedy);
+kill_client($greedy);
+wait_gone($pid);
+isnt($node->psql('postgres', "SELECT turn_liveness.attach_worker('another')"), 0, 'a death that is still looked at keeps its place');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.reconnect_window');
+is(wait_ended($node, 'greedy1', 'm'), 'WORKER_DIED session', 'until the worker has dealt with it');
+ok($node->poll_query_until('postgres', "SELECT turn_liveness.attach_worker('another') > 0"), 'then there is room');
+$session->quit;
 $node->stop;
 done_testing();
