@@ -29,7 +29,7 @@ INSERT INTO turn_liveness.home
 	SELECT 1 + (('x' || pg_catalog.substr(pg_catalog.md5(pg_catalog.gen_random_uuid()::pg_catalog.text), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 & 2147483646);
 
 -- the durable base of the liveness clock, one row for each home that ever
--- wrote into this database; the clock never starts below the greatest of them
+-- wrote into this database; a clock that was not used yet starts from the greatest of them
 CREATE TABLE turn_liveness.clock (
 	home		integer PRIMARY KEY,
 	base_us		bigint NOT NULL,

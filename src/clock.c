@@ -17,60 +17,52 @@
  *
  * The base is one durable row for each home (rel.c); it is written every
  * minute and at shutdown.  After a crash the clock may start that much behind: later,
- * never earlier.  The greatest row counts, so a restored or copied database
- * goes on from where its stamps stand.
+ * never earlier.
  *
- * Without preload there is only that row: base, the monotonic clock at that time and
- * the start of the server to which it belongs.  Sweeps move it on.
+ * The clock is that of an installation.  One that was just created starts at
+ * zero, also where another stood before it in the same database, and restored rows
+ * bring the clock row of the home they come from: the clock goes on from there, so
+ * that their stamps keep their meaning.  Sessions reckon with that row as soon as
+ * they see it, the worker moves the slot's clock when it looks.  That ends with
+ * what is first written here: from then on our own row alone counts (the clock is settled).  If it
+ * was written under the old time, the clock is not moved any more: restored rows may
+ * then wait for longer, but nobody's turn lapses early.
+ *
+ * Without preload there are only the rows, of which the greatest counts: base, the
+ * monotonic clock at that time and the start of the server to which it belongs.
+ * Sweeps move it on.
  */
 #include "turn_liveness.h"
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "attach.h"
 #include "clock.h"
-#include "rel.h"
+#include "clock_row.h"
+#include "lease.h"
+#include "names.h"
 #include "shmem.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
-#define SWEEP_IS_OFF	INT64CONST(-1)
 #define PAUSE			(TL_SECOND * 3 / 2)
-#define SAVE_INTERVAL	(60 * TL_SECOND)
 
-enum
-{
-	CLOCK_HOME = 1, CLOCK_BASE, CLOCK_MONO, CLOCK_SERVER, CLOCK_START, CLOCK_RESUMED,
-	CLOCK_NATTS = CLOCK_RESUMED
-};
+static bool ticks_here = false;		/* this process is the worker */
+static int64 last_time = 0;		/* what this process was told last */
 
-typedef struct ClockRow
-{
-	bool		found;
-	ItemPointerData tid;
-	int64		base;			/* of the greatest row, whoever wrote it */
-	int64		mono;			/* the rest is of our own home's row */
-	int64		own_base;
-	int32		server;
-	int64		start;
-	int64		resumed;		/* sweep was turned on again; SWEEP_IS_OFF, or 0 */
-} ClockRow;
-
-static bool ticks_here = false; /* this process is the worker */
-
-static void read_row(ClockRow *row);
-static void write_row(ClockRow *row, int64 now, int64 mono, int64 start);
-static int32 row_mode_server(void);
-static int64 row_mode_now(const ClockRow *row);
-static TlDatabase *ready_database(void);
+static void start_clock(TlDatabase *db, Oid extension, int64 base);
+static void set_clock(TlDatabase *db, int64 now);
+static bool is_behind(TlDatabase *db, const TlClockRow *row);
+static TlDatabase *ready_database(int64 *least);
 
 PG_FUNCTION_INFO_V1(turn_liveness_clock_us);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_advance);
@@ -84,151 +76,140 @@ tl_monotonic(void)
 	return (int64) INSTR_TIME_GET_MICROSEC(t);
 }
 
+/* The caller holds the directory exclusively; nobody ticks, or it does. */
 static void
-read_row(ClockRow *row)
+set_clock(TlDatabase *db, int64 now)
 {
-	TlRel		r;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
-	Snapshot	snapshot = tl_latest_snapshot();
-	int32		home = tl_home();
+	bool		ticking = pg_atomic_read_u32(&db->ticking) != 0;
 
-	memset(row, 0, sizeof(*row));
-	tl_rel_open(&r, TL_CLOCK, false);
-	slot = table_slot_create(r.rel, NULL);
-	scan = table_beginscan(r.rel, snapshot, 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		slot_getallattrs(slot);
-		row->base = Max(row->base, DatumGetInt64(slot->tts_values[CLOCK_BASE - 1]));
-		if (DatumGetInt32(slot->tts_values[CLOCK_HOME - 1]) != home)
-			continue;
-		row->found = true;
-		row->tid = slot->tts_tid;
-		row->own_base = DatumGetInt64(slot->tts_values[CLOCK_BASE - 1]);
-		row->mono = DatumGetInt64(slot->tts_values[CLOCK_MONO - 1]);
-		row->server = DatumGetInt32(slot->tts_values[CLOCK_SERVER - 1]);
-		row->start = DatumGetInt64(slot->tts_values[CLOCK_START - 1]);
-		row->resumed = DatumGetInt64(slot->tts_values[CLOCK_RESUMED - 1]);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	tl_rel_close(&r);
-	UnregisterSnapshot(snapshot);
+	pg_atomic_write_u64(&db->clock_offset, now - tl_monotonic());
+	pg_atomic_write_u64(&db->start_us, now);
+	pg_write_barrier();
+	pg_atomic_write_u64(&db->clock_limit, ticking ? now + TICK_REACH : PG_INT64_MAX);
 }
 
+/* As above.  What is left of another installation in this database goes. */
 static void
-write_row(ClockRow *row, int64 now, int64 mono, int64 start)
+start_clock(TlDatabase *db, Oid extension, int64 base)
 {
-	TlRel		r;
-	Snapshot	snapshot = tl_latest_snapshot();
-	Datum		values[CLOCK_NATTS];
-	bool		nulls[CLOCK_NATTS] = {false};
+	bool		again = pg_atomic_read_u32(&db->clock_extension) != InvalidOid;
 
-	values[CLOCK_HOME - 1] = Int32GetDatum(tl_home());
-	values[CLOCK_BASE - 1] = Int64GetDatum(now);
-	values[CLOCK_MONO - 1] = Int64GetDatum(mono);
-	values[CLOCK_SERVER - 1] = Int32GetDatum(tl_database() ? (int32) tl_shared->server : row_mode_server());
-	values[CLOCK_START - 1] = Int64GetDatum(start);
-	values[CLOCK_RESUMED - 1] = Int64GetDatum(row->resumed);
-
-	tl_rel_open(&r, TL_CLOCK, true);
-	/* whoever else is writing it writes much the same: do not wait */
-	if (row->found)
+	set_clock(db, base);
+	if (again)
 	{
-		TupleTableSlot *slot = table_slot_create(r.rel, NULL);
-
-		if (tl_rel_try_lock(&r, &row->tid, snapshot, slot, LockTupleNoKeyExclusive))
-			(void) tl_rel_update(&r, &row->tid, snapshot, values, nulls);
-		ExecDropSingleTupleTableSlot(slot);
+		pg_atomic_write_u64(&db->clock_push, 0);
+		pg_atomic_write_u64(&db->clock_used_us, 0);
+		pg_atomic_write_u32(&db->clock_settled, InvalidOid);
+		pg_atomic_write_u64(&db->pause_us, base);
+		pg_atomic_write_u64(&db->resumed_us, 0);
+		pg_atomic_write_u64(&db->last_call_us, 0);
+		pg_atomic_write_u32(&db->silent, 0);
+		pg_atomic_write_u64(&db->asked_us, 0);
+		pg_atomic_write_u64(&db->hold_until_us, 0);
+		pg_atomic_write_u64(&db->due_again_us, base);
+		pg_atomic_write_u64(&db->last_sweep_us, 0);
+		tl_attach_forget_deaths();
+		tl_lease_clear_slot(db - tl_shared->databases);
 	}
-	else
-		(void) tl_rel_insert_unless_there(&r, TL_CLOCK_KEY, values, nulls, NULL);
-	tl_rel_close(&r);
-	UnregisterSnapshot(snapshot);
+	pg_write_barrier();
+	pg_atomic_write_u32(&db->clock_extension, extension);
 }
 
-/* Without preload the server's start time is all that tells two starts apart. */
-static int32
-row_mode_server(void)
+/*
+ * Rows of a restore are ahead of the slot's clock, and what was written here
+ * meanwhile, if anything was, was written under their time.
+ */
+static bool
+is_behind(TlDatabase *db, const TlClockRow *row)
 {
-	return (int32) (hash_bytes_extended((unsigned char *) &PgStartTime, sizeof(PgStartTime), 0) | 1);
+	int64		used = (int64) pg_atomic_read_u64(&db->clock_used_us);
+
+	return !row->written && (used == 0 || used >= tl_clock_row_restored(row));
 }
 
-static int64
-row_mode_now(const ClockRow *row)
-{
-	int64		passed;
-
-	if (row->found && row->server == row_mode_server())
-		passed = tl_monotonic() - row->mono;
-	else
-		passed = GetCurrentTimestamp() - PgStartTime;	/* until a sweep moves the row */
-	return Max(row->base, row->own_base + Max(passed, 0));
-}
-
-/* The slot of this database with its clock up; NULL without preload and on a standby. */
+/*
+ * The slot of this database with its clock up, and the least that the time is by
+ * the rows; NULL when the rows are all there is: without preload, on a standby, and for the moment
+ * in which the worker of an earlier installation still ticks.
+ */
 static TlDatabase *
-ready_database(void)
+ready_database(int64 *least)
 {
 	TlDatabase *db = tl_database();
-	ClockRow	row;
+	Oid			extension;
+	TlClockRow	row;
 
-	if (db == NULL || pg_atomic_read_u32(&db->clock_ready))
+	*least = 0;
+	/* without a transaction, and in the worker, what the slot says must do */
+	if (db == NULL || ticks_here || proc_exit_inprogress || !IsTransactionState())
+		return db;
+	extension = tl_extension_oid();
+	if (pg_atomic_read_u32(&db->clock_settled) == extension)
 		return db;
 
 	/* on a standby it does not run: its start is the end of recovery */
 	if (RecoveryInProgress())
 		return NULL;
 
-	/* who comes first brings it up */
-	read_row(&row);
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (!pg_atomic_read_u32(&db->clock_ready))
+	tl_clock_row_read(&row);
+	if (pg_atomic_read_u32(&db->clock_extension) != extension)
 	{
-		pg_atomic_write_u64(&db->clock_offset, row.base - tl_monotonic());
-		pg_atomic_write_u64(&db->clock_limit, PG_INT64_MAX);
-		pg_atomic_write_u64(&db->start_us, row.base);
-		pg_write_barrier();
-		pg_atomic_write_u32(&db->clock_ready, 1);
+		bool		ours;
+
+		/* who comes first brings it up */
+		LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+		if (pg_atomic_read_u32(&db->clock_extension) != extension &&
+			!pg_atomic_read_u32(&db->ticking))
+			start_clock(db, extension, row.written ? row.own_base : tl_clock_row_restored(&row));
+		ours = pg_atomic_read_u32(&db->clock_extension) == extension;
+		LWLockRelease(&tl_shared->directory);
+		if (!ours)
+			return NULL;
 	}
-	LWLockRelease(&tl_shared->directory);
+	if (row.written)
+		pg_atomic_write_u32(&db->clock_settled, extension);
+	else if (is_behind(db, &row))
+		*least = tl_clock_row_restored(&row);
 	return db;
 }
 
 int64
 tl_now(void)
 {
-	TlDatabase *db = ready_database();
+	int64		least;
+	TlDatabase *db = ready_database(&least);
 	int64		limit;
-	ClockRow	row;
+	TlClockRow	row;
 
 	if (db != NULL)
 	{
 		limit = (int64) pg_atomic_read_u64(&db->clock_limit);
 		pg_read_barrier();
-		return Min(tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock_offset), limit);
+		last_time = Min(tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock_offset), limit);
+		last_time = Max(last_time, least);
+		return last_time;
 	}
-	read_row(&row);
-	return row_mode_now(&row);
+	tl_clock_row_read(&row);
+	return tl_clock_row_now(&row);
 }
 
 int64
 tl_start(void)
 {
-	TlDatabase *db = ready_database();
-	ClockRow	row;
+	int64		least;
+	TlDatabase *db = ready_database(&least);
+	TlClockRow	row;
 
 	if (db != NULL)
-		return (int64) pg_atomic_read_u64(&db->start_us);
-	read_row(&row);
-	return row.found && row.server == row_mode_server() ? row.start : row_mode_now(&row);
+		return Max((int64) pg_atomic_read_u64(&db->start_us), least);
+	tl_clock_row_read(&row);
+	return row.found && row.server == tl_clock_row_server() ? row.start : tl_clock_row_now(&row);
 }
 
 int64
 tl_epoch(void)
 {
-	uint32		server = tl_database() ? tl_shared->server : (uint32) row_mode_server();
+	uint32		server = tl_database() ? tl_shared->server : (uint32) tl_clock_row_server();
 
 	return ((int64) tl_home() << 32) | server;
 }
@@ -239,15 +220,107 @@ tl_wall_clock(int64 us, int64 now)
 	return GetCurrentTimestamp() + (us - now);
 }
 
+/* In a transaction; the extension is there. */
 void
 tl_clock_take_over(void)
 {
-	TlDatabase *db = ready_database();
-	int64		now = tl_now();
+	TlDatabase *db = tl_database();
+	Oid			extension = tl_extension_oid();
+	TlClockRow	row;
+	int64		now;
 
+	tl_clock_row_read(&row);
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	ticks_here = true;
+	if (pg_atomic_read_u32(&db->clock_extension) != extension)
+		start_clock(db, extension, row.written ? row.own_base : tl_clock_row_restored(&row));
+	now = tl_now();
 	pg_atomic_write_u64(&db->clock_limit, now + TICK_REACH);
 	pg_atomic_write_u32(&db->ticking, 1);
-	ticks_here = true;
+	LWLockRelease(&tl_shared->directory);
+	(void) tl_clock_settle();
+}
+
+/* The installation whose clock that was is gone, and no other has taken its place. */
+void
+tl_clock_forget(Oid extension)
+{
+	TlDatabase *db = tl_database();
+
+	if (!OidIsValid(extension))
+		return;
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&db->clock_extension) == extension)
+		tl_lease_clear_slot(db - tl_shared->databases);
+	LWLockRelease(&tl_shared->directory);
+}
+
+bool
+tl_clock_is_settled(void)
+{
+	TlDatabase *db = tl_database();
+	uint32		settled = pg_atomic_read_u32(&db->clock_settled);
+
+	return settled != InvalidOid && settled == pg_atomic_read_u32(&db->clock_extension);
+}
+
+bool
+tl_clock_is_used(void)
+{
+	return tl_clock_is_settled() || pg_atomic_read_u64(&tl_database()->clock_used_us) > 0;
+}
+
+/* After a commit that wrote times: only atomics. */
+void
+tl_clock_note_use(TlDatabase *db)
+{
+	uint64		used = pg_atomic_read_u64(&db->clock_used_us);
+
+	if (tl_clock_is_settled())
+		return;
+	/* the first one tells all; it is asked before the clock is settled, no later */
+	while (used == 0 && !pg_atomic_compare_exchange_u64(&db->clock_used_us, &used, Max(last_time, 1)))
+		;
+}
+
+/*
+ * For whoever sweeps: move the clock to where restored rows stand, or, once
+ * something was written here, write our row.  True if it was moved.
+ */
+bool
+tl_clock_settle(void)
+{
+	TlDatabase *db = tl_database();
+	TlClockRow	row;
+	bool		moved = false;
+
+	(void) tl_now();			/* it must be up */
+	if (tl_clock_is_settled())
+		return false;
+	tl_clock_row_read(&row);
+	if (row.written)
+	{
+		pg_atomic_write_u32(&db->clock_settled, pg_atomic_read_u32(&db->clock_extension));
+		return false;
+	}
+	if (is_behind(db, &row))
+	{
+		int64		base = tl_clock_row_restored(&row);
+
+		LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+		/* only the ticker writes the clock; where nobody ticks whoever comes does */
+		if ((ticks_here || !pg_atomic_read_u32(&db->ticking)) &&
+			tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock_offset) < base)
+		{
+			set_clock(db, base);
+			pg_atomic_write_u64(&db->pause_us, base);
+			moved = true;
+		}
+		LWLockRelease(&tl_shared->directory);
+	}
+	if (pg_atomic_read_u64(&db->clock_used_us) > 0)
+		tl_clock_row_write(&row, tl_now(), tl_monotonic(), tl_start());
+	return moved;
 }
 
 /*
@@ -290,7 +363,7 @@ tl_clock_hand_back(void)
 {
 	TlDatabase *db = tl_database();
 
-	if (db == NULL || !pg_atomic_read_u32(&db->ticking))
+	if (db == NULL || !ticks_here)
 		return;
 	(void) tl_clock_tick();
 	pg_atomic_write_u64(&db->clock_limit, PG_INT64_MAX);
@@ -300,23 +373,32 @@ tl_clock_hand_back(void)
 void
 tl_clock_save(bool force)
 {
-	ClockRow	row;
+	TlClockRow	row;
 
-	read_row(&row);
 	if (tl_database() != NULL)
 	{
-		int64		now = tl_now();
+		int64		now;
 
-		if (force || now - row.own_base >= SAVE_INTERVAL)
-			write_row(&row, now, tl_monotonic(), tl_start());
+		(void) tl_clock_settle();
+		if (!tl_clock_is_settled())
+			return;
+		tl_clock_row_read(&row);
+		now = tl_now();
+		if (force || now - row.own_base >= TL_CLOCK_SAVE_INTERVAL)
+			tl_clock_row_write(&row, now, tl_monotonic(), tl_start());
 	}
 	else
 	{
-		int64		now = row_mode_now(&row);
-		bool		same = row.found && row.server == row_mode_server();
+		int64		now;
+		bool		same;
 
-		if (force || !same || now - row.own_base >= SAVE_INTERVAL)
-			write_row(&row, now, tl_monotonic(), same ? row.start : now);
+		tl_clock_row_read(&row);
+		if (!row.written && tl_clock_row_is_idle())
+			return;
+		now = tl_clock_row_now(&row);
+		same = row.found && row.server == tl_clock_row_server();
+		if (force || !same || now - row.own_base >= TL_CLOCK_SAVE_INTERVAL)
+			tl_clock_row_write(&row, now, tl_monotonic(), same ? row.start : now);
 	}
 }
 
@@ -327,30 +409,30 @@ tl_clock_save(bool force)
 void
 tl_clock_note_sweep(bool on)
 {
-	ClockRow	row;
+	TlClockRow	row;
 	bool		same;
 	int64		now;
 
 	if (tl_database() != NULL)
 		return;
-	read_row(&row);
-	if (on == (row.resumed != SWEEP_IS_OFF))
+	tl_clock_row_read(&row);
+	if (on == (row.resumed != TL_CLOCK_SWEEP_IS_OFF) || (!row.written && tl_clock_row_is_idle()))
 		return;
-	same = row.found && row.server == row_mode_server();
-	now = row_mode_now(&row);
-	row.resumed = on ? now : SWEEP_IS_OFF;
-	write_row(&row, now, tl_monotonic(), same ? row.start : now);
+	same = row.found && row.server == tl_clock_row_server();
+	now = tl_clock_row_now(&row);
+	row.resumed = on ? now : TL_CLOCK_SWEEP_IS_OFF;
+	tl_clock_row_write(&row, now, tl_monotonic(), same ? row.start : now);
 }
 
 int64
 tl_clock_resumed(void)
 {
 	TlDatabase *db = tl_database();
-	ClockRow	row;
+	TlClockRow	row;
 
 	if (db != NULL)
 		return (int64) pg_atomic_read_u64(&db->resumed_us);
-	read_row(&row);
+	tl_clock_row_read(&row);
 	return Max(row.resumed, 0);
 }
 
@@ -369,8 +451,9 @@ turn_liveness_clock_advance(PG_FUNCTION_ARGS)
 {
 	Interval   *step = PG_GETARG_INTERVAL_P(0);
 	int64		us = step->time + (step->day + step->month * INT64CONST(30)) * USECS_PER_DAY;
-	TlDatabase *db = ready_database();
-	ClockRow	row;
+	int64		least;
+	TlDatabase *db = ready_database(&least);
+	TlClockRow	row;
 
 	if (db != NULL)
 	{
@@ -393,9 +476,9 @@ turn_liveness_clock_advance(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		read_row(&row);
-		write_row(&row, row_mode_now(&row) + us, tl_monotonic(),
-				  row.found && row.server == row_mode_server() ? row.start : row_mode_now(&row));
+		tl_clock_row_read(&row);
+		tl_clock_row_write(&row, tl_clock_row_now(&row) + us, tl_monotonic(),
+				  row.found && row.server == tl_clock_row_server() ? row.start : tl_clock_row_now(&row));
 	}
 	PG_RETURN_VOID();
 }

@@ -7,6 +7,8 @@
 
 #include "datatype/timestamp.h"
 
+struct TlDatabase;
+
 /* the time; reads tables when the clock of the database is not up yet */
 extern int64 tl_now(void);
 /* the clock at the start of the server; grace counts from there */
@@ -21,6 +23,14 @@ extern int64 tl_monotonic(void);
 
 /* for the worker: take over, tick (at least once a second), hand back */
 extern void tl_clock_take_over(void);
+/* or find no extension where that one was */
+extern void tl_clock_forget(Oid extension);
+/* rows of a restore may have come: go on from their time; true if that moved the clock */
+extern bool tl_clock_settle(void);
+/* our own row counts alone; times were written here */
+extern bool tl_clock_is_settled(void);
+extern bool tl_clock_is_used(void);
+extern void tl_clock_note_use(struct TlDatabase *db);
 extern int64 tl_clock_tick(void);
 /* the same inside of long work that others may do too: only the worker ticks */
 extern void tl_clock_tick_on(void);

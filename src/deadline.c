@@ -25,6 +25,8 @@ tl_deadline(const TlTimes *turn, const TlSigns *signs, const TlGrace *grace,
 	int64		deadline;
 	int64		too_long;
 	int64		seen = turn->seen == TL_SEEN_UNKNOWN ? now : turn->seen;
+	int64		beat = turn->beat;
+	int64		started = turn->started;
 
 	/*
 	 * A clock that started behind after a crash: what was armed before cannot
@@ -35,7 +37,17 @@ tl_deadline(const TlTimes *turn, const TlSigns *signs, const TlGrace *grace,
 		armed = Min(armed, grace->start);
 		begun = Min(begun, grace->start);
 	}
-	/* so may be the stamps of a database that was dumped between two saves */
+	/* what a restored row tells of sweeps and beats was elsewhere */
+	if (foreign)
+	{
+		if (seen < grace->start)
+			seen = 0;
+		if (beat < grace->start)
+			beat = 0;
+		if (started < grace->start)
+			started = 0;
+	}
+	/* its stamps may be ahead, if it was dumped between two saves */
 	if (foreign && seen > 0)
 	{
 		armed = Min(armed, seen);
@@ -46,16 +58,16 @@ tl_deadline(const TlTimes *turn, const TlSigns *signs, const TlGrace *grace,
 	 * A beat covers what was armed before it.  One that came in the very
 	 * microsecond of the arm is taken as earlier.
 	 */
-	if (turn->beat > armed)
-		last = turn->beat;
+	if (beat > armed)
+		last = beat;
 	if (signs->beat > armed)
 		last = Max(last, signs->beat);
 	if (signs->turn_last > armed)
 		last = Max(last, signs->turn_last);
 
 	/* the beat that started it: the first that named it, or found it alone */
-	if (turn->started > armed)
-		first = turn->started;
+	if (started > armed)
+		first = started;
 	if (signs->turn_first > armed && (first == 0 || signs->turn_first < first))
 		first = signs->turn_first;
 	if (signs->solo > armed && (first == 0 || signs->solo < first))

@@ -70,6 +70,7 @@ static bool extension_gone = false;
 static bool look_wanted = false;
 static bool hint_wanted = false;
 static bool used_here = false;	/* there are, or were, rows: else nothing is written */
+static bool watch_list_void = false;	/* the clock was moved to a restore's time */
 static TlSweepItem *items = NULL;
 static int	max_items = 0;
 static StringInfoData letter;
@@ -82,6 +83,7 @@ static void read_mail(TlDatabase *db);
 static int	fail_lapsed(TlDatabase *db);
 static void fail_dead(TlDatabase *db);
 static void notify(TlDatabase *db);
+static void settle_clock(void);
 static void look_for_rewrite(void);
 static void look_for_subscriptions(TlDatabase *db);
 static int64 tick(void);
@@ -138,10 +140,14 @@ tick(void)
 bool
 tl_duty_begin(void)
 {
+	Oid			last = pg_atomic_read_u32(&tl_database()->clock_extension);
 	int64		now;
 
 	if (!begin_step("looking for the extension"))
+	{
+		tl_clock_forget(last);
 		return false;
+	}
 	tl_clock_take_over();
 	now = tl_now();
 	epoch = tl_epoch();
@@ -209,6 +215,30 @@ scan_turns(bool first)
 	next_look = tl_now() + Max(TL_SECOND, took * LOOK_SHARE);
 	next_review = tl_now() + Max(REVIEW_US, took * REVIEW_SHARE);
 	look_wanted = false;
+}
+
+/*
+ * Rows of a restore may have come, with the time from which to go on.  What was seen
+ * before was seen under another time: all of it is seen anew.
+ */
+static void
+settle_clock(void)
+{
+	int64		now;
+
+	if (!begin_step("looking for the time of restored rows"))
+		return;
+	if (tl_clock_settle())
+		watch_list_void = true;
+	end_step();
+	if (!watch_list_void)
+		return;
+	now = tl_now();
+	tl_wheel_reset(now);
+	scan_turns(true);
+	due_again_from = 0;
+	tl_due_again_by(tl_database(), now);
+	watch_list_void = false;
 }
 
 static void
@@ -427,6 +457,9 @@ tl_duty_round(TlDatabase *db)
 
 	tl_grace_watch(now);
 	read_mail(db);
+	if (watch_list_void ||
+		(!tl_clock_is_settled() && (used_here || look_wanted || tl_clock_is_used() || now >= next_save)))
+		settle_clock();
 	notify(db);
 
 	if (tl_sweep)
@@ -500,7 +533,7 @@ tl_duty_round(TlDatabase *db)
 	if (now >= next_save)
 	{
 		next_save = now + SAVE_US;
-		if (used_here && begin_step("saving the clock"))
+		if (tl_clock_is_used() && begin_step("saving the clock"))
 		{
 			tl_clock_save(true);
 			end_step();
@@ -531,7 +564,7 @@ tl_duty_round(TlDatabase *db)
 void
 tl_duty_end(void)
 {
-	if (used_here && begin_step("saving the clock"))
+	if (tl_clock_is_used() && begin_step("saving the clock"))
 	{
 		tl_clock_save(true);
 		end_step();

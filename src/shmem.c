@@ -8,7 +8,7 @@
  * TlShared.directory guards the list of databases and the processes in it;
  * latches are set under it, so that nobody sets the latch of a process that
  * has withdrawn.  It is held together with no other lock, but for the leases' partitions
- * when a slot is given to another database.
+ * and that of the attached sessions, when a slot is given to another database or extension.
  */
 #include "turn_liveness.h"
 
@@ -118,7 +118,9 @@ tl_database_find(Oid dboid, bool make)
 	vacant->worker_latch = NULL;
 	vacant->bars = 0;
 	vacant->retry_at_us = 0;
-	pg_atomic_init_u32(&vacant->clock_ready, 0);
+	pg_atomic_init_u32(&vacant->clock_extension, InvalidOid);
+	pg_atomic_init_u32(&vacant->clock_settled, InvalidOid);
+	pg_atomic_init_u64(&vacant->clock_used_us, 0);
 	pg_atomic_init_u32(&vacant->ticking, 0);
 	pg_atomic_init_u64(&vacant->clock_offset, 0);
 	pg_atomic_init_u64(&vacant->clock_limit, 0);

@@ -69,7 +69,9 @@ typedef struct TlDatabase
 	int64		retry_at_us;	/* monotonic: when the launcher tries again */
 
 	/* the liveness clock, see clock.c */
-	pg_atomic_uint32 clock_ready;
+	pg_atomic_uint32 clock_extension;	/* whose clock it is; InvalidOid: not up */
+	pg_atomic_uint32 clock_settled; /* the same once our own row counts */
+	pg_atomic_uint64 clock_used_us; /* it is not, but times were written already */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
 	pg_atomic_uint64 clock_offset;
 	pg_atomic_uint64 clock_limit;

@@ -47,6 +47,7 @@ typedef struct Sweep
 	BlockNumber nblocks;
 	TlGrace		grace;
 	bool		move_check;
+	bool		alone;			/* no worker serves the database */
 } Sweep;
 
 static bool beat_may_be_missing(const TlTurn *turn);
@@ -91,6 +92,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	TlTurn		turn;
 	TlSigns		signs;
 	TlVerdict	verdict;
+	bool		unseen;
 	bool		lapsed;
 	bool		missing;
 
@@ -111,11 +113,18 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 
 	/* it became visible late, and this is the first to see it */
-	if (item->seen > 0 && (turn.times.seen == 0 || turn.times.seen == TL_SEEN_UNKNOWN))
+	if (item->seen > 0 && (turn.times.seen < item->seen || turn.times.seen == TL_SEEN_UNKNOWN))
 		turn.times.seen = item->seen;
-	if (sweep->move_check &&
-		(turn.times.seen == TL_SEEN_UNKNOWN ||
-		 (turn.times.seen == 0 && (turn.times.epoch >> 32) != (sweep->grace.epoch >> 32))))
+	unseen = (turn.times.epoch >> 32) != (sweep->grace.epoch >> 32) &&
+		(turn.times.seen == 0 || turn.times.seen < sweep->grace.start);
+	if (unseen && sweep->move_check && !sweep->alone)
+	{
+		/* a restored one: the worker has seen it, and knows when */
+		item->status = TL_SWEEP_LIVE;
+		UnregisterSnapshot(snapshot);
+		return false;
+	}
+	if (sweep->move_check && (unseen || turn.times.seen == TL_SEEN_UNKNOWN))
 	{
 		turn.times.seen = now;
 		tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(now));
@@ -205,6 +214,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	sweep.locked = table_slot_create(sweep.turns.rel, NULL);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.move_check = move_check;
+	sweep.alone = tl_database() == NULL || pg_atomic_read_u32(&tl_database()->ticking) == 0;
 	tl_grace_get(&sweep.grace);
 	for (i = 0; i < nitems; i++)
 	{

@@ -53,6 +53,7 @@ static Ticket *free_tickets = NULL;
 static Ticket *buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
 static int32 longest_silence = 0;
+static int64 home = 0;			/* of this installation */
 
 static void keep_ticket(void);
 static void file_entry(Entry *entry, int64 due);
@@ -127,6 +128,10 @@ tl_wheel_watch(const TlWatch *watch, int64 seen, int64 now)
 	keep_ticket();
 	entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
 
+	/* a restored row that moved: whoever moved it may not have known when it was seen */
+	if (seen == 0 && (watch->times.epoch >> 32) != home && watch->times.seen <= tl_start())
+		seen = now;
+
 	/* a stamp of a clock that was further ahead, before a crash or elsewhere */
 	due = Min(due, now + patience);
 
@@ -185,7 +190,7 @@ tl_wheel_turn(int64 now, const TlGrace *grace, TlSweepItem *items, int max)
 			continue;
 
 		times = entry->watch.times;
-		if (entry->seen > 0 && (times.seen == 0 || times.seen == TL_SEEN_UNKNOWN))
+		if (entry->seen > 0 && (times.seen < entry->seen || times.seen == TL_SEEN_UNKNOWN))
 			times.seen = entry->seen;
 		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
 		tl_deadline(&times, &signs, grace, now, &verdict);
@@ -267,9 +272,9 @@ tl_wheel_scan(bool first, int64 (*tick) (void))
 	TlScan		scan = {0};
 	int64		start;
 	int64		now;
-	int64		home = tl_epoch() >> 32;
 	int			n = 0;
 
+	home = tl_epoch() >> 32;
 	tl_rel_open(&turns, TL_TURN, false);
 	snapshot = tl_latest_snapshot();
 	start = now = tick();

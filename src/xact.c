@@ -321,6 +321,7 @@ static void
 after_commit(Pending *p)
 {
 	TlDatabase *db = tl_database();
+	bool		used = p->narmed > 0 || p->due_again < PG_INT64_MAX;
 	int			i;
 
 	for (i = 0; i < p->ntouched; i++)
@@ -338,7 +339,12 @@ after_commit(Pending *p)
 		tl_lease_move_database();
 	for (i = 0; i < TL_NCOUNTERS; i++)
 		if (p->counts[i] > 0)
+		{
 			tl_count(i, p->counts[i]);
+			used = true;
+		}
+	if (used)
+		tl_clock_note_use(db);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
