@@ -6,9 +6,8 @@
  *
  * 1. What decides whether a database needs a worker (CREATE and ALTER
  *    EXTENSION, ALTER DATABASE ... SET, CREATE DATABASE, ...) is noted, and told
- *    to the launcher once it is committed.  PREPARE forgets the notes; the
- *    session that runs COMMIT PREPARED looks whether the extension has come.
- *    (A prepared ALTER DATABASE ... SET shows when the worker starts next.)
+ *    to the launcher once it is committed.  PREPARE hands the notes on to
+ *    whoever runs COMMIT PREPARED: prepared.c.
  *
  * 2. Commands that need a database without connections (DROP, RENAME, SET
  *    TABLESPACE, and the template of CREATE DATABASE) keep our worker out
@@ -46,8 +45,7 @@
 #include "bar.h"
 #include "hook.h"
 #include "launcher.h"
-#include "lease.h"
-#include "mailbox.h"
+#include "prepared.h"
 #include "rel.h"
 #include "shmem.h"
 
@@ -87,7 +85,6 @@ static bool is_worker_role(RoleSpec *role);
 static bool is_our_extension(List *names);
 static DefElem *find_option(List *options, const char *name);
 static void lock_our_tables(void);
-static void after_prepared(bool commit);
 static Oid	database_to_drop(DropdbStmt *stmt);
 static Oid	database_to_rename(RenameStmt *stmt);
 static Oid	database_to_move(AlterDatabaseStmt *stmt);
@@ -222,13 +219,9 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 			break;
 
 		case T_TransactionStmt:
-			{
-				TransactionStmtKind kind = ((TransactionStmt *) node)->kind;
-
-				run(&command);
-				if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
-					after_prepared(kind == TRANS_STMT_COMMIT_PREPARED);
-			}
+			tl_prepared_begin((TransactionStmt *) node);
+			run(&command);
+			tl_prepared_end((TransactionStmt *) node);
 			break;
 
 		default:
@@ -248,12 +241,14 @@ at_end_of_xact(XactEvent event, void *arg)
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
-	if (event == XACT_EVENT_COMMIT && tl_shared != NULL)
+	if (event != XACT_EVENT_ABORT && tl_shared != NULL)
 	{
+		bool		now = event == XACT_EVENT_COMMIT;
+
 		if (want_all)
-			tl_database_want_all();
+			now ? tl_database_want_all() : tl_prepared_want(InvalidOid);
 		for (i = 0; i < nwanted; i++)
-			tl_database_want(wanted[i]);
+			now ? tl_database_want(wanted[i]) : tl_prepared_want(wanted[i]);
 	}
 	nwanted = 0;
 	want_all = false;
@@ -369,41 +364,6 @@ lock_our_tables(void)
 				UnlockRelationOid(tables[i], AccessExclusiveLock);
 		busy = last;
 	}
-}
-
-/*
- * A prepared transaction has ended: no callback of ours ran for it.  It may have
- * armed and ended turns, and even created the extension.
- */
-static void
-after_prepared(bool commit)
-{
-	TlDatabase *db;
-	TlWorkerState state = TL_WORKER_NONE;
-	StringInfoData nothing;
-
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	db = tl_database_find(MyDatabaseId, false);
-	if (db != NULL)
-		state = db->state;
-	LWLockRelease(&tl_shared->directory);
-
-	/* it may be news to this session too */
-	if (commit)
-		AcceptInvalidationMessages();
-	if (!OidIsValid(tl_extension_oid()))
-		return;
-
-	if (db != NULL)
-	{
-		initStringInfo(&nothing);
-		if (commit)
-			tl_lease_move_database();
-		tl_mailbox_post(db, &nothing, true, commit);
-		pfree(nothing.data);
-	}
-	if (commit && (state == TL_WORKER_NONE || state == TL_WORKER_NO_EXTENSION))
-		tl_database_want(MyDatabaseId);
 }
 
 /*

@@ -20,6 +20,7 @@
 
 #include "attach.h"
 #include "lease.h"
+#include "prepared.h"
 #include "shmem.h"
 
 TlShared   *tl_shared = NULL;
@@ -49,6 +50,7 @@ request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(TlShared)));
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
+	RequestAddinShmemSpace(tl_prepared_shmem_size());
 	/* one tranche: which of our locks is waited for shows in the code, not here */
 	RequestNamedLWLockTranche(TL_EXTENSION, 1);
 }
@@ -87,6 +89,7 @@ startup(void)
 	}
 	tl_lease_shmem_startup(tranche);
 	tl_attach_shmem_startup(tranche);
+	tl_prepared_shmem_startup(tranche);
 	LWLockRelease(AddinShmemInitLock);
 }
 

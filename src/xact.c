@@ -4,8 +4,8 @@
  *
  * Gathered while the transaction runs, in its own memory; done at
  * XACT_EVENT_COMMIT, where nothing may fail: only LWLocks, atomics and latches.
- * Forgotten on ABORT and on PREPARE.  COMMIT PREPARED runs no callback: the
- * utility hook raises the look flags then.
+ * Forgotten on ABORT and, but for the counters, on PREPARE.  COMMIT PREPARED runs no
+ * callback: the utility hook raises the look flags then (prepared.c).
  *
  * What a rolled-back savepoint left in the list costs a needless look and nothing
  * more; but a lease is dropped with its last turn only by a transaction that
@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "clock.h"
+#include "prepared.h"
 #include "turn.h"
 #include "xact.h"
 
@@ -296,6 +297,8 @@ at_end_of_xact(XactEvent event, void *arg)
 	{
 		int			i;
 
+		if (event == XACT_EVENT_PREPARE)
+			tl_prepared_count(p->counts);
 		/* counts that left out what a sweep had condemned are void again */
 		for (i = 0; i < p->ntouched; i++)
 			tl_lease_moved(p->touched[i].deployment, false, 0);
