@@ -124,7 +124,13 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	/* a first look without a lock: most of what is met here lives, or is plainly dead */
 	tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
 	tl_deadline(&turn.times, &signs, &sweep->grace, now, &verdict);
-	missing = verdict.deadline <= now && beat_may_be_missing(&turn);
+	/* when a batch is done again, its first try has left marks of its own */
+	missing = false;
+	if (verdict.deadline <= now && !item->unmarked)
+	{
+		missing = beat_may_be_missing(&turn);
+		item->unmarked = !missing;
+	}
 	lapsed = item->died > 0 || (verdict.deadline <= now && !verdict.held);
 
 	if ((lapsed || missing || sweep->move_check) &&
