@@ -14,6 +14,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -303,10 +304,11 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errhidestmt(true),
-				 errmsg("could not fail the turn at row (%u,%u) of %s.%s: %s",
+				 errhidecontext(true),
+				 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
 						ItemPointerGetBlockNumberNoCheck(&items[i].tid),
 						ItemPointerGetOffsetNumberNoCheck(&items[i].tid),
-						TL_SCHEMA, "turn", error->message),
+						TL_SCHEMA, "turn", get_database_name(MyDatabaseId), error->message),
 				 errhint("It is tried again; the other turns are not held up.")));
 		FreeErrorData(error);
 		items[i].status = TL_SWEEP_BUSY;
