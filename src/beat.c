@@ -14,6 +14,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "utils/array.h"
 #include "miscadmin.h"
@@ -208,7 +209,8 @@ beat_rows(text *deployment, text *message_id, int64 now)
 		if (pg_atomic_exchange_u32(&db->warned_full, 1) == 0)
 			ereport(LOG,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("no room for more beats in shared memory, they are written to rows"),
+					 errmsg("no room for more beats in shared memory, those of database \"%s\" are written to rows",
+							get_database_name(MyDatabaseId)),
 					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
 	}
 	return owed;

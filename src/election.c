@@ -221,6 +221,7 @@ tl_log_failure(const text *deployment, const text *message_id,
 	ereport(LOG,
 			(errcode(ERRCODE_WARNING),
 			 errhidestmt(true),
+			 errhidecontext(true),
 			 errmsg("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
 					m, d, code, decided_by, database)));
 	pfree(m);

@@ -390,6 +390,7 @@ report_expired(Batch *batch)
 		tl_xact_count(TL_COUNT_EXPIRED_UNDELIVERED, expired->n);
 		ereport(LOG,
 				(errcode(ERRCODE_WARNING),
+				 errhidecontext(true),
 				 errmsg_plural("%d undelivered reply of platform \"%s\" expired in database \"%s\"",
 							   "%d undelivered replies of platform \"%s\" expired in database \"%s\"",
 							   expired->n, expired->n, expired->platform,

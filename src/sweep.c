@@ -14,6 +14,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -133,7 +134,13 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	/* a first look without a lock: most of what is met here lives, or is plainly dead */
 	tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
 	tl_deadline(&turn.times, &signs, &sweep->grace, now, &verdict);
-	missing = verdict.deadline <= now && beat_may_be_missing(&turn);
+	/* when a batch is done again, its first try has left marks of its own */
+	missing = false;
+	if (verdict.deadline <= now && !item->unmarked)
+	{
+		missing = beat_may_be_missing(&turn);
+		item->unmarked = !missing;
+	}
 	lapsed = item->died > 0 || (verdict.deadline <= now && !verdict.held);
 
 	if ((lapsed || missing || sweep->move_check) &&
@@ -307,10 +314,11 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errhidestmt(true),
-				 errmsg("could not fail the turn at row (%u,%u) of %s.%s: %s",
+				 errhidecontext(true),
+				 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
 						ItemPointerGetBlockNumberNoCheck(&items[i].tid),
 						ItemPointerGetOffsetNumberNoCheck(&items[i].tid),
-						TL_SCHEMA, "turn", error->message),
+						TL_SCHEMA, "turn", get_database_name(MyDatabaseId), error->message),
 				 errhint("It is tried again; the other turns are not held up.")));
 		FreeErrorData(error);
 		items[i].status = TL_SWEEP_BUSY;

@@ -24,6 +24,7 @@ typedef struct TlSweepItem
 	int64		seen;			/* when it was first seen, if it became visible late */
 	int64		died;			/* its session ended then; 0 = no */
 	TlSweepStatus status;
+	bool		unmarked;		/* no mark of an open transaction when it was looked at first */
 	int64		look_us;
 } TlSweepItem;
 

@@ -10,13 +10,15 @@
  * It sleeps on its latch until the time that a round named, a second at the most (the
  * tick of the liveness clock).  SIGTERM ends it between or inside rounds; the
  * launcher decides whether there is to be another.  An error ends a round: it is
- * reported, the transaction is aborted, and after a pause there is another.
+ * reported, the transaction is aborted, and after a pause there is another.  The
+ * log is told of an error that comes again and again once a minute.
  */
 #include "turn_liveness.h"
 
 #include <math.h>
 
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -39,14 +41,29 @@
 #include "worker.h"
 
 #define ERROR_PAUSE_MS	1000
+#define SAME_ERROR_PAUSE	(60 * TL_SECOND)
+#define MAX_TOLD		8
+
+/* an error that was reported, known by the place that raised it */
+typedef struct Told
+{
+	const char *filename;
+	int			lineno;
+	int			sqlerrcode;
+	int64		when;
+} Told;
 
 static TlDatabase *my_slot = NULL;
 static TlWorkerState state_at_exit = TL_WORKER_WANTED;
 static volatile sig_atomic_t in_round = true;
+static char *database_name;
+static Told told[MAX_TOLD];
 
 static void end_soon(SIGNAL_ARGS);
 static void withdraw(int code, Datum arg);
 static void fix_settings(void);
+static void name_database(void *arg);
+static bool is_news(const ErrorData *error);
 static bool run_round(int64 *again, MemoryContext context);
 
 /*
@@ -107,14 +124,56 @@ fix_settings(void)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+/* Whatever this process logs is told from what the workers of other databases log. */
+static void
+name_database(void *arg)
+{
+	errcontext("%s worker in database \"%s\"", TL_EXTENSION, database_name);
+}
+
+/* False if the same was reported less than a minute ago. */
+static bool
+is_news(const ErrorData *error)
+{
+	int64		now = tl_monotonic();
+	Told	   *oldest = &told[0];
+	int			i;
+
+	for (i = 0; i < MAX_TOLD; i++)
+	{
+		Told	   *t = &told[i];
+
+		if (t->filename != NULL && strcmp(t->filename, error->filename) == 0 &&
+			t->lineno == error->lineno && t->sqlerrcode == error->sqlerrcode)
+		{
+			if (now - t->when < SAME_ERROR_PAUSE)
+				return false;
+			oldest = t;
+			break;
+		}
+		if (t->when < oldest->when)
+			oldest = t;
+	}
+	oldest->filename = error->filename;
+	oldest->lineno = error->lineno;
+	oldest->sqlerrcode = error->sqlerrcode;
+	oldest->when = now;
+	return true;
+}
+
 void
 tl_worker_recover(MemoryContext context)
 {
+	ErrorData  *error;
+
 	HOLD_INTERRUPTS();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);
-	EmitErrorReport();
+	error = CopyErrorData();
+	if (is_news(error))
+		EmitErrorReport();
+	FreeErrorData(error);
 	AbortCurrentTransaction();
 	LWLockReleaseAll();
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -148,6 +207,7 @@ tl_worker_main(Datum arg)
 {
 	Oid			dboid;
 	MemoryContext context;
+	ErrorContextCallback callback;
 	bool		barred;
 
 	my_slot = &tl_shared->databases[DatumGetInt32(arg)];
@@ -179,6 +239,15 @@ tl_worker_main(Datum arg)
 		state_at_exit = TL_WORKER_DISABLED;
 		proc_exit(0);
 	}
+
+	StartTransactionCommand();
+	database_name = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
+	CommitTransactionCommand();
+	callback.callback = name_database;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+
 	if (!tl_duty_begin())
 	{
 		state_at_exit = TL_WORKER_NO_EXTENSION;

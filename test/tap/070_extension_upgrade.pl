@@ -15,7 +15,7 @@ use Test::More;
 
 use TurnLiveness;
 
-my $node = new_node('main', 'turn_liveness.log_failures = on', extension => 0);
+my $node = new_node('main', "turn_liveness.log_failures = on\nmax_worker_processes = 20", extension => 0);
 
 # --- a private copy of the scripts, to which others can be added
 
@@ -179,11 +179,16 @@ my %older = (
 	'no column' => sub { $_[0] =~ s/,\n\trequest\s+uuid// },
 	'no statistics' => sub { $_[0] =~ s/OUT worker_starts bigint,// && $_[0] =~ s/s\.worker_starts, // && $_[0] =~ s/^COMMENT ON COLUMN turn_liveness\.stat\.worker_starts.*\n//m },
 	'no label' => sub { $_[0] =~ s/'lost', 'unknown'/'unknown'/ },
+	'no table' => sub {
+		$_[0] =~ s/^SELECT pg_catalog\.pg_extension_config_dump\('turn_liveness\.late_reply'.*\n//m
+		  && ($_[0] .= "DROP TABLE turn_liveness.late_reply CASCADE;\n");
+	},
 );
 my %repair = (
 	'no index' => q{CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x'},
 	'no column' => 'ALTER TABLE turn_liveness.turn ADD request uuid',
 	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'unknown'},
+	'no table' => join("\n", $script =~ /^(CREATE (?:TABLE|INDEX|VIEW) [^;]*\blate_reply\b[^;]*;|SELECT pg_catalog\.pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/mg),
 );
 my @calls = (
 	q{turn_liveness.arm_turn('d', 'm1', admission => '1h')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
@@ -248,6 +253,21 @@ foreach my $lack (sort keys %older)
 	ok($node->poll_query_until($db, q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'u' AND outcome = 'e'}),
 		"$lack: and the worker sweeps");
 }
+
+# --- SQL that is newer than the library: the server was not restarted
+
+script("$version--early", q{
+CREATE TABLE turn_liveness.early ();
+CREATE FUNCTION turn_liveness.early() RETURNS integer AS 'MODULE_PATHNAME', 'turn_liveness_early' LANGUAGE C;
+});
+$node->safe_psql('postgres', 'CREATE DATABASE early');
+add_extension($node, 'early');
+$node->safe_psql('early', q{SELECT turn_liveness.arm_turn('u', 'm1')});
+($result, $stdout, $stderr) = $node->psql('early', "ALTER EXTENSION turn_liveness UPDATE TO 'early'");
+like($stderr, qr/ERROR:  could not find function "turn_liveness_early"/, 'an update before the restart fails');
+is($node->safe_psql('early', q{SELECT extversion, to_regclass('turn_liveness.early') IS NULL FROM pg_extension WHERE extname = 'turn_liveness'}),
+	"$version|t", 'and changes nothing');
+is($node->safe_psql('early', q{SELECT turn_liveness.heartbeat('u'), turn_liveness.commit_terminal_reply('u', '{m1}', '{}')}), '1|won', 'all goes on');
 
 my $log = slurp_file($node->logfile);
 unlike($log, qr/PANIC|TRAP|signal 6|signal 11/, 'nothing crashed');

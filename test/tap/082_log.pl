@@ -1,0 +1,134 @@
+# What the server log is told of bad days: each line names the database, has an
+# errcode, and does not come more often than somebody can read.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use TurnLiveness;
+
+# as Debian has it, which names no database for a process in the background
+my $node = new_node('main', q{
+log_line_prefix = '%m [%p] %b %e %q%u@%d '
+turn_liveness.lease_capacity = 16
+turn_liveness.retention = '1 min'
+turn_liveness.undelivered_retention = '10 min'
+turn_liveness.max_attempts = 1
+turn_liveness.log_failures = on
+});
+$node->safe_psql('postgres', 'CREATE DATABASE app');
+add_extension($node, 'app');
+
+sub app { return $node->safe_psql('app', $_[0]) }
+
+sub logged
+{
+	my ($since, $pattern) = @_;
+	my @lines = slurp_file($node->logfile, $since) =~ /^(.*$pattern.*)$/mg;
+	return @lines;
+}
+
+# --- replies that nobody fetched
+
+my $start = -s $node->logfile;
+app(q{
+SELECT turn_liveness.reject_turn('d', 'web' || i, '{"platform": "web"}', 'no') FROM generate_series(1, 3) i;
+SELECT turn_liveness.reject_turn('d', 'slack', '{"platform": "slack"}', 'no'), turn_liveness.reject_turn('d', 'dead', '{"platform": "slack"}', 'no');
+SELECT turn_liveness.reject_turn('d', 'delivered', '{"platform": "web", "conversationId": "c"}', 'no');
+SELECT turn_liveness.ack_replies('gw', array_agg(reply_id)) FROM turn_liveness.claim_replies('gw', '{c}');
+SELECT turn_liveness.release_replies('gw', array_agg(reply_id)) FROM turn_liveness.replies WHERE message_ids = '{dead}';
+});
+ok( wait_until(
+		'what was not delivered expires',
+		sub { app(q{SELECT public.tl_advance('11 min')}); app('SELECT count(*) FROM turn_liveness.reply') == 0 }),
+	'undelivered replies go in the end');
+is(app('SELECT expired_undelivered FROM turn_liveness.stat'), '5', 'those that nobody got are counted');
+is(join("\n", sort map { s/^.*LOG:  //r } logged($start, ' expired in database ')),
+	qq{2 undelivered replies of platform "slack" expired in database "app"\n3 undelivered replies of platform "web" expired in database "app"},
+	'and logged by platform');
+like($_, qr/ turn_liveness worker 01000 LOG:  /, 'with an errcode') foreach logged($start, ' expired in database ');
+like(slurp_file($node->logfile, $start), qr/expired in database "app"\n.*HINT:  Look at "last_error"/, 'and a hint');
+
+# --- no room for beats
+
+$start = -s $node->logfile;
+app(q{
+SELECT count(turn_liveness.arm_turn('b' || i, 'm', admission => '1h', silence => '1h')) FROM generate_series(1, 40) i;
+SELECT count(turn_liveness.heartbeat('b' || i)) FROM generate_series(1, 40) i, generate_series(1, 5);
+});
+cmp_ok(app('SELECT beats_in_rows FROM turn_liveness.stat'), '>', 10, 'many beats find no room');
+my @full = logged($start, 'no room for more beats');
+is(scalar @full, 1, 'one line');
+like($full[0], qr/ 53400 .*LOG:  no room for more beats in shared memory, those of database "app" are written to rows$/, 'with database and errcode');
+
+# --- a turn that cannot be failed
+
+app(q{
+CREATE FUNCTION public.poison(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+	$$ BEGIN IF $1 = 'bad' THEN RAISE 'this row is poisoned'; END IF; RETURN $1; END $$;
+CREATE INDEX poison ON turn_liveness.reply (public.poison(deployment));
+});
+$start = -s $node->logfile;
+app(q{SELECT turn_liveness.arm_turn('bad', 'm', admission => '1ms', silence => '1ms')});
+$node->wait_for_log(qr/could not fail the turn/, $start);
+# whoever lapses meanwhile has the worker look again and again
+foreach my $round (1 .. 5)
+{
+	app("SELECT turn_liveness.arm_turn('good$round', 'm', admission => '1ms', silence => '1ms')");
+	$node->poll_query_until('app', "SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'good$round'");
+}
+my @bad = logged($start, 'could not fail the turn');
+is(scalar @bad, 1, 'a turn that cannot be failed is tried once a minute');
+like($bad[0], qr/ P0001 LOG:  could not fail the turn at row \(\d+,\d+\) of turn_liveness\.turn in database "app": this row is poisoned$/, 'with database, errcode and reason');
+app('DROP INDEX turn_liveness.poison');
+app(q{SELECT public.tl_advance('61 s')});
+ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'bad'}), 'it is failed when it can be');
+
+# --- an error of a whole round, again and again
+
+app('ALTER TABLE turn_liveness.reply RENAME TO elsewhere');
+$start = -s $node->logfile;
+my $errors = app('SELECT sweep_errors FROM turn_liveness.stat_row()');
+app(q{SELECT turn_liveness.arm_turn('homeless', 'm', admission => '1ms', silence => '1ms')});
+ok($node->poll_query_until('app', "SELECT sweep_errors >= $errors + 4 FROM turn_liveness.stat_row()"), 'the worker fails in round after round');
+my @same = logged($start, ' turn_liveness worker .*ERROR: ');
+is(scalar @same, 1, 'the log is told once a minute') or diag join "\n", @same;
+like($same[0], qr/ turn_liveness worker 55000 ERROR:  table "turn_liveness.reply" does not exist$/, 'what is wrong');
+like(slurp_file($node->logfile, $start), qr/CONTEXT:  turn_liveness worker in database "app"\n/, 'and in which database');
+app('ALTER TABLE turn_liveness.elsewhere RENAME TO reply');
+ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'homeless'}), 'then it goes on');
+
+# another error is news
+app('ALTER INDEX turn_liveness.delivery_open_platform RENAME TO elsewhere');
+app(q{SELECT turn_liveness.release_replies('gw', array_agg(reply_id), '1 ms') FROM turn_liveness.claim_replies('gw', '{none}')});
+$start = -s $node->logfile;
+ok( wait_until(
+		'the next error is reported',
+		sub { app(q{SELECT public.tl_advance('10 s')}); logged($start, 'index "turn_liveness.delivery_open_platform" does not exist') > 0 }),
+	'another error is reported at once');
+app('ALTER INDEX turn_liveness.elsewhere RENAME TO delivery_open_platform');
+
+# --- a worker that cannot even begin
+
+$start = -s $node->logfile;
+app('ALTER TABLE turn_liveness.home RENAME TO elsewhere');
+my $pid = worker_pid($node, 'app');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+ok(wait_until('it tries again', sub { logged($start, 'table "turn_liveness.home" does not exist') >= 3 }), 'a worker that cannot begin is tried again');
+my @when = map { /^\S+ (\d+):(\d+):([\d.]+) / ? $1 * 3600 + $2 * 60 + $3 : () } logged($start, 'table "turn_liveness.home" does not exist');
+my @gaps = map { ($when[$_] - $when[ $_ - 1 ] + 86400) % 86400 + ($when[$_] - int $when[$_]) - ($when[ $_ - 1 ] - int $when[ $_ - 1 ]) } 1 .. $#when;
+note "seconds between: @gaps";
+is(scalar(grep { $_ < 0.9 } @gaps), 0, 'not more often than once a second');
+like(slurp_file($node->logfile, $start), qr/CONTEXT:  turn_liveness worker in database "app"\n/, 'the log says where');
+app('ALTER TABLE turn_liveness.elsewhere RENAME TO home');
+ok(wait_worker($node, 'app'), 'until it can');
+
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 6|signal 11/, 'nothing crashed');
+$node->stop;
+done_testing();
