@@ -80,9 +80,9 @@ sub lock_table
 sub end_worker { $watch->query_safe(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'}) }
 sub passes { my ($time) = @_; return sub { $watch->query_safe("DO \$\$ BEGIN PERFORM public.tl_advance('$time'); END \$\$") } }
 
-# nothing is kept without a turn
-arm($node, 'live', 'm1', q{admission => '20d', silence => '20d', duration => '20d'});
-
+# once, before the first row of ours is written down; nothing is kept without a turn
+shows('looking for the time of restored rows', lock_table('turn_liveness.clock'),
+	sub { $watch->query_safe(q{SELECT turn_liveness.arm_turn('live', 'm1', admission => '20d', silence => '20d', duration => '20d')}) });
 shows('looking for the extension', sub { $hold->query_safe('BEGIN; DROP EXTENSION turn_liveness CASCADE') }, \&end_worker);
 wait_worker($node);
 shows('looking at the tables', lock_table('turn_liveness.turn'), \&end_worker);
