@@ -47,11 +47,11 @@ if [ $# = 0 ]; then
 	set -- $all
 fi
 
-# N pairs where a bar is close, M where it is not; T seconds a round, L where
+# N pairs where there is a bar, P where there is none; T seconds a round, L where
 # what a new session does first (64 of them open our tables and their indexes)
 # must not weigh.
-if [ $mode = quick ]; then N=3 M=3 T=1 L=3; else N=11 M=11 T=2 L=6; fi
-N=${BENCH_PAIRS:-$N} M=${BENCH_PAIRS:-$M} T=${BENCH_SECONDS:-$T} L=${BENCH_SECONDS:-$L}
+if [ $mode = quick ]; then N=3 P=3 T=1 L=3; else N=11 P=5 T=2 L=6; fi
+N=${BENCH_PAIRS:-$N} P=${BENCH_PAIRS:-$P} T=${BENCH_SECONDS:-$T} L=${BENCH_SECONDS:-$L}
 
 rm -rf "$B"
 mkdir -p "$B"

@@ -67,7 +67,7 @@ row_heartbeats() {
 	beat_db
 	heartbeats_scripts
 	heartbeats_ours >/dev/null
-	pairs heartbeats "$M" heartbeats_ours heartbeat_ours
+	pairs heartbeats "$N" heartbeats_ours heartbeat_ours
 	paired heartbeats "leases/s through heartbeats, 1,000 a call" "through heartbeat" "ge 50"
 }
 
@@ -87,10 +87,10 @@ row_beat_peers() {
 		sql "SELECT origin.fill($live, '3 hours'); SELECT count(plain.arm_turn('w' || g, 'm', '{\"platform\": \"api\", \"userId\": \"u1\"}', '3 hours', '3 hours')) FROM generate_series(1, $live) g; SELECT count(plain.heartbeat('w' || g)) FROM generate_series(1, $live) g" >/dev/null
 		sql "VACUUM ANALYZE"
 		if [ $live = 100000 ]; then
-			pairs beat_plain "$M" beat_ours beat_plain
+			pairs beat_plain "$P" beat_ours beat_plain
 			paired beat_plain "heartbeat, calls/s, 100,000 live turns" "PL/pgSQL, a row for each beat" -
 			point beats "PL/pgSQL" $live "$other"
-			pairs beat_origin "$M" beat_ours beat_origin
+			pairs beat_origin "$P" beat_ours beat_origin
 			paired beat_origin "heartbeat, calls/s, 100,000 live turns" "the origin's extend" -
 			point beats "origin" $live "$other"
 		else

@@ -91,17 +91,17 @@ row_turns_bare() {
 }
 row_turns_origin() {
 	turns_db
-	pairs turns_origin "$M" turns_ours turns_origin
+	pairs turns_origin "$N" turns_ours turns_origin
 	paired turns_origin "turns/s, 64 clients, 10 listening" "the origin's SQL" "ge 3"
 }
 row_turns_plain() {
 	turns_db
-	pairs turns_plain "$M" turns_ours turns_plain
+	pairs turns_plain "$P" turns_ours turns_plain
 	paired turns_plain "turns/s, 64 clients, 10 listening" "PL/pgSQL, NOTIFY in the transaction" -
 }
 row_notify() {
 	turns_db
-	pairs notify "$M" turns_ours turns_notify
+	pairs notify "$P" turns_ours turns_notify
 	paired notify "turns/s, 64 clients, 10 listening" "the same + NOTIFY in the transaction" -
 	local clients
 	for clients in 1 4 16 64; do
@@ -123,9 +123,9 @@ row_slow_flush() {
 	wait_for "the worker" "SELECT worker_state = 'running' FROM turn_liveness.stat_row()"
 	turns_db
 	turns_ours >/dev/null
-	pairs slow_notify "$M" turns_ours turns_notify
+	pairs slow_notify "$P" turns_ours turns_notify
 	paired slow_notify "turns/s, flush + 1 ms, 64 clients, 10 listening" "the same + NOTIFY in the transaction" -
-	pairs slow_origin "$M" turns_ours turns_origin
+	pairs slow_origin "$P" turns_ours turns_origin
 	paired slow_origin "turns/s, flush + 1 ms, 64 clients, 10 listening" "the origin's SQL" -
 	local clients counts="1 64"
 	[ $mode = quick ] || counts="1 4 16 64"
