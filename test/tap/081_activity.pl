@@ -81,7 +81,7 @@ sub end_worker { $watch->query_safe(q{SELECT pg_terminate_backend(pid) FROM pg_s
 sub passes { my ($time) = @_; return sub { $watch->query_safe("DO \$\$ BEGIN PERFORM public.tl_advance('$time'); END \$\$") } }
 
 # once, before the first row of ours is written down; nothing is kept without a turn
-shows('looking for the time of restored rows', lock_table('turn_liveness.clock'),
+shows('looking for the time of restored rows', sub { $hold->query_safe('BEGIN; LOCK TABLE turn_liveness.clock IN SHARE MODE') },
 	sub { $watch->query_safe(q{SELECT turn_liveness.arm_turn('live', 'm1', admission => '20d', silence => '20d', duration => '20d')}) });
 shows('looking for the extension', sub { $hold->query_safe('BEGIN; DROP EXTENSION turn_liveness CASCADE') }, \&end_worker);
 wait_worker($node);
