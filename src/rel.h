@@ -34,6 +34,7 @@ typedef struct TlScan
 	int			nkeys;
 } TlScan;
 
+/* rel_open.c */
 extern void tl_rel_init(void);
 /* an error may have left kept tables open */
 extern void tl_rel_at_abort(int nest_level);
@@ -42,6 +43,11 @@ extern void tl_rel_open(TlRel *r, TlTable table, bool write);
 /* for writing rows that will be in none of these indexes (TL_BIT) */
 extern void tl_rel_open_without(TlRel *r, TlTable table, uint32 without);
 extern void tl_rel_close(TlRel *r);
+/* for rel.c only */
+extern Relation tl_rel_written_index(const TlRel *r, Oid index);
+extern void tl_rel_check_closed(TlRel *r);
+
+/* rel.c */
 extern ItemPointer tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
 extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 									   const Datum *values, const bool *nulls,
