@@ -38,12 +38,13 @@ typedef struct TlWon
 extern TM_Result tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot,
 							  char outcome, const pg_uuid_t *request,
 							  const TlVerdict *verdict, int64 now, TlWon *won);
-extern void tl_store_error(TlOutbox *outbox, const text *deployment, TlWon *won,
-						   const text *error, const text *error_code,
-						   char decided_by, int64 now);
-extern void tl_count_failure(const text *error_code);
-/* for LOG lines: what the setting asks for */
-extern void tl_log_failure(const text *deployment, const text *message_id,
-						   const char *code, const char *decided_by);
+/*
+ * One candidate of an election that waits its turn.  If the turn has ended,
+ * same_request says whether an equal call did it, and conversation is set unless
+ * it was; either may be NULL.
+ */
+extern TlElection tl_elect(TlRel *turns, const text *deployment, const text *message_id,
+						   char outcome, const pg_uuid_t *request, TlWon *won,
+						   text **conversation, bool *same_request);
 
 #endif							/* TL_ELECTION_H */

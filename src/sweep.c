@@ -26,7 +26,7 @@
 #include "args.h"
 #include "clock.h"
 #include "delivery.h"
-#include "election.h"
+#include "failure.h"
 #include "grace.h"
 #include "guc.h"
 #include "notify.h"
