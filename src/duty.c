@@ -1,36 +1,21 @@
 /*
  * duty.c
- *		What the worker does, as transactions: read the mail, look at what may have
+ *		What the worker does, round by round: read the mail, look at what may have
  *		lapsed, fail it, tell the gateways, keep the clock and the retention.
  *
- * Each step is a short transaction of its own; none is open when a round ends.
+ * Each step is a short transaction of its own (step.c); none is open when a round ends.
  * An error leaves this file by longjmp and ends the round: worker.c reports it,
  * aborts and calls again; no step loses anything by being done again.
- *
- * The extension is locked while its tables are used, as DROP EXTENSION locks it: once we
- * have it, it is there until the end of the transaction.
  */
 #include "turn_liveness.h"
 
-#include "access/genam.h"
-#include "access/table.h"
-#include "access/xact.h"
-#include "catalog/pg_extension.h"
-#include "catalog/pg_subscription.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/bufmgr.h"
-#include "storage/lmgr.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
-#include "attach.h"
 #include "clock.h"
 #include "delivery.h"
 #include "duty.h"
@@ -40,7 +25,7 @@
 #include "notify.h"
 #include "rel.h"
 #include "retention.h"
-#include "sweep.h"
+#include "step.h"
 #include "wheel.h"
 #include "worker.h"
 
@@ -64,72 +49,20 @@ static int64 next_retention = 0;
 static int64 next_save = 0;
 static int64 next_look = 0;
 static int64 next_review = 0;
-static int64 next_death_look = 0;
 static int64 due_again_from = 0;
-static bool extension_gone = false;
 static bool look_wanted = false;
 static bool hint_wanted = false;
 static bool used_here = false;	/* there are, or were, rows: else nothing is written */
 static bool watch_list_void = false;	/* the clock was moved to a restore's time */
-static TlSweepItem *items = NULL;
-static int	max_items = 0;
 static StringInfoData letter;
 
-static bool begin_step(const char *what);
-static void end_step(void);
 static bool look_at_tables(Oid *file);
 static void scan_turns(bool first);
 static void read_mail(TlDatabase *db);
-static int	fail_lapsed(TlDatabase *db);
-static void fail_dead(TlDatabase *db);
 static void notify(TlDatabase *db);
 static void settle_clock(void);
 static void look_for_rewrite(void);
-static void look_for_subscriptions(TlDatabase *db);
 static int64 tick(void);
-
-/*
- * Begin a transaction in which our tables are there.  False: they are not.
- */
-static bool
-begin_step(const char *what)
-{
-	Oid			extension;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	pgstat_report_activity(STATE_RUNNING, what);
-
-	extension = get_extension_oid(TL_EXTENSION, true);
-	if (OidIsValid(extension))
-	{
-		/* who drops it waits for us, or we see it gone */
-		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-		AcceptInvalidationMessages();
-		if (get_extension_oid(TL_EXTENSION, true) == extension && OidIsValid(tl_extension_oid()))
-			return true;
-	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	extension_gone = true;
-	return false;
-}
-
-bool
-tl_duty_is_over(void)
-{
-	return extension_gone;
-}
-
-static void
-end_step(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	pgstat_report_stat(false);
-	pgstat_report_activity(STATE_IDLE, NULL);
-}
 
 static int64
 tick(void)
@@ -138,12 +71,18 @@ tick(void)
 }
 
 bool
+tl_duty_is_over(void)
+{
+	return tl_step_extension_gone();
+}
+
+bool
 tl_duty_begin(void)
 {
 	Oid			last = pg_atomic_read_u32(&tl_database()->clock_extension);
 	int64		now;
 
-	if (!begin_step("looking for the extension"))
+	if (!tl_begin_step("looking for the extension"))
 	{
 		tl_clock_forget(last);
 		return false;
@@ -151,7 +90,7 @@ tl_duty_begin(void)
 	tl_clock_take_over();
 	now = tl_now();
 	epoch = tl_epoch();
-	end_step();
+	tl_end_step();
 
 	if (letter.data == NULL)
 	{
@@ -173,7 +112,7 @@ tl_duty_begin(void)
 	next_retention = now;
 	next_save = now + SAVE_US;
 	next_look = 0;
-	next_death_look = 0;
+	tl_step_reset();
 	look_wanted = false;
 	tl_count(TL_COUNT_WORKER_STARTS, 1);
 	return true;
@@ -186,7 +125,7 @@ look_at_tables(Oid *file)
 	TlRel		turns;
 	TlRel		late;
 
-	if (!begin_step("looking at the tables"))
+	if (!tl_begin_step("looking at the tables"))
 		return false;
 	tl_rel_open(&turns, TL_TURN, false);
 	tl_rel_open(&late, TL_LATE_REPLY, false);
@@ -195,7 +134,7 @@ look_at_tables(Oid *file)
 		used_here = true;
 	tl_rel_close(&late);
 	tl_rel_close(&turns);
-	end_step();
+	tl_end_step();
 	return true;
 }
 
@@ -204,12 +143,12 @@ scan_turns(bool first)
 {
 	int64		took;
 
-	if (!begin_step("looking at the owed turns"))
+	if (!tl_begin_step("looking at the owed turns"))
 		return;
 	took = tl_wheel_scan(first, tick);
 	if (tl_wheel_size() > 0)
 		used_here = true;
-	end_step();
+	tl_end_step();
 	/* rows that came unseen may have replies with them */
 	tl_due_again_by(tl_database(), tl_now());
 	next_look = tl_now() + Max(TL_SECOND, took * LOOK_SHARE);
@@ -226,11 +165,11 @@ settle_clock(void)
 {
 	int64		now;
 
-	if (!begin_step("looking for the time of restored rows"))
+	if (!tl_begin_step("looking for the time of restored rows"))
 		return;
 	if (tl_clock_settle())
 		watch_list_void = true;
-	end_step();
+	tl_end_step();
 	if (!watch_list_void)
 		return;
 	now = tl_now();
@@ -279,92 +218,6 @@ read_mail(TlDatabase *db)
 		tl_notify_add_all();
 }
 
-/* Returns how many rows were looked at: more than none, and there may be more. */
-static int
-fail_lapsed(TlDatabase *db)
-{
-	TlGrace		grace;
-	int64		start = tl_monotonic();
-	int64		now = tick();
-	int			nitems;
-	int			i;
-
-	if (max_items < tl_sweep_batch)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		items = items ? repalloc_huge(items, sizeof(TlSweepItem) * tl_sweep_batch) :
-			palloc_extended(sizeof(TlSweepItem) * tl_sweep_batch, MCXT_ALLOC_HUGE);
-		max_items = tl_sweep_batch;
-		MemoryContextSwitchTo(old);
-	}
-
-	/* no transaction for a look at what lives: all of it is in memory */
-	tl_grace_get_for(epoch, &grace);
-	nitems = tl_wheel_turn(now, &grace, items, tl_sweep_batch);
-	if (nitems == 0)
-		return 0;
-
-	PG_TRY();
-	{
-		if (begin_step("failing lapsed turns"))
-		{
-			(void) tl_sweep_items(items, nitems, nitems, false);
-			end_step();
-		}
-	}
-	PG_CATCH();
-	{
-		/* nothing of it happened: look at all of them again */
-		for (i = 0; i < nitems; i++)
-		{
-			items[i].status = TL_SWEEP_BUSY;
-			items[i].look_us = now + TL_SECOND;
-			tl_wheel_settle(&items[i], now);
-		}
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	for (i = 0; i < nitems; i++)
-		tl_wheel_settle(&items[i], now);
-	pg_atomic_write_u64(&db->last_sweep_us, now);
-	pg_atomic_write_u64(&db->last_sweep_took_us, tl_monotonic() - start);
-	tl_count(TL_COUNT_SWEEPS, 1);
-	return nitems;
-}
-
-/* Sessions that ended with deployments attached. */
-static void
-fail_dead(TlDatabase *db)
-{
-	int64		window = tl_reconnect_window * TL_MS;
-	int64		now = tl_now();
-	int64		oldest;
-
-	if (pg_atomic_exchange_u64(&db->death_us, PG_INT64_MAX) != PG_INT64_MAX)
-		next_death_look = 0;
-	if (now < next_death_look)
-		return;
-	oldest = tl_attach_oldest_death();
-	if (oldest <= now - window)
-	{
-		int			failed = 0;
-
-		next_death_look = now + TL_SECOND;	/* if this fails */
-		if (begin_step("failing the turns of ended sessions"))
-		{
-			failed = tl_sweep_deaths(now - window, tl_sweep_batch);
-			end_step();
-		}
-		/* what an open transaction held is left over, or there are more */
-		oldest = tl_attach_oldest_death();
-		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX :
-			Max(oldest + window, failed > 0 ? now : now + TL_SECOND);
-	}
-	else
-		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : oldest + window;
-}
-
 /*
  * A full notification queue makes this fail: that must not keep turns from
  * being failed, so its errors end here.
@@ -382,12 +235,12 @@ notify(TlDatabase *db)
 	PG_TRY();
 	{
 		/* a hint: no flush, and a crash in between costs a look at start */
-		if (begin_step("notifying"))
+		if (tl_begin_step("notifying"))
 		{
 			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_LOCAL, true, 0, false);
 			tl_notify_send();
-			end_step();
+			tl_end_step();
 		}
 	}
 	PG_CATCH();
@@ -422,31 +275,6 @@ look_for_rewrite(void)
 	}
 }
 
-/*
- * A logical replication worker can change our tables, and end a prepared
- * transaction, unseen by our hook and trigger: counts go stale by time then.
- */
-static void
-look_for_subscriptions(TlDatabase *db)
-{
-	Relation	rel;
-	ScanKeyData key;
-	SysScanDesc scan;
-	bool		found;
-
-	if (!begin_step("looking for subscriptions"))
-		return;
-	rel = table_open(SubscriptionRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_subscription_subdbid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(MyDatabaseId));
-	scan = systable_beginscan(rel, SubscriptionNameIndexId, true, NULL, 1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	end_step();
-	pg_atomic_write_u32(&db->recheck, found);
-}
-
 int64
 tl_duty_round(TlDatabase *db)
 {
@@ -464,8 +292,8 @@ tl_duty_round(TlDatabase *db)
 
 	if (tl_sweep)
 	{
-		fail_dead(db);
-		while (fail_lapsed(db) > 0)
+		tl_step_fail_dead(db);
+		while (tl_step_fail_lapsed(db, epoch) > 0)
 		{
 			read_mail(db);
 			notify(db);
@@ -491,10 +319,10 @@ tl_duty_round(TlDatabase *db)
 		{
 			int64		next = PG_INT64_MAX;
 
-			if (begin_step("looking for replies that are due again"))
+			if (tl_begin_step("looking for replies that are due again"))
 			{
 				next = tl_delivery_due_again(due_again_from, now);
-				end_step();
+				tl_end_step();
 				due_again_from = now;
 			}
 			tl_due_again_by(db, next);
@@ -517,15 +345,15 @@ tl_duty_round(TlDatabase *db)
 		next_retention = now + RETENTION_US;
 		if (!used_here)
 			(void) look_at_tables(&file);
-		if (used_here && begin_step("retention"))
+		if (used_here && tl_begin_step("retention"))
 		{
 			int			gone = tl_retention_run(tl_sweep_batch);
 
-			end_step();
+			tl_end_step();
 			if (gone > 0)
 				next_retention = now + 100 * TL_MS;
 		}
-		look_for_subscriptions(db);
+		tl_step_look_for_subscriptions(db);
 		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
 			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
 							 now - Max(tl_wheel_longest_silence(), tl_turn_deadline) * TL_MS - 60 * TL_SECOND);
@@ -533,10 +361,10 @@ tl_duty_round(TlDatabase *db)
 	if (now >= next_save)
 	{
 		next_save = now + SAVE_US;
-		if (tl_clock_is_used() && begin_step("saving the clock"))
+		if (tl_clock_is_used() && tl_begin_step("saving the clock"))
 		{
 			tl_clock_save(true);
-			end_step();
+			tl_end_step();
 		}
 	}
 
@@ -548,7 +376,7 @@ tl_duty_round(TlDatabase *db)
 	again = Min(again, now + TL_SECOND);
 	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
 	if (tl_sweep)
-		again = Min(again, next_death_look);
+		again = Min(again, tl_step_next_death_look());
 
 	/*
 	 * Under load: gather for a moment, and let nobody spend a system call on
@@ -564,9 +392,9 @@ tl_duty_round(TlDatabase *db)
 void
 tl_duty_end(void)
 {
-	if (tl_clock_is_used() && begin_step("saving the clock"))
+	if (tl_clock_is_used() && tl_begin_step("saving the clock"))
 	{
 		tl_clock_save(true);
-		end_step();
+		tl_end_step();
 	}
 }

@@ -1,0 +1,24 @@
+/*
+ * step.h
+ *		The steps of the worker.
+ */
+#ifndef TL_STEP_H
+#define TL_STEP_H
+
+#include "shmem.h"
+
+/* begin a transaction in which our tables are there; false: they are not, and none is open */
+extern bool tl_begin_step(const char *what);
+extern void tl_end_step(void);
+/* a step found the extension dropped */
+extern bool tl_step_extension_gone(void);
+
+extern void tl_step_reset(void);
+/* returns how many rows were looked at: more than none, and there may be more */
+extern int	tl_step_fail_lapsed(TlDatabase *db, int64 epoch);
+extern void tl_step_fail_dead(TlDatabase *db);
+/* when fail_dead has something to do (liveness clock) */
+extern int64 tl_step_next_death_look(void);
+extern void tl_step_look_for_subscriptions(TlDatabase *db);
+
+#endif							/* TL_STEP_H */
