@@ -98,7 +98,7 @@ foreach my $call (
 	$session->query_safe("BEGIN; SELECT $call");
 	$start = backend_pid($session);
 	kill 'KILL', $start;
-	$node->wait_for_log(qr/server process \(PID $start\) was terminated by signal 9/);
+	$node->wait_for_log(qr/\(PID $start\) was terminated by signal 9/);
 	$node->wait_for_log(qr/PID $start\) was terminated by signal 9.*database system is ready to accept connections/s);
 	wait_back();
 	eval { $session->quit };

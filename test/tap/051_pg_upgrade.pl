@@ -67,6 +67,14 @@ unlike(slurp_file($log), qr/turn_liveness (worker|launcher)/, 'nor is any in the
 
 # --- pg_upgrade
 
+# it looks for libraries in the server's own directory, and 18 has no other way to it
+if ($old->pg_version >= 18 && !-e $old->config_data('--pkglibdir') . '/turn_liveness.so')
+{
+	note 'no pg_upgrade: not installed where it looks';
+	done_testing();
+	exit 0;
+}
+
 my $new = new_node('new', '', start => 0);
 mkdir $new->basedir . '/work';
 chdir $new->basedir . '/work';
