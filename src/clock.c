@@ -259,8 +259,11 @@ bool
 tl_clock_is_settled(void)
 {
 	TlDatabase *db = tl_database();
-	uint32		settled = pg_atomic_read_u32(&db->clock_settled);
+	uint32		settled;
 
+	if (db == NULL)
+		return true;
+	settled = pg_atomic_read_u32(&db->clock_settled);
 	return settled != InvalidOid && settled == pg_atomic_read_u32(&db->clock_extension);
 }
 

@@ -381,7 +381,8 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 
 /*
  * No claim and no delay lasts that long: a stamp of another server's clock, which
- * came with a restore.  Nobody holds such a reply here.
+ * came to where others had been written.  Nobody holds such a reply here.  Before
+ * anything was written, the clock will yet go on from that server's.
  */
 static void
 free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapshot,
@@ -389,6 +390,8 @@ free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapsh
 {
 	TlScan		scan = {0};
 
+	if (!tl_clock_is_settled())
+		return;
 	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
 	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber,
 					 now + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS));

@@ -77,6 +77,12 @@ tl_duty_is_over(void)
 }
 
 bool
+tl_duty_has_heir(void)
+{
+	return tl_step_extension_replaced();
+}
+
+bool
 tl_duty_begin(void)
 {
 	Oid			last = pg_atomic_read_u32(&tl_database()->clock_extension);

@@ -13,6 +13,8 @@ extern bool tl_duty_begin(void);
 extern int64 tl_duty_round(TlDatabase *db);
 /* the extension was dropped */
 extern bool tl_duty_is_over(void);
+/* and another one created, which wants a worker that starts with it */
+extern bool tl_duty_has_heir(void);
 /* before the worker ends */
 extern void tl_duty_end(void);
 

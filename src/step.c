@@ -34,7 +34,9 @@
 #include "sweep.h"
 #include "wheel.h"
 
+static Oid	served = InvalidOid;	/* the extension */
 static bool extension_gone = false;
+static bool replaced = false;
 static int64 next_death_look = 0;
 static TlSweepItem *items = NULL;
 static int	max_items = 0;
@@ -56,7 +58,14 @@ tl_begin_step(const char *what)
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 		AcceptInvalidationMessages();
 		if (get_extension_oid(TL_EXTENSION, true) == extension && OidIsValid(tl_extension_oid()))
-			return true;
+		{
+			if (!OidIsValid(served))
+				served = extension;
+			if (served == extension)
+				return true;
+			/* another one has come before we saw the first one go: our time is not its */
+			replaced = true;
+		}
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -77,6 +86,12 @@ bool
 tl_step_extension_gone(void)
 {
 	return extension_gone;
+}
+
+bool
+tl_step_extension_replaced(void)
+{
+	return replaced;
 }
 
 /* A worker begins. */

@@ -7,11 +7,16 @@
 
 #include "shmem.h"
 
-/* begin a transaction in which our tables are there; false: they are not, and none is open */
+/*
+ * Begin a transaction in which our tables are there.  False: they are not, or are those of
+ * another extension, and none is open.
+ */
 extern bool tl_begin_step(const char *what);
 extern void tl_end_step(void);
 /* a step found the extension dropped */
 extern bool tl_step_extension_gone(void);
+/* and another one created */
+extern bool tl_step_extension_replaced(void);
 
 extern void tl_step_reset(void);
 /* returns how many rows were looked at: more than none, and there may be more */

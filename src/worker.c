@@ -292,7 +292,7 @@ tl_worker_main(Datum arg)
 			pause = ERROR_PAUSE_MS;
 		else if (tl_duty_is_over())
 		{
-			state_at_exit = TL_WORKER_NO_EXTENSION;
+			state_at_exit = tl_duty_has_heir() ? TL_WORKER_WANTED : TL_WORKER_NO_EXTENSION;
 			break;
 		}
 		else

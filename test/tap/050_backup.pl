@@ -251,6 +251,14 @@ $new->restart;
 wait_worker($new, 'used');
 cmp_ok($new->safe_psql('used', 'SELECT turn_liveness.clock_us()'), '<', 3600 * 1e6, 'also after a start');
 is($new->safe_psql('used', 'SELECT state FROM turn_liveness.turns'), 'waiting', 'a turn that was armed here lives');
+$new->safe_psql('used', q{
+SELECT turn_liveness.reject_turn('far', 'm1', '{}', 'no');
+SELECT count(*) FROM turn_liveness.claim_replies('gw', '{far}');
+UPDATE turn_liveness.delivery SET due_us = due_us + 3 * 86400000000;
+});
+is($new->safe_psql('used', 'SELECT state FROM turn_liveness.replies'), 'claimed', 'a claim of another time');
+advance_in($new, 'used', '31 s');
+ok($new->poll_query_until('used', "SELECT state = 'due' FROM turn_liveness.replies"), 'is freed');
 
 # --- another extension in the same database has a clock of its own
 
@@ -262,8 +270,10 @@ SELECT turn_liveness.heartbeat('beats');
 is($new->safe_psql('used', 'SELECT leases_used FROM turn_liveness.stat'), '1', 'a lease');
 $worker = worker_pid($new, 'used');
 is($new->safe_psql('used', q{
+BEGIN;
 DROP EXTENSION turn_liveness;
 CREATE EXTENSION turn_liveness;
+COMMIT;
 SELECT turn_liveness.arm_turn('beats', 'm2');
 SELECT turn_liveness.clock_us() < 3600 * 1e6;
 SELECT state FROM turn_liveness.turns;
