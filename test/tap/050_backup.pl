@@ -129,7 +129,7 @@ FROM turn_liveness.replies WHERE message_ids[1] IN ('claimed', 'delayed') ORDER 
 		'0', "$what: and no shorter");
 	cmp_ok($new->safe_psql($db, 'SELECT min(reply_id) FROM turn_liveness.reply WHERE deployment LIKE \'probe%\''),
 		'>', $largest, "$what: ids go on after the largest");
-	advance_in($new, $db, '590 s');
+	advance_in($new, $db, '580 s');
 	ok(worker_looked($new, $db), "$what: the worker has looked again");
 	is($new->safe_psql($db, 'SELECT turn_liveness.sweep_expired_turns()'), '0', "$what: nor has a sweep by hand anything to do");
 	is(owed_in($new, $db), '5|0', "$what: nor within the grace");
@@ -229,10 +229,10 @@ $new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/rest
 is($new->safe_psql('early', $contents), $before, 'everything is there');
 ok(worker_looked($new, 'early'), 'the worker serves');
 is($new->safe_psql('early', 'SELECT count(*) FROM turn_liveness.clock WHERE server <> 0'), '2', 'now it has a time of its own');
-advance_in($new, 'early', '590 s');
+advance_in($new, 'early', '580 s');
 ok(worker_looked($new, 'early'), 'the worker has looked within the grace');
 is(owed_in($new, 'early'), '5|0', 'nobody was declared dead');
-advance_in($new, 'early', '20 s');
+advance_in($new, 'early', '30 s');
 ok( $new->poll_query_until('early',
 		"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'waiting' AND reply_id > $largest"),
 	'the grace counts from when the rows were seen and their time was known');
@@ -334,12 +334,12 @@ $since = $new->safe_psql('rows', 'SELECT turn_liveness.clock_us()');
 $new->poll_query_until('rows', "SELECT turn_liveness.clock_us() > $since + 2500000");
 is($new->safe_psql('rows', "SELECT turn_liveness.mark_provider_failed('to be marked', 'PROVIDER', 'out of order')"), '1', 'a mark');
 ok(worker_looked($new, 'rows'), 'the worker has read of it');
-advance_in($new, 'rows', '590 s');
+advance_in($new, 'rows', '580 s');
 ok(worker_looked($new, 'rows'), 'the worker has looked');
 my $theirs = "deployment IN ('beaten in rows', 'to be marked')";
 is($new->safe_psql('rows', "SELECT count(*) FROM turn_liveness.turns WHERE $theirs AND state <> 'lapsed'"), '2',
 	'a beat from before the dump takes nobody the grace');
-advance_in($new, 'rows', '20 s');
+advance_in($new, 'rows', '30 s');
 ok($new->poll_query_until('rows', "SELECT count(*) = 2 FROM turn_liveness.reply WHERE $theirs"), 'and a mark does not make it endless');
 
 # --- a base backup is a crash recovery
