@@ -149,7 +149,7 @@ tl_database_find(Oid dboid, bool make)
 	vacant->told = false;
 	for (i = 0; i < TL_STRIPES; i++)
 		for (j = 0; j < TL_NCOUNTERS; j++)
-			pg_atomic_init_u64(&vacant->counters[i][j], 0);
+			pg_atomic_init_u64(&vacant->stripes[i].counters[j], 0);
 	vacant->stats_reset = GetCurrentTimestamp();
 	return vacant;
 }
@@ -184,7 +184,7 @@ tl_count(TlCounter counter, uint64 n)
 	TlDatabase *db = tl_database();
 
 	if (db != NULL && n > 0)
-		pg_atomic_fetch_add_u64(&db->counters[MyProcPid % TL_STRIPES][counter], n);
+		pg_atomic_fetch_add_u64(&db->stripes[MyProcPid % TL_STRIPES].counters[counter], n);
 }
 
 uint64
@@ -194,7 +194,7 @@ tl_counter_read(TlDatabase *db, TlCounter counter)
 	int			i;
 
 	for (i = 0; i < TL_STRIPES; i++)
-		sum += pg_atomic_read_u64(&db->counters[i][counter]);
+		sum += pg_atomic_read_u64(&db->stripes[i].counters[counter]);
 	return sum;
 }
 

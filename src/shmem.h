@@ -11,7 +11,7 @@
 
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
-#define TL_STRIPES			8		/* copies of each counter */
+#define TL_STRIPES			16		/* copies of each counter */
 
 /* cumulative counters, in the order of the columns of stat_row */
 typedef enum TlCounter
@@ -39,6 +39,15 @@ typedef enum TlCounter
 	TL_COUNT_WORKER_STARTS,
 	TL_NCOUNTERS
 } TlCounter;
+
+/*
+ * One copy of the counters, in cache lines of its own: each beat counts, and
+ * processes on different cores shall not take the line from one another.
+ */
+typedef struct TlStripe
+{
+	pg_atomic_uint64 counters[TL_NCOUNTERS];
+} pg_attribute_aligned(64) TlStripe;
 
 /* what became of the process that the launcher started for a database */
 typedef enum TlWorkerState
@@ -106,7 +115,7 @@ typedef struct TlDatabase
 	bool		look_replies;	/* the same for replies: notify {} */
 	bool		told;			/* the worker's latch was set for this mail */
 
-	pg_atomic_uint64 counters[TL_STRIPES][TL_NCOUNTERS];
+	TlStripe	stripes[TL_STRIPES];
 	TimestampTz stats_reset;
 
 	char		mailbox[TL_MAILBOX_SIZE];

@@ -268,7 +268,7 @@ turn_liveness_stat_reset(PG_FUNCTION_ARGS)
 
 	for (stripe = 0; stripe < TL_STRIPES; stripe++)
 		for (i = 0; i < TL_NCOUNTERS; i++)
-			pg_atomic_write_u64(&db->counters[stripe][i], 0);
+			pg_atomic_write_u64(&db->stripes[stripe].counters[i], 0);
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	db->stats_reset = GetCurrentTimestamp();
 	LWLockRelease(&tl_shared->directory);
