@@ -311,23 +311,25 @@ Datum
 turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	TlLeaseKey	key;
 	int64		now;
 	int32		owed = 0;
 
 	check_beat_allowed();
+	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
+	/* memory is slow: it comes while we look at the clock and count */
+	tl_lease_prefetch_bucket(key);
 	now = tl_now();
+	tl_lease_prefetch(key);
 	tl_grace_note_call_at(now);
 	tl_count(TL_COUNT_BEATS, 1);
 
 	if (PG_ARGISNULL(1))
-		owed = beat_deployment(deployment,
-							   tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment)),
-							   now);
+		owed = beat_deployment(deployment, key, now);
 	else if (ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)), ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1))) > 0)
 	{
 		int			nids;
 		text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
-		TlLeaseKey	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
 		int			i;
 
 		for (i = 0; i < nids; i++)
