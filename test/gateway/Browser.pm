@@ -71,6 +71,7 @@ sub call
 	local $SIG{PIPE} = 'IGNORE';
 	syswrite($self->{in}, $text) == length $text or croak "cannot tell the browser: $!";
 	my $select = IO::Select->new($self->{out});
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (1)
 	{
 		while ($self->{buffer} =~ s/^([^\0]*)\0//)
@@ -80,8 +81,10 @@ sub call
 			croak "$method: $answer->{error}{message}" if $answer->{error};
 			return $answer->{result};
 		}
-		$select->can_read($PostgreSQL::Test::Utils::timeout_default)
-		  or croak "the browser did not answer $method";
+		until ($select->can_read(1))    # a signal ends the wait too
+		{
+			croak "the browser did not answer $method" if time > $end;
+		}
 		sysread($self->{out}, $self->{buffer}, 65536, length $self->{buffer})
 		  or croak 'the browser ended: ' . PostgreSQL::Test::Utils::slurp_file($self->{log});
 	}

@@ -81,6 +81,7 @@ sub wait_for
 	my ($self, $regex) = @_;
 	my $select = IO::Select->new($self->{out});
 
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (1)
 	{
 		while (defined(my $line = shift @{ $self->{lines} }))
@@ -92,8 +93,10 @@ sub wait_for
 				return wantarray ? @found : $found[0];
 			}
 		}
-		$select->can_read($PostgreSQL::Test::Utils::timeout_default)
-		  or croak "$self->{name} never said $regex";
+		until ($select->can_read(1))    # a signal ends the wait too
+		{
+			croak "$self->{name} never said $regex" if time > $end;
+		}
 		sysread($self->{out}, $self->{buffer}, 65536, length $self->{buffer})
 		  or croak "$self->{name} ended and never said $regex";
 		while ($self->{buffer} =~ s/^([^\n]*)\n//)
@@ -206,8 +209,13 @@ sub cut
 sub more
 {
 	my ($self) = @_;
-	IO::Select->new($self->{socket})->can_read($PostgreSQL::Test::Utils::timeout_default)
-	  or croak "the client of $self->{conversation} heard nothing more";
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	# a child that is stopped or ends sends a signal, which ends the wait too
+	until (IO::Select->new($self->{socket})->can_read(1))
+	{
+		croak "the client of $self->{conversation} heard nothing more" if time > $end;
+	}
 	my $len = sysread $self->{socket}, $self->{buffer}, 65536, length $self->{buffer};
 	return $len;
 }
