@@ -119,18 +119,18 @@ $other->quit;
 
 # --- the duration limit
 
-arm_here('dur', 'm', q{admission => '30s', silence => '30s', duration => '60s'});
+arm_here('dur', 'm', q{admission => '10s', silence => '10s', duration => '30s'});
 foreach my $round (1 .. 5)
 {
 	is(beat('dur'), 1, "duration: beat $round");
-	pass_time(8);
+	pass_time(5);
 }
-is(states('dur'), 'm running', 'duration: 40 s');
-is(arm_here('dur', 'm', q{admission => '30s', silence => '30s'}), 'pending', 'duration: armed again');
+is(states('dur'), 'm running', 'duration: 25 s');
+is(arm_here('dur', 'm', q{admission => '10s', silence => '10s'}), 'pending', 'duration: armed again');
 beat('dur');
-pass_time(10);
-is(states('dur'), 'm running', 'duration: 50 s');
-pass_time(11);
+pass_time(4);
+is(states('dur'), 'm running', 'duration: 29 s');
+pass_time(2);
 is(states('dur'), 'm TURN_TOO_LONG', 'duration: over, beats or not, armed again or not');
 arm_here('dur-wait', 'm', q{admission => '10s', silence => '5s', duration => '10s'});
 pass_time(11);
