@@ -33,8 +33,8 @@ PROVE_TESTS ?= test/tap/*.pl
 # keep a user from building.
 WERROR =
 PG_CPPFLAGS = -Isrc
-# a call from one of our files to another needs no table of symbols
-SHLIB_LINK = -Wl,-Bsymbolic-functions
+# a name of ours that one of our files uses needs no table of symbols
+SHLIB_LINK = -Wl,-Bsymbolic
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare $(WERROR)
 
 EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip

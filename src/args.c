@@ -30,7 +30,7 @@ tl_check_writable(const char *function)
 	PreventCommandIfParallelMode(function);
 }
 
-static void
+TL_EACH_BEAT static void
 check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	if (PG_ARGISNULL(argno))
@@ -39,13 +39,13 @@ check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
 				 errmsg("%s must not be null", name)));
 }
 
-bool
+TL_EACH_BEAT bool
 tl_name_is_valid(const text *value)
 {
 	return VARSIZE_ANY_EXHDR(value) >= 1 && VARSIZE_ANY_EXHDR(value) <= TL_MAX_NAME;
 }
 
-text *
+TL_EACH_BEAT text *
 tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	text	   *value;

@@ -216,7 +216,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	return owed;
 }
 
-static int32
+TL_EACH_BEAT static int32
 beat_deployment(text *deployment, TlLeaseKey key, int64 now)
 {
 	uint32		generation = 0;
@@ -298,7 +298,7 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
 }
 
 /* Soft state may be written in a read-only transaction, but not on a standby. */
-static void
+TL_EACH_BEAT static void
 check_beat_allowed(void)
 {
 	if (RecoveryInProgress())
@@ -307,7 +307,7 @@ check_beat_allowed(void)
 		(void) tl_table_oid(TL_TURN);	/* raises */
 }
 
-Datum
+TL_EACH_BEAT Datum
 turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");

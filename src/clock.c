@@ -67,7 +67,7 @@ static TlDatabase *ready_database(int64 *least);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_us);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_advance);
 
-int64
+TL_EACH_BEAT int64
 tl_monotonic(void)
 {
 	instr_time	t;
@@ -132,7 +132,7 @@ is_behind(TlDatabase *db, const TlClockRow *row)
  * the rows; NULL when the rows are all there is: without preload, on a standby, and for the moment
  * in which the worker of an earlier installation still ticks.
  */
-static TlDatabase *
+TL_EACH_BEAT static TlDatabase *
 ready_database(int64 *least)
 {
 	TlDatabase *db = tl_database();
@@ -173,7 +173,7 @@ ready_database(int64 *least)
 	return db;
 }
 
-int64
+TL_EACH_BEAT int64
 tl_now(void)
 {
 	int64		least;

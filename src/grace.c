@@ -29,7 +29,7 @@ tl_grace_note_call(void)
 		tl_grace_note_call_at(tl_now());
 }
 
-void
+TL_EACH_BEAT void
 tl_grace_note_call_at(int64 now)
 {
 	TlDatabase *db = tl_database();

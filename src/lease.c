@@ -66,7 +66,7 @@ cache_is_fresh(TlLease *lease, int64 now)
 	return (uint32) (now >> RECHECK_SHIFT) - pg_atomic_read_u32(&lease->cached_at) < RECHECK_UNITS;
 }
 
-TlBeat
+TL_EACH_BEAT TlBeat
 tl_lease_beat(TlLeaseKey deployment, int64 now, uint32 *generation, int32 *owed)
 {
 	LWLock	   *lock;

@@ -103,7 +103,7 @@ tl_lease_shmem_startup(int tranche)
 /*
  * Keys.  The seeds are secret, so that nobody can choose names that collide.
  */
-TlLeaseKey
+TL_EACH_BEAT TlLeaseKey
 tl_lease_key(const char *deployment, int len)
 {
 	TlLeaseKey	key;
@@ -136,14 +136,14 @@ tl_lease_turn_key(TlLeaseKey deployment, const char *message_id, int len)
 }
 
 /* Hints: read without a lock, and whatever they read is only an address. */
-void
+TL_EACH_BEAT void
 tl_lease_prefetch_bucket(TlLeaseKey key)
 {
 	if (tl_lease_table != NULL)
 		tl_prefetch_compat(tl_lease_bucket(key));
 }
 
-void
+TL_EACH_BEAT void
 tl_lease_prefetch(TlLeaseKey key)
 {
 	if (tl_lease_table != NULL)

@@ -92,13 +92,9 @@ tl_names_generation(void)
 static void
 look_up(void)
 {
-	Oid			nspid;
+	Oid			nspid = get_namespace_oid(TL_SCHEMA, true);
 	int			i;
 
-	if (known.valid)
-		return;
-
-	nspid = get_namespace_oid(TL_SCHEMA, true);
 	for (i = 0; i < TL_NTABLES; i++)
 		known.tables[i] = OidIsValid(nspid) ? get_relname_relid(table_names[i], nspid) : InvalidOid;
 	for (i = 0; i < TL_NINDEXES; i++)
@@ -117,7 +113,8 @@ look_up(void)
 Oid
 tl_reply_sequence_oid(void)
 {
-	look_up();
+	if (!known.valid)
+		look_up();
 	if (!OidIsValid(known.sequence))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -126,17 +123,19 @@ tl_reply_sequence_oid(void)
 	return known.sequence;
 }
 
-Oid
+TL_EACH_BEAT Oid
 tl_extension_oid(void)
 {
-	look_up();
+	if (!known.valid)
+		look_up();
 	return OidIsValid(known.tables[TL_TURN]) ? known.extension : InvalidOid;
 }
 
 Oid
 tl_table_oid(TlTable table)
 {
-	look_up();
+	if (!known.valid)
+		look_up();
 	if (!OidIsValid(known.tables[table]))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -148,7 +147,8 @@ tl_table_oid(TlTable table)
 Oid
 tl_index_oid(TlIndex index)
 {
-	look_up();
+	if (!known.valid)
+		look_up();
 	if (!OidIsValid(known.indexes[index]))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -162,7 +162,8 @@ tl_index_bit(Oid index)
 {
 	int			i;
 
-	look_up();
+	if (!known.valid)
+		look_up();
 	for (i = 0; i < TL_NINDEXES; i++)
 		if (known.indexes[i] == index)
 			return TL_BIT(i);
@@ -182,7 +183,8 @@ tl_home(void)
 	bool		isnull;
 	int32		home = 0;
 
-	look_up();
+	if (!known.valid)
+		look_up();
 	if (known.valid && known.home_valid)
 		return known.home;
 

@@ -163,7 +163,7 @@ tl_database_free(TlDatabase *db)
 	db->worker_latch = NULL;
 }
 
-TlDatabase *
+TL_EACH_BEAT TlDatabase *
 tl_database(void)
 {
 	if (my_database != NULL)
@@ -178,7 +178,7 @@ tl_database(void)
 }
 
 /* Striped, so that sessions seldom share a cache line; no lock. */
-void
+TL_EACH_BEAT void
 tl_count(TlCounter counter, uint64 n)
 {
 	TlDatabase *db = tl_database();

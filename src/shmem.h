@@ -68,6 +68,14 @@ typedef enum TlWorkerState
  */
 typedef struct TlDatabase
 {
+	/* what each beat reads, and seldom anybody writes: one cache line */
+	pg_atomic_uint64 clock_offset;
+	pg_atomic_uint64 clock_limit;
+	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
+	pg_atomic_uint32 clock_settled; /* clock_extension, once our own row counts */
+	pg_atomic_uint32 generation;	/* changes that no lease was told of */
+	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
+
 	/* under TlShared.directory */
 	Oid			dboid;			/* InvalidOid: free */
 	bool		served;			/* it was another database's before */
@@ -77,13 +85,10 @@ typedef struct TlDatabase
 	int			bars;			/* sessions that keep the worker out (DDL) */
 	int64		retry_at_us;	/* monotonic: when the launcher tries again */
 
-	/* the liveness clock, see clock.c */
+	/* the liveness clock, see clock.c; more of it is below */
 	pg_atomic_uint32 clock_extension;	/* whose clock it is; InvalidOid: not up */
-	pg_atomic_uint32 clock_settled; /* the same once our own row counts */
-	pg_atomic_uint64 clock_used_us; /* it is not, but times were written already */
+	pg_atomic_uint64 clock_used_us; /* not settled, but times were written already */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
-	pg_atomic_uint64 clock_offset;
-	pg_atomic_uint64 clock_limit;
 	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
 	pg_atomic_uint64 start_us;	/* the clock when this server started */
 	pg_atomic_uint64 pause_us;	/* ... and when the last pause ended */
@@ -91,14 +96,11 @@ typedef struct TlDatabase
 	/* grace and hold, see grace.c */
 	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
 	pg_atomic_uint32 sweep_off;
-	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
 	pg_atomic_uint32 silent;	/* mass silence was found */
 	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
 	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
 
-	pg_atomic_uint32 generation;	/* changes that no lease was told of */
 	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
-	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
 
 	/* the worker's appointments, see worker.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
@@ -119,7 +121,7 @@ typedef struct TlDatabase
 	TimestampTz stats_reset;
 
 	char		mailbox[TL_MAILBOX_SIZE];
-} TlDatabase;
+} pg_attribute_aligned(64) TlDatabase;
 
 typedef struct TlShared
 {
