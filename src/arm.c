@@ -184,33 +184,13 @@ static int
 change_owed(text *deployment, text *error_code, text *reason)
 {
 	TlRel		turns;
-	TlScan		scan = {0};
-	Snapshot	snapshot;
-	text	  **ids = palloc(sizeof(text *) * 16);
-	int			nids = 0;
-	int			maxids = 16;
+	text	  **ids;
+	int			nids;
 	int			changed = 0;
 	int			i;
 
 	tl_rel_open(&turns, TL_TURN, true);
-	snapshot = tl_latest_snapshot();
-	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
-	while (tl_scan_next(&scan, ForwardScanDirection))
-	{
-		bool		isnull;
-
-		CHECK_FOR_INTERRUPTS();
-		if (nids == maxids)
-		{
-			maxids *= 2;
-			ids = repalloc_huge(ids, maxids * sizeof(text *));
-		}
-		ids[nids++] = DatumGetTextPCopy(slot_getattr(scan.slot, TURN_MESSAGE_ID, &isnull));
-	}
-	tl_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-	qsort(ids, nids, sizeof(text *), tl_compare_texts);
-
+	ids = tl_turn_list_owed(&turns, deployment, DT_NOEND, &nids);
 	for (i = 0; i < nids; i++)
 	{
 		TM_Result	update;
@@ -218,13 +198,13 @@ change_owed(text *deployment, text *error_code, text *reason)
 		do
 		{
 			TlTurn		turn;
-			TlScan		look = {0};
+			TlScan		scan = {0};
+			Snapshot	snapshot = tl_latest_snapshot();
 			bool		ours;
 
 			CHECK_FOR_INTERRUPTS();
 			update = TM_Ok;
-			snapshot = tl_latest_snapshot();
-			if (tl_turn_find(&turns, &look, PointerGetDatum(deployment),
+			if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
 							 PointerGetDatum(ids[i]), snapshot, &turn))
 			{
 				tl_rel_check_visible(&turns, turn.slot);
@@ -232,13 +212,9 @@ change_owed(text *deployment, text *error_code, text *reason)
 				{
 					if (error_code != NULL)
 					{
-						TlSigns		signs;
-						TlGrace		grace;
 						TlVerdict	verdict;
 
-						tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
-						tl_grace_get(&grace);
-						tl_deadline(&turn.times, &signs, &grace, tl_now(), &verdict);
+						(void) tl_turn_judge(&turn, &verdict);
 						/* beats that the leases forget are kept with the mark */
 						if (verdict.last_beat > 0)
 							tl_turn_set(&turn, TURN_BEAT, Int64GetDatum(verdict.last_beat));
@@ -270,7 +246,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 						tl_serialization_failure();
 				}
 			}
-			tl_scan_end(&look);
+			tl_scan_end(&scan);
 			UnregisterSnapshot(snapshot);
 		} while (update != TM_Ok);
 	}

@@ -352,6 +352,28 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Platforms are few: from each to the next through the index.
+ */
+text *
+tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
+{
+	TlScan		scan = {0};
+	text	   *next = NULL;
+	bool		isnull;
+
+	CHECK_FOR_INTERRUPTS();
+	if (platform != NULL)
+		tl_scan_key_text(&scan, 1, BTGreaterStrategyNumber, PointerGetDatum(platform));
+	tl_scan_begin(&scan, deliveries, TL_DELIVERY_OPEN_PLATFORM, snapshot);
+	if (tl_scan_next(&scan, ForwardScanDirection))
+		next = DatumGetTextPCopy(slot_getattr(scan.slot, DELIVERY_PLATFORM, &isnull));
+	tl_scan_end(&scan);
+	if (platform != NULL)
+		pfree(platform);
+	return next;
+}
+
+/*
  * Due again.
  */
 
@@ -427,30 +449,12 @@ tl_delivery_due_again(int64 after_us, int64 until_us)
 	slot = table_slot_create(deliveries.rel, NULL);
 	snapshot = tl_latest_snapshot();
 
-	/* platforms are few: from each to the next through the index */
-	for (;;)
+	while ((platform = tl_delivery_next_platform(&deliveries, platform, snapshot)) != NULL)
 	{
 		TlScan		scan = {0};
-		bool		found;
 		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
-		if (platform != NULL)
-			tl_scan_key_text(&scan, 1, BTGreaterStrategyNumber, PointerGetDatum(platform));
-		tl_scan_begin(&scan, &deliveries, TL_DELIVERY_OPEN_PLATFORM, snapshot);
-		found = tl_scan_next(&scan, ForwardScanDirection);
-		if (found)
-		{
-			if (platform != NULL)
-				pfree(platform);
-			platform = DatumGetTextPCopy(slot_getattr(scan.slot, DELIVERY_PLATFORM, &isnull));
-		}
-		tl_scan_end(&scan);
-		if (!found)
-			break;
-
 		free_foreign(&deliveries, platform, until_us, snapshot, slot);
-		memset(&scan, 0, sizeof(scan));
 		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
 		tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, Max(after_us, 0));
 		tl_scan_begin(&scan, &deliveries, TL_DELIVERY_OPEN_PLATFORM, snapshot);

@@ -38,6 +38,9 @@ extern void tl_delivery_decode(TupleTableSlot *slot, TlDelivery *d);
 extern void tl_delivery_set(TlDelivery *d, int att, Datum value);
 extern void tl_delivery_set_null(TlDelivery *d, int att);
 
+/* the first platform after this one (NULL: of all) that has open ones; frees this one */
+extern text *tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot);
+
 /*
  * For the sweep: tell the listeners what became due again after one time and
  * until the other; returns when the next one will, PG_INT64_MAX for never.

@@ -28,7 +28,6 @@
 #include "failure.h"
 #include "grace.h"
 #include "guc.h"
-#include "lease.h"
 #include "payload.h"
 #include "xact.h"
 
@@ -111,14 +110,9 @@ tl_elect(TlRel *turns, const text *deployment, const text *message_id,
 			tl_rel_check_visible(turns, turn.slot);
 			if (tl_turn_is_owed(&turn))
 			{
-				TlSigns		signs;
-				TlGrace		grace;
 				TlVerdict	verdict;
-				int64		now = tl_now();
+				int64		now = tl_turn_judge(&turn, &verdict);
 
-				tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
-				tl_grace_get(&grace);
-				tl_deadline(&turn.times, &signs, &grace, now, &verdict);
 				update = tl_elect_row(turns, &turn, snapshot, outcome, request,
 									  &verdict, now, won);
 				result = TL_WON;

@@ -129,10 +129,6 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 	PG_RETURN_OID(tl_election_oid(election));
 }
 
-/*
- * The rows are listed first and taken afterwards, in the order of their ids:
- * an index walk in which rows change would not be an order.
- */
 Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
@@ -140,13 +136,10 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	text	   *error = tl_arg_optional_text(fcinfo, 1, "error");
 	text	   *error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
 	TimestampTz before = PG_ARGISNULL(3) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(3);
-	Snapshot	snapshot;
 	TlRel		turns;
-	TlScan		scan = {0};
 	TlOutbox	outbox;
 	text	  **ids;
-	int			nids = 0;
-	int			maxids = 16;
+	int			nids;
 	int			failed = 0;
 	int			i;
 
@@ -155,32 +148,8 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	if (error == NULL)
 		error = cstring_to_text(tl_code_message(TL_CODE_DIED));
 
-	ids = palloc(maxids * sizeof(text *));
 	tl_rel_open_without(&turns, TL_TURN, TL_OWED_INDEXES);
-	snapshot = tl_latest_snapshot();
-	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
-	while (tl_scan_next(&scan, ForwardScanDirection))
-	{
-		TlTurn		turn;
-		TimestampTz armed;
-
-		CHECK_FOR_INTERRUPTS();
-		tl_turn_decode(scan.slot, &turn);
-		armed = DatumGetTimestampTz(tl_turn_value(&turn, tl_turn_isnull(&turn, TURN_REARMED_AT) ?
-												  TURN_ARMED_AT : TURN_REARMED_AT));
-		if (armed >= before)
-			continue;
-		if (nids == maxids)
-		{
-			maxids *= 2;
-			ids = repalloc_huge(ids, maxids * sizeof(text *));
-		}
-		ids[nids++] = DatumGetTextPCopy(tl_turn_value(&turn, TURN_MESSAGE_ID));
-	}
-	tl_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-	qsort(ids, nids, sizeof(text *), tl_compare_texts);
-
+	ids = tl_turn_list_owed(&turns, deployment, before, &nids);
 	if (nids > 0)
 		tl_outbox_open(&outbox, false);
 	for (i = 0; i < nids; i++)

@@ -196,7 +196,6 @@ tl_notify_in_transaction(void)
 	TlMail		mail;
 	int			at = 0;
 	TlRel		deliveries;
-	TlScan		scan = {0};
 	Snapshot	snapshot;
 
 	if (tl_notify_channel[0] == '\0')
@@ -210,10 +209,8 @@ tl_notify_in_transaction(void)
 	/* replies that others committed: nobody told of them */
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
-	tl_scan_begin(&scan, &deliveries, TL_DELIVERY_OPEN_PLATFORM, snapshot);
-	if (tl_scan_next(&scan, ForwardScanDirection))
+	if (tl_delivery_next_platform(&deliveries, NULL, snapshot) != NULL)
 		look = true;
-	tl_scan_end(&scan);
 	tl_rel_close(&deliveries);
 	UnregisterSnapshot(snapshot);
 

@@ -249,25 +249,9 @@ remove_undelivered(Batch *batch)
 
 	remove_dead(batch, cutoff);
 
-	/* platforms are few: from each to the next through the index */
-	while (batch->room > 0)
-	{
-		TlScan		scan = {0};
-		bool		found;
-		bool		isnull;
-
-		CHECK_FOR_INTERRUPTS();
-		if (platform != NULL)
-			tl_scan_key_text(&scan, 1, BTGreaterStrategyNumber, PointerGetDatum(platform));
-		tl_scan_begin(&scan, &batch->deliveries, TL_DELIVERY_OPEN_PLATFORM, batch->snapshot);
-		found = tl_scan_next(&scan, ForwardScanDirection);
-		if (found)
-			platform = DatumGetTextPCopy(slot_getattr(scan.slot, DELIVERY_PLATFORM, &isnull));
-		tl_scan_end(&scan);
-		if (!found)
-			break;
+	while (batch->room > 0 &&
+		   (platform = tl_delivery_next_platform(&batch->deliveries, platform, batch->snapshot)) != NULL)
 		remove_open_of(batch, PointerGetDatum(platform), cutoff);
-	}
 }
 
 static void

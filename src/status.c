@@ -43,15 +43,9 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 					 PointerGetDatum(message_id), snapshot, &turn) &&
 		tl_turn_is_owed(&turn))
 	{
-		TlSigns		signs;
-		TlGrace		grace;
 		TlVerdict	verdict;
-		int64		now = tl_now();
 
-		tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
-		tl_grace_get(&grace);
-		tl_deadline(&turn.times, &signs, &grace, now, &verdict);
-		live = now < verdict.deadline;
+		live = tl_turn_judge(&turn, &verdict) < verdict.deadline;
 	}
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
@@ -69,8 +63,6 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	HeapTupleData tuple;
 	TupleDesc	desc;
 	TlTurn		turn;
-	TlSigns		signs;
-	TlGrace		grace;
 	TlVerdict	verdict;
 	Datum		values[4];
 	bool		nulls[4] = {false};
@@ -112,11 +104,8 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		int64		now = tl_now();
+		int64		now = tl_turn_judge(&turn, &verdict);
 
-		tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
-		tl_grace_get(&grace);
-		tl_deadline(&turn.times, &signs, &grace, now, &verdict);
 		nulls[0] = verdict.first_beat == 0;
 		nulls[1] = verdict.last_beat == 0;
 		values[0] = TimestampTzGetDatum(tl_wall_clock(verdict.first_beat, now));

@@ -16,7 +16,9 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "args.h"
 #include "clock.h"
+#include "grace.h"
 #include "mailbox.h"
 #include "turn.h"
 #include "xact.h"
@@ -120,6 +122,56 @@ tl_turn_scan_owed(TlRel *turns, TlScan *scan, Datum deployment, Snapshot snapsho
 	scan->nkeys = 0;
 	tl_scan_key_text(scan, 1, BTEqualStrategyNumber, deployment);
 	tl_scan_begin(scan, turns, TL_TURN_OWED_DEPLOYMENT, snapshot);
+}
+
+/*
+ * Whoever changes the rows of a deployment lists them first and takes them in the order
+ * of their ids: an index walk in which rows change would not be an order.
+ */
+text **
+tl_turn_list_owed(TlRel *turns, const text *deployment, TimestampTz before, int *n)
+{
+	Snapshot	snapshot = tl_latest_snapshot();
+	TlScan		scan = {0};
+	int			size = 16;
+	text	  **ids = palloc(size * sizeof(text *));
+
+	*n = 0;
+	tl_turn_scan_owed(turns, &scan, PointerGetDatum(deployment), snapshot);
+	while (tl_scan_next(&scan, ForwardScanDirection))
+	{
+		TlTurn		turn;
+
+		CHECK_FOR_INTERRUPTS();
+		tl_turn_decode(scan.slot, &turn);
+		if (DatumGetTimestampTz(tl_turn_value(&turn, tl_turn_isnull(&turn, TURN_REARMED_AT) ?
+											  TURN_ARMED_AT : TURN_REARMED_AT)) >= before)
+			continue;
+		if (*n == size)
+		{
+			size *= 2;
+			ids = repalloc_huge(ids, size * sizeof(text *));
+		}
+		ids[(*n)++] = DatumGetTextPCopy(tl_turn_value(&turn, TURN_MESSAGE_ID));
+	}
+	tl_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	qsort(ids, *n, sizeof(text *), tl_compare_texts);
+	return ids;
+}
+
+/* The sweep does not use this: it must read the beats under a lock (lease.c). */
+int64
+tl_turn_judge(const TlTurn *turn, TlVerdict *verdict)
+{
+	int64		now = tl_now();
+	TlSigns		signs;
+	TlGrace		grace;
+
+	tl_lease_read(turn->deployment_key, turn->turn_key, &signs);
+	tl_grace_get(&grace);
+	tl_deadline(&turn->times, &signs, &grace, now, verdict);
+	return now;
 }
 
 /*

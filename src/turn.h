@@ -5,6 +5,7 @@
 #ifndef TL_TURN_H
 #define TL_TURN_H
 
+#include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
@@ -64,7 +65,7 @@ extern void tl_turn_set_null(TlTurn *turn, int att);
 extern int64 tl_turn_check_us(const TlTimes *times);
 extern void tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm);
 
-/* the row of a key under a snapshot; scan must be zeroed, and is open until tl_turn_release */
+/* the row of a key under a snapshot; scan must be zeroed, and is to be ended in any case */
 extern bool tl_turn_find(TlRel *turns, TlScan *scan, Datum deployment, Datum message_id,
 						 Snapshot snapshot, TlTurn *turn);
 
@@ -78,5 +79,9 @@ extern bool tl_turn_is_being_swept(TlRel *turns, const TlTurn *turn);
 
 /* the owed rows of a deployment, one after another */
 extern void tl_turn_scan_owed(TlRel *turns, TlScan *scan, Datum deployment, Snapshot snapshot);
+/* the ids of those that were armed (again) before that time (DT_NOEND: of all), in their order */
+extern text **tl_turn_list_owed(TlRel *turns, const text *deployment, TimestampTz before, int *n);
+/* when an owed turn lapses, and why, by all that is known now; returns what time it is */
+extern int64 tl_turn_judge(const TlTurn *turn, TlVerdict *verdict);
 
 #endif							/* TL_TURN_H */
