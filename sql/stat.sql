@@ -36,3 +36,22 @@ SELECT turns_owed, turns_lapsed, sweeps >= 2 AS sweeps, next_deadline FROM turn_
 SELECT turn_liveness.stat_reset();
 SELECT armed, answered, failed_other, claims FROM turn_liveness.stat;
 SELECT count(*) FROM turn_liveness.turns;
+-- nor what a savepoint took back
+BEGIN;
+SELECT turn_liveness.arm_turn('st-3', 'm1');
+SAVEPOINT a;
+SELECT turn_liveness.arm_turn('st-3', 'm2');
+SAVEPOINT b;
+SELECT turn_liveness.arm_turn('st-3', 'm3'), turn_liveness.discharge_turn('st-3', 'm1');
+RELEASE b;
+SAVEPOINT c;
+SAVEPOINT d;
+SELECT turn_liveness.fail_turn('st-3', 'm2', 'x');
+RELEASE c;
+ROLLBACK TO a;
+SELECT turn_liveness.arm_turn('st-3', 'm4');
+SAVEPOINT e;
+SELECT turn_liveness.discharge_turn('st-3', 'm4');
+COMMIT;
+SELECT armed, discharged, failed_other FROM turn_liveness.stat;
+SELECT turn_liveness.fail_deployment('st-3');

@@ -6,8 +6,8 @@
  * flags.  What no row tells is kept in shared memory from PREPARE on, under the name of
  * the transaction: what it counts, and which databases need to be looked at afresh.
  *
- * There is an entry for each transaction that the server can hold.  One that
- * ended unseen, by a logical replication worker say, stays until its place is needed.
+ * There is an entry for each transaction that the server can hold.  One that ended
+ * unseen, because its session died just then, stays until its place is needed.
  * A restart of the server forgets all, as it does the counters; a prepared
  * ALTER DATABASE ... SET then acts when the worker starts next.
  */
@@ -19,23 +19,19 @@
 #include "storage/shmem.h"
 #include "utils/inval.h"
 
-#include "clock.h"
 #include "launcher.h"
 #include "lease.h"
 #include "mailbox.h"
 #include "names.h"
 #include "prepared.h"
 
-#define MAX_WANTED	4
-
 typedef struct Prepared
 {
 	uint64		name;			/* hash of database and identifier; 0: free */
 	uint64		since;			/* ascends */
 	uint32		counts[TL_NCOUNTERS];
-	Oid			wanted[MAX_WANTED];
-	int			nwanted;
-	bool		want_all;
+	Oid			wanted;			/* InvalidOid: none */
+	bool		want_all;		/* there are several, or any is */
 } Prepared;
 
 typedef struct PreparedTable
@@ -52,7 +48,6 @@ static bool is_new = false;		/* it has no entry yet */
 static uint64 hash_name(const char *gid);
 static Prepared *find(uint64 name);
 static Prepared *make(void);
-static void after_prepared(bool commit);
 
 Size
 tl_prepared_shmem_size(void)
@@ -93,8 +88,8 @@ find(uint64 name)
 }
 
 /*
- * The entry of the one that is being prepared; NULL if nobody said what it is called.
- * The caller holds the lock exclusively.
+ * The entry of the one that is being prepared; NULL if no command said what it is called
+ * (a logical replication worker prepares without one).  The caller holds the lock exclusively.
  */
 static Prepared *
 make(void)
@@ -102,7 +97,7 @@ make(void)
 	Prepared   *entry;
 	int			i;
 
-	if (preparing == 0 || max_prepared_xacts == 0)
+	if (preparing == 0)
 		return NULL;
 	entry = find(preparing);
 	if (entry != NULL && !is_new)
@@ -155,20 +150,29 @@ tl_prepared_want(Oid dboid)
 	entry = make();
 	if (entry != NULL)
 	{
-		if (OidIsValid(dboid) && entry->nwanted < MAX_WANTED)
-			entry->wanted[entry->nwanted++] = dboid;
+		if (OidIsValid(dboid) && !OidIsValid(entry->wanted))
+			entry->wanted = dboid;
 		else
 			entry->want_all = true;
 	}
 	LWLockRelease(&table->lock);
 }
 
+/*
+ * No callback of ours ran for it.  It may have armed and ended turns, and even created
+ * the extension.  It has ended: what may fail, the catalog, comes last.
+ */
 void
 tl_prepared_end(TransactionStmt *stmt)
 {
+	char		nowhere[1] = "";
+	StringInfoData nothing = {.data = nowhere};
 	Prepared	entry = {0};
 	Prepared   *found;
+	TlDatabase *db;
+	TlWorkerState state = TL_WORKER_NONE;
 	bool		commit = stmt->kind == TRANS_STMT_COMMIT_PREPARED;
+	int			i;
 
 	if (!commit && stmt->kind != TRANS_STMT_ROLLBACK_PREPARED)
 		return;
@@ -181,59 +185,32 @@ tl_prepared_end(TransactionStmt *stmt)
 	}
 	LWLockRelease(&table->lock);
 
-	after_prepared(commit);
-	if (commit && entry.name != 0)
-	{
-		TlDatabase *db = tl_database();
-		bool		any = false;
-		int			i;
-
-		for (i = 0; i < TL_NCOUNTERS; i++)
-			if (entry.counts[i] > 0)
-			{
-				tl_count(i, entry.counts[i]);
-				any = true;
-			}
-		if (any && db != NULL)
-			tl_clock_note_use(db);
-		if (entry.want_all)
-			tl_database_want_all();
-		for (i = 0; i < entry.nwanted; i++)
-			tl_database_want(entry.wanted[i]);
-	}
-}
-
-/*
- * No callback of ours ran for it.  It may have armed and ended turns, and even created
- * the extension.
- */
-static void
-after_prepared(bool commit)
-{
-	TlDatabase *db;
-	TlWorkerState state = TL_WORKER_NONE;
-	StringInfoData nothing;
-
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
 	db = tl_database_find(MyDatabaseId, false);
 	if (db != NULL)
 		state = db->state;
 	LWLockRelease(&tl_shared->directory);
 
-	/* it may be news to this session too */
-	if (commit)
-		AcceptInvalidationMessages();
-	if (!OidIsValid(tl_extension_oid()))
+	if (db != NULL && commit)
+		tl_lease_move_database();
+	if (db != NULL)
+		tl_mailbox_post(db, &nothing, true, commit);
+	if (!commit)
 		return;
 
-	if (db != NULL)
+	for (i = 0; i < TL_NCOUNTERS; i++)
+		if (entry.counts[i] > 0)	/* a database that is not ours needs no slot */
+			tl_count(i, entry.counts[i]);
+	if (entry.want_all)
+		tl_database_want_all();
+	if (OidIsValid(entry.wanted))
+		tl_database_want(entry.wanted);
+
+	/* the entry is lost if the server was restarted: then the catalog tells */
+	if (state == TL_WORKER_NONE || state == TL_WORKER_NO_EXTENSION)
 	{
-		initStringInfo(&nothing);
-		if (commit)
-			tl_lease_move_database();
-		tl_mailbox_post(db, &nothing, true, commit);
-		pfree(nothing.data);
+		AcceptInvalidationMessages();
+		if (OidIsValid(tl_extension_oid()))
+			tl_database_want(MyDatabaseId);
 	}
-	if (commit && (state == TL_WORKER_NONE || state == TL_WORKER_NO_EXTENSION))
-		tl_database_want(MyDatabaseId);
 }

@@ -12,9 +12,11 @@
  * rolled back none and did nothing but end turns: who arms one and ends it again has
  * ended none of those that were counted.  A turn that is owed must keep its beats.
  *
+ * Counters count what is committed: what a savepoint counted goes with it.
+ *
  * At PRE_COMMIT a transaction that was open for long after it armed a turn stamps the
  * row: it becomes visible only now, and must not lapse at that instant.  At PRE_PREPARE
- * every armed row is stamped with the far future (SEEN_UNKNOWN): whoever sweeps first replaces that.
+ * every armed row is stamped with the far future (TL_SEEN_UNKNOWN): whoever sweeps first replaces that.
  */
 #include "turn_liveness.h"
 
@@ -46,6 +48,14 @@ typedef struct Armed
 	int64		patience;		/* the shorter of admission and silence */
 } Armed;
 
+/* what the transaction or one of its savepoints counts */
+typedef struct Counts
+{
+	struct Counts *outer;
+	int			nest_level;
+	uint32		n[TL_NCOUNTERS];
+} Counts;
+
 typedef struct Pending
 {
 	Touched    *touched;
@@ -64,7 +74,7 @@ typedef struct Pending
 	TlDeath    *deaths;
 	int			ndeaths;
 	int			maxdeaths;
-	uint32		counts[TL_NCOUNTERS];
+	Counts	   *counts;			/* innermost first; NULL: none */
 } Pending;
 
 /* in TopTransactionContext; NULL if this transaction did nothing of ours */
@@ -74,6 +84,8 @@ static Pending *get_pending(void);
 static void at_end_of_xact(XactEvent event, void *arg);
 static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 							  SubTransactionId parent, void *arg);
+static void end_counts(bool commit);
+static bool wrote_times(const Pending *p);
 static void stamp_late_rows(bool prepare);
 static void after_commit(Pending *p);
 
@@ -258,7 +270,40 @@ tl_xact_foreign_change(void)
 void
 tl_xact_count(TlCounter counter, int n)
 {
-	get_pending()->counts[counter] += n;
+	Pending    *p = get_pending();
+	int			nest_level = GetCurrentTransactionNestLevel();
+
+	if (p->counts == NULL || p->counts->nest_level < nest_level)
+	{
+		Counts	   *counts = MemoryContextAllocZero(TopTransactionContext, sizeof(Counts));
+
+		counts->outer = p->counts;
+		counts->nest_level = nest_level;
+		p->counts = counts;
+	}
+	p->counts->n[counter] += n;
+}
+
+/* A savepoint ends: what it has counted is the outer one's, or nobody's. */
+static void
+end_counts(bool commit)
+{
+	Counts	   *mine = pending->counts;
+	Counts	   *outer;
+	int			i;
+
+	if (mine == NULL || mine->nest_level < GetCurrentTransactionNestLevel())
+		return;
+	outer = mine->outer;
+	if (commit && (outer == NULL || outer->nest_level < mine->nest_level - 1))
+	{
+		mine->nest_level--;
+		return;
+	}
+	for (i = 0; commit && i < TL_NCOUNTERS; i++)
+		outer->n[i] += mine->n[i];
+	pending->counts = outer;
+	pfree(mine);
 }
 
 /* The conversations of this transaction so far; NULL if there are none. */
@@ -297,8 +342,11 @@ at_end_of_xact(XactEvent event, void *arg)
 	{
 		int			i;
 
-		if (event == XACT_EVENT_PREPARE)
-			tl_prepared_count(p->counts);
+		if (event == XACT_EVENT_PREPARE && p->counts != NULL)
+			tl_prepared_count(p->counts->n);
+		/* whoever commits it cannot tell */
+		if (event == XACT_EVENT_PREPARE && wrote_times(p))
+			tl_clock_note_use(tl_database());
 		/* counts that left out what a sweep had condemned are void again */
 		for (i = 0; i < p->ntouched; i++)
 			tl_lease_moved(p->touched[i].deployment, false, 0);
@@ -311,6 +359,8 @@ static void
 at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 				  SubTransactionId parent, void *arg)
 {
+	if (pending != NULL && (event == SUBXACT_EVENT_ABORT_SUB || event == SUBXACT_EVENT_COMMIT_SUB))
+		end_counts(event == SUBXACT_EVENT_COMMIT_SUB);
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	tl_lease_decided();
@@ -319,12 +369,18 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 		pending->rolled_back = true;
 }
 
+/* Stamps of our clock: in a row that was armed, a delay, or whatever is counted. */
+static bool
+wrote_times(const Pending *p)
+{
+	return p->narmed > 0 || p->due_again < PG_INT64_MAX || p->counts != NULL;
+}
+
 /* Everything here is visible already; nothing here can fail. */
 static void
 after_commit(Pending *p)
 {
 	TlDatabase *db = tl_database();
-	bool		used = p->narmed > 0 || p->due_again < PG_INT64_MAX;
 	int			i;
 
 	for (i = 0; i < p->ntouched; i++)
@@ -340,13 +396,9 @@ after_commit(Pending *p)
 	}
 	if (p->everything)
 		tl_lease_move_database();
-	for (i = 0; i < TL_NCOUNTERS; i++)
-		if (p->counts[i] > 0)
-		{
-			tl_count(i, p->counts[i]);
-			used = true;
-		}
-	if (used)
+	for (i = 0; p->counts != NULL && i < TL_NCOUNTERS; i++)
+		tl_count(i, p->counts->n[i]);
+	if (wrote_times(p))
 		tl_clock_note_use(db);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
 		tl_attach_settle(&p->deaths[i]);

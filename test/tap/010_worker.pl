@@ -80,6 +80,8 @@ is(ends($node, 'far', 'm'), '', 'the later one waits');
 # --- one bad row: an index that a superuser made raises for one deployment
 
 $pid = worker_pid($node);
+my $failed = 'SELECT failed_never_started FROM turn_liveness.stat_row()';
+my $before = $node->safe_psql('postgres', $failed);
 $node->safe_psql(
 	'postgres', q{
 CREATE FUNCTION public.poison(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
@@ -97,6 +99,7 @@ ok($node->poll_query_until('postgres', 'SELECT sweep_errors > 0 FROM turn_livene
 	'the error is counted');
 $node->wait_for_log(qr/could not fail the turn at row .*poisoned/);
 is(ends($node, 'bad', 'm'), '', 'the bad one is still owed');
+is($node->safe_psql('postgres', $failed) - $before, 4, 'each that was failed is counted once');
 arm($node, 'good5', 'm', q{admission => '100ms'});
 is(wait_ended($node, 'good5', 'm'), 'WORKER_NEVER_STARTED sweep', 'a later one is served too');
 $node->safe_psql('postgres', 'DROP INDEX turn_liveness.poison');
