@@ -15,8 +15,8 @@
  * Only the ticker writes offset and limit.  A reader takes the limit first; if
  * it is a new one, the offset that belongs to it was written before.
  *
- * The base is one durable row for each home (rel.c); it is written every
- * minute and at shutdown.  After a crash the clock may start that much behind: later,
+ * The base is one durable row for each home (clock_row.c); whoever sweeps writes it every
+ * minute, the worker at shutdown too.  After a crash the clock may start that much behind: later,
  * never earlier.
  *
  * The clock is that of an installation.  One that was just created starts at
@@ -28,9 +28,12 @@
  * was written under the old time, the clock is not moved any more: restored rows may
  * then wait for longer, but nobody's turn lapses early.
  *
- * Without preload there are only the rows, of which the greatest counts: base, the
- * monotonic clock at that time and the start of the server to which it belongs.
- * Sweeps move it on.
+ * A transaction that makes the extension or writes our row may roll back: as long as it is
+ * open the slot's clock is neither started for that extension nor settled.
+ *
+ * Without preload there are only the rows: base, the monotonic clock at that time
+ * and the start of the server to which it belongs.  Sweeps move our own on; before the first
+ * of them the greatest restored one counts.
  */
 #include "turn_liveness.h"
 
@@ -49,6 +52,7 @@
 #include "attach.h"
 #include "clock.h"
 #include "clock_row.h"
+#include "guc.h"
 #include "lease.h"
 #include "names.h"
 #include "shmem.h"
@@ -58,10 +62,13 @@
 
 static bool ticks_here = false;		/* this process is the worker */
 static int64 last_time = 0;		/* what this process was told last */
+static TransactionId written_in = InvalidTransactionId; /* our row was, by this transaction of ours */
 
 static void start_clock(TlDatabase *db, Oid extension, int64 base);
 static void set_clock(TlDatabase *db, int64 now);
 static bool is_behind(TlDatabase *db, const TlClockRow *row);
+static int64 base_of(const TlClockRow *row);
+static int64 time_by_rows(const TlClockRow *row);
 static TlDatabase *ready_database(int64 *least);
 
 PG_FUNCTION_INFO_V1(turn_liveness_clock_us);
@@ -127,10 +134,27 @@ is_behind(TlDatabase *db, const TlClockRow *row)
 	return !row->written && (used == 0 || used >= tl_clock_row_restored(row));
 }
 
+/* Where the clock of this installation starts. */
+static int64
+base_of(const TlClockRow *row)
+{
+	return row->written ? row->own_base : tl_clock_row_restored(row);
+}
+
+/* For when there is no clock up: see ready_database. */
+static int64
+time_by_rows(const TlClockRow *row)
+{
+	/* it will start from there: until then it stands still */
+	if (tl_database() != NULL && !RecoveryInProgress())
+		return base_of(row);
+	return tl_clock_row_now(row);
+}
+
 /*
  * The slot of this database with its clock up, and the least that the time is by
- * the rows; NULL when the rows are all there is: without preload, on a standby, and for the moment
- * in which the worker of an earlier installation still ticks.
+ * the rows; NULL when the rows are all there is: without preload, on a standby, in the transaction
+ * that creates the extension, and for the moment in which the worker of an earlier installation still ticks.
  */
 TL_EACH_BEAT static TlDatabase *
 ready_database(int64 *least)
@@ -146,6 +170,10 @@ ready_database(int64 *least)
 	extension = tl_extension_oid();
 	if (pg_atomic_read_u32(&db->clock_settled) == extension)
 		return db;
+	/* a long sweep need not look again for what it wrote itself */
+	if (TransactionIdIsValid(written_in) && written_in == GetTopTransactionIdIfAny() &&
+		pg_atomic_read_u32(&db->clock_extension) == extension)
+		return db;
 
 	/* on a standby it does not run: its start is the end of recovery */
 	if (RecoveryInProgress())
@@ -159,14 +187,16 @@ ready_database(int64 *least)
 		/* who comes first brings it up */
 		LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 		if (pg_atomic_read_u32(&db->clock_extension) != extension &&
-			!pg_atomic_read_u32(&db->ticking))
-			start_clock(db, extension, row.written ? row.own_base : tl_clock_row_restored(&row));
+			!pg_atomic_read_u32(&db->ticking) && !row.open)
+			start_clock(db, extension, base_of(&row));
 		ours = pg_atomic_read_u32(&db->clock_extension) == extension;
 		LWLockRelease(&tl_shared->directory);
 		if (!ours)
 			return NULL;
 	}
-	if (row.written)
+	if (row.written && row.open)
+		written_in = GetTopTransactionIdIfAny();
+	else if (row.written)
 		pg_atomic_write_u32(&db->clock_settled, extension);
 	else if (is_behind(db, &row))
 		*least = tl_clock_row_restored(&row);
@@ -190,7 +220,7 @@ tl_now(void)
 		return last_time;
 	}
 	tl_clock_row_read(&row);
-	return tl_clock_row_now(&row);
+	return time_by_rows(&row);
 }
 
 int64
@@ -203,7 +233,7 @@ tl_start(void)
 	if (db != NULL)
 		return Max((int64) pg_atomic_read_u64(&db->start_us), least);
 	tl_clock_row_read(&row);
-	return row.found && row.server == tl_clock_row_server() ? row.start : tl_clock_row_now(&row);
+	return row.found && row.server == tl_clock_row_server() ? row.start : time_by_rows(&row);
 }
 
 int64
@@ -233,7 +263,7 @@ tl_clock_take_over(void)
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	ticks_here = true;
 	if (pg_atomic_read_u32(&db->clock_extension) != extension)
-		start_clock(db, extension, row.written ? row.own_base : tl_clock_row_restored(&row));
+		start_clock(db, extension, base_of(&row));
 	now = tl_now();
 	pg_atomic_write_u64(&db->clock_limit, now + TICK_REACH);
 	pg_atomic_write_u32(&db->ticking, 1);
@@ -273,7 +303,7 @@ tl_clock_is_used(void)
 	return tl_clock_is_settled() || pg_atomic_read_u64(&tl_database()->clock_used_us) > 0;
 }
 
-/* After a commit that wrote times: only atomics. */
+/* Times were written, or are prepared to be: only atomics. */
 void
 tl_clock_note_use(TlDatabase *db)
 {
@@ -298,12 +328,13 @@ tl_clock_settle(void)
 	bool		moved = false;
 
 	(void) tl_now();			/* it must be up */
-	if (tl_clock_is_settled())
+	if (tl_clock_is_settled() || pg_atomic_read_u32(&db->clock_extension) != tl_extension_oid())
 		return false;
 	tl_clock_row_read(&row);
 	if (row.written)
 	{
-		pg_atomic_write_u32(&db->clock_settled, pg_atomic_read_u32(&db->clock_extension));
+		if (!row.open)
+			pg_atomic_write_u32(&db->clock_settled, pg_atomic_read_u32(&db->clock_extension));
 		return false;
 	}
 	if (is_behind(db, &row))
@@ -436,7 +467,10 @@ tl_clock_resumed(void)
 	if (db != NULL)
 		return (int64) pg_atomic_read_u64(&db->resumed_us);
 	tl_clock_row_read(&row);
-	return Max(row.resumed, 0);
+	if (row.resumed != TL_CLOCK_SWEEP_IS_OFF)
+		return row.resumed;
+	/* on again, but nobody has written that yet, or he who does holds the row */
+	return tl_sweep ? tl_clock_row_now(&row) : 0;
 }
 
 Datum

@@ -8,6 +8,8 @@
  */
 #include "turn_liveness.h"
 
+#include "access/sysattr.h"
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "portability/instr_time.h"
 #include "storage/bufmgr.h"
@@ -41,12 +43,15 @@ tl_clock_row_read(TlClockRow *row)
 	scan = table_beginscan(r.rel, snapshot, 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
+		bool		isnull;
+
 		slot_getallattrs(slot);
 		row->base = Max(row->base, DatumGetInt64(slot->tts_values[CLOCK_BASE - 1]));
 		if (DatumGetInt32(slot->tts_values[CLOCK_HOME - 1]) != home)
 			continue;
 		row->found = true;
 		row->tid = slot->tts_tid;
+		row->open = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull)));
 		row->own_base = DatumGetInt64(slot->tts_values[CLOCK_BASE - 1]);
 		row->mono = DatumGetInt64(slot->tts_values[CLOCK_MONO - 1]);
 		row->server = DatumGetInt32(slot->tts_values[CLOCK_SERVER - 1]);
@@ -120,7 +125,7 @@ tl_clock_row_now(const TlClockRow *row)
 		passed = tl_monotonic() - row->mono;
 	else
 		passed = GetCurrentTimestamp() - PgStartTime;	/* until a sweep moves the row */
-	return Max(row->base, row->own_base + Max(passed, 0));
+	return row->own_base + Max(passed, 0);
 }
 
 /* Nothing was ever armed here, nor restored: a restore finds no time but its own. */

@@ -14,8 +14,9 @@ typedef struct TlClockRow
 {
 	bool		found;			/* our own home's row, which the extension comes with ... */
 	bool		written;		/* ... and which counts once it was written */
+	bool		open;			/* our own transaction made or wrote it: it may yet roll back */
 	ItemPointerData tid;
-	int64		base;			/* of the greatest row, whoever wrote it */
+	int64		base;			/* of the greatest row, whosever it is */
 	int64		mono;			/* the rest is of our own home's row */
 	int64		own_base;
 	int32		server;

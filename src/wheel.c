@@ -267,6 +267,7 @@ tl_wheel_longest_silence(void)
 int64
 tl_wheel_scan(bool first, int64 (*tick) (void))
 {
+	TlDatabase *db = tl_database();
 	Snapshot	snapshot;
 	TlRel		turns;
 	TlScan		scan = {0};
@@ -289,6 +290,9 @@ tl_wheel_scan(bool first, int64 (*tick) (void))
 		if (++n % 1000 == 0)
 			now = tick();
 		tl_turn_decode(scan.slot, &turn);
+		/* one of ours: written before a crash, or in the transaction that made the extension */
+		if ((turn.times.epoch >> 32) == home)
+			tl_clock_note_use(db);
 		late = !first || turn.times.seen == TL_SEEN_UNKNOWN || (turn.times.epoch >> 32) != home;
 		memset(&watch, 0, sizeof(watch));
 		watch.tid = turn.tid;

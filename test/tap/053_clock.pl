@@ -1,0 +1,151 @@
+# The liveness clock where what it rests on is rolled back, or the server dies
+# before any of it was written: nobody's time is moved under him.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use TurnLiveness;
+
+my $node = new_node('main', '', extension => 0);
+my $hours = "admission => '3 h', silence => '3 h', duration => '3 h'";
+my $written = 'SELECT count(*) FROM turn_liveness.clock WHERE server <> 0';
+
+# A database with the extension and, if asked for, with a worker.
+sub database
+{
+	my ($db, $worker) = @_;
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	$node->safe_psql('postgres', "ALTER DATABASE $db SET turn_liveness.enabled = off") unless $worker;
+	$node->safe_psql($db, 'CREATE EXTENSION turn_liveness');
+	wait_worker($node, $db) if $worker;
+	return;
+}
+
+# What a restore brings: the time of another home, a month on.
+sub restored_time
+{
+	my ($db) = @_;
+	$node->safe_psql($db, "INSERT INTO turn_liveness.clock VALUES (12345, 30 * 86400000000, 0, 1, 0, 0)");
+	return;
+}
+
+# Whoever was armed here lives, by a clock that is his.
+sub lives
+{
+	my ($db, $what) = @_;
+	is($node->safe_psql($db, 'SELECT state, turn_liveness.clock_us() < 86400 * 1000000::bigint FROM turn_liveness.turns'),
+		'waiting|t', "$what: the turn lives, by its own clock");
+	return;
+}
+
+# --- an arm, and a crash before anybody wrote the time
+
+database($_, 0) foreach qw(crash sweep again);
+$node->safe_psql('crash', "SELECT turn_liveness.arm_turn('d', 'm', $hours)");
+is($node->safe_psql('crash', $written), '0', 'the time was not written');
+$node->stop('immediate');
+$node->start;
+$node->safe_psql('postgres', 'ALTER DATABASE crash RESET turn_liveness.enabled');
+wait_worker($node, 'crash');
+ok($node->poll_query_until('crash', $written, '1'), 'after a crash it is, as there is a turn');
+restored_time('crash');
+lives('crash', 'after a crash');
+
+# --- a sweep that writes the time, and is rolled back
+
+is($node->safe_psql('sweep', qq{
+SELECT turn_liveness.arm_turn('d', 'm', $hours);
+BEGIN;
+SELECT turn_liveness.sweep_expired_turns();
+$written;
+SELECT turn_liveness.clock_us() > 0;
+ROLLBACK;
+$written;
+SELECT turn_liveness.sweep_expired_turns();
+$written;
+}), "armed\n0\n1\nt\n0\n0\n1", 'the next sweep writes it');
+restored_time('sweep');
+lives('sweep', 'after the rollback of a sweep');
+
+# --- another extension in this database, which never was
+
+is($node->safe_psql('again', qq{
+SELECT turn_liveness.arm_turn('d', 'm', $hours);
+SELECT turn_liveness.heartbeat('d');
+SELECT turn_liveness.clock_us() AS before \\gset
+BEGIN;
+DROP EXTENSION turn_liveness;
+CREATE EXTENSION turn_liveness;
+SELECT turn_liveness.arm_turn('d', 'm2', $hours);
+ROLLBACK;
+SELECT turn_liveness.clock_us() > :before;
+SELECT state FROM turn_liveness.turns;
+}), "armed\n1\narmed\nt\nrunning", 'a rolled-back CREATE EXTENSION takes neither time nor beats from the one that is there');
+
+# --- one that is armed in the transaction that makes the extension, while a worker still ticks for the last one
+
+database('anew', 1);
+my $worker = worker_pid($node, 'anew');
+$node->safe_psql('anew', qq{
+BEGIN;
+DROP EXTENSION turn_liveness;
+CREATE EXTENSION turn_liveness;
+SELECT turn_liveness.arm_turn('d', 'm', $hours);
+COMMIT});
+wait_worker($node, 'anew', $worker);
+is($node->safe_psql('anew', 'SELECT armed_us <= turn_liveness.clock_us() FROM turn_liveness.turn'), 't',
+	'armed with the extension: not in the time of another clock');
+ok($node->poll_query_until('anew', $written, '1'), 'armed with the extension: the time is written');
+restored_time('anew');
+lives('anew', 'armed with the extension');
+
+# --- a prepared arm
+
+database('prepared', 1);
+$node->safe_psql('prepared', "BEGIN; SELECT turn_liveness.arm_turn('d', 'm', $hours); PREPARE TRANSACTION 'arm'");
+ok($node->poll_query_until('prepared', $written, '1'), 'a prepared arm: the time is written');
+restored_time('prepared');
+$node->safe_psql('prepared', "COMMIT PREPARED 'arm'");
+lives('prepared', 'a prepared arm');
+
+$node->stop;
+
+# --- without preload, where the rows are the clock
+
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->start;
+database('rows', 0);
+$node->safe_psql('rows', "SELECT turn_liveness.arm_turn('d', 'm', $hours); SELECT turn_liveness.sweep_expired_turns()");
+is($node->safe_psql('rows', $written), '1', 'without preload: a sweep writes the time');
+restored_time('rows');
+lives('rows', 'without preload');
+is($node->safe_psql('rows', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'without preload: a sweep fails nobody');
+lives('rows', 'without preload, after a sweep');
+$node->restart;
+lives('rows', 'without preload, after a start');
+
+# sweep is on again: two who sweep at once, one of whom writes that down and rolls back
+my $sweep = 'SELECT turn_liveness.sweep_expired_turns()';
+$node->safe_psql('rows', qq{
+CREATE FUNCTION public.tl_advance(interval) RETURNS void AS '\$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT;
+SELECT turn_liveness.arm_turn('e', 'm', admission => '1 s', silence => '30 s');
+SET turn_liveness.sweep = off;
+$sweep;
+SELECT public.tl_advance('10 s')});
+my $first = session($node, 'rows');
+is($first->query_safe('BEGIN; SELECT turn_liveness.sweep_expired_turns(0)'), '0', 'without preload: sweep is on again');
+is($node->safe_psql('rows', "SET statement_timeout = '20s'; $sweep"), '0', 'who sweeps at the same time knows');
+$first->query_safe('ROLLBACK');
+$first->quit;
+is($node->safe_psql('rows', "$sweep; SELECT public.tl_advance('29 s'); $sweep"), "0\n\n0", 'each turn has one turn deadline, from the first who wrote it');
+is($node->safe_psql('rows', "SELECT public.tl_advance('2 s'); $sweep"), "\n1", 'and not more');
+
+$node->stop;
+done_testing();
