@@ -183,8 +183,8 @@ note_unlooked(List *databases)
 /*
  * Take the slot of a database that has not the extension, and no session that
  * could hold a pointer to its slot, for another.  Sessions fetch that pointer
- * under the directory lock, so they are counted under it too: the only place
- * where it is held while another lock is taken.  The caller holds it exclusively.
+ * under the directory lock, so they are counted under it too.  The caller holds it
+ * exclusively.
  */
 static TlDatabase *
 recycle_slot(Oid dboid)

@@ -41,7 +41,7 @@
 #define REVIEW_SHARE		400
 
 static int64 epoch;				/* the hook has us restarted when the extension changes */
-static uint32 generation;		/* of rel.c, when it was last looked for a rewrite */
+static uint32 generation;		/* of names.c, when it was last looked for a rewrite */
 static Oid	turn_file;			/* what the watch list's addresses are good for */
 static int64 last_notify = 0;
 static int64 gather_us = GATHER_US;

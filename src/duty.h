@@ -1,13 +1,13 @@
 /*
  * duty.h
- *		What the worker does, as transactions.
+ *		What the worker does, round by round.
  */
 #ifndef TL_DUTY_H
 #define TL_DUTY_H
 
 #include "shmem.h"
 
-/* false: there is no extension here, or it has no worker's work */
+/* false: there is no extension here */
 extern bool tl_duty_begin(void);
 /* one round; returns when to be called again (liveness clock) */
 extern int64 tl_duty_round(TlDatabase *db);

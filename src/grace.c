@@ -8,7 +8,7 @@
  * session at all called one of our functions for half of it, the path to the
  * database is dead, not the workers.
  *
- * The fields are atomics in the database's slot; the worker writes them, but for
+ * The fields are atomics in the database's slot; whoever sweeps writes them, but for
  * last_call_us, which sessions write at most twenty times a second.
  */
 #include "turn_liveness.h"

@@ -11,7 +11,7 @@
  * Rules:
  * - A slot's state, pid and bars are read and written under the directory lock
  *   only, and nothing else happens under it: no catalog, no wait, no other lock
- *   (but see recycle_slot in census.c).
+ *   (but see the top of shmem.c).
  * - The postmaster signals us when a worker ends, hook and workers set the latch:
  *   the only timeouts are those of a retry, and while a worker is on its way.
  */

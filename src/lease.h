@@ -34,7 +34,7 @@ extern TlLeaseKey tl_lease_turn_key(TlLeaseKey deployment, const char *message_i
 extern void tl_lease_prefetch_bucket(TlLeaseKey key);
 extern void tl_lease_prefetch(TlLeaseKey key);
 
-/* a beat; the generation is what tl_lease_keep wants back */
+/* a beat; the generation is what tl_lease_found wants back */
 extern TlBeat tl_lease_beat(TlLeaseKey deployment, int64 now, uint32 *generation, int32 *owed);
 extern TlBeat tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 now,
 								 uint32 *generation);

@@ -44,7 +44,7 @@ typedef struct TlSweeper
 
 typedef struct TlLeaseTable
 {
-	slock_t		free_mutex;		/* guards free_head and used */
+	slock_t		free_mutex;		/* guards free_head */
 	uint32		free_head;
 	pg_atomic_uint32 used;
 	pg_atomic_uint32 sweepers;	/* how many sessions are deciding */

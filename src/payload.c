@@ -2,7 +2,7 @@
  * payload.c
  *		The JSON of a terminal reply.
  *
- * Pure: takes values, gives values.
+ * Takes values, gives values; only the timestamp comes from the clock.
  */
 #include "turn_liveness.h"
 

@@ -102,7 +102,7 @@ typedef struct TlDatabase
 
 	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
 
-	/* the worker's appointments, see worker.c */
+	/* the worker's appointments, see duty.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
 	pg_atomic_uint64 due_again_us;	/* the next claim or delay that ends */
 	pg_atomic_uint64 death_us;	/* an attached deployment lost its session */

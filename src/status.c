@@ -1,6 +1,8 @@
 /*
  * status.c
  *		What a turn's state is: for has_live_turn, and for the view turns.
+ *
+ * Also the trigger by which we hear of those who change the table by SQL.
  */
 #include "turn_liveness.h"
 

@@ -1,7 +1,7 @@
 /*
  * turn.c
- *		Rows of the table turn: reading, finding, and the small updates that
- *		do not decide anything.
+ *		Rows of the table turn: reading, finding, judging, and the one small update
+ *		that decides nothing.
  *
  * A row that was read points into its slot: it is good until the scan that
  * found it moves or ends.

@@ -72,9 +72,7 @@ extern bool tl_turn_find(TlRel *turns, TlScan *scan, Datum deployment, Datum mes
 /* xact.c, before the commit */
 extern void tl_turn_stamp_seen(ItemPointer tid, int64 seen);
 
-/*
- * Has a sweep that is still open taken this row?  For beats: it is not owed.
- */
+/* has a sweep that is still open taken this row?  For beats: it is not owed */
 extern bool tl_turn_is_being_swept(TlRel *turns, const TlTurn *turn);
 
 /* the owed rows of a deployment, one after another */
