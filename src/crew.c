@@ -21,12 +21,12 @@
 
 #include "clock.h"
 #include "crew.h"
+#include "launcher.h"
 #include "shmem.h"
 
 #define MAX_STARTING		2		/* most of them look and end at once */
 #define STARTING_PATIENCE	(5 * TL_SECOND) /* then it waits for a lock: let others in */
 #define NO_SLOT_RETRY		(10 * TL_SECOND)
-#define LAST_RETRY			(64 * TL_SECOND)
 
 /* what we know of the worker of a slot, besides the slot */
 typedef struct Helper
@@ -34,7 +34,6 @@ typedef struct Helper
 	BackgroundWorkerHandle *handle; /* NULL: none that we started lives */
 	Oid			dboid;			/* for which it was started */
 	int64		started;
-	int			failures;		/* ends in a row before it ran */
 } Helper;
 
 static Helper helpers[TL_MAX_DATABASES];
@@ -69,18 +68,10 @@ tl_crew_reap(void)
 		LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 		if (db->dboid == helper->dboid)
 		{
-			if (db->state == TL_WORKER_RUNNING)
-				helper->failures = 0;
 			/* it died before it could say so */
 			if (stopped && db->worker_pid == 0 &&
 				(db->state == TL_WORKER_STARTING || db->state == TL_WORKER_RUNNING))
-			{
-				int64		delay = TL_CREW_FIRST_RETRY << Min(helper->failures, 6);
-
-				db->state = TL_WORKER_WANTED;
-				db->retry_at_us = now + Min(delay, LAST_RETRY);
-				helper->failures++;
-			}
+				tl_database_want_later(db);
 			terminate = !stopped && db->bars > 0 && db->worker_pid == 0;
 		}
 		else

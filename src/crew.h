@@ -5,8 +5,6 @@
 #ifndef TL_CREW_H
 #define TL_CREW_H
 
-#define TL_CREW_FIRST_RETRY	TL_SECOND
-
 /* look after those that ended */
 extern void tl_crew_reap(void);
 /* one that we started for this slot lives, as far as we know */

@@ -34,6 +34,8 @@
 #include "launcher.h"
 #include "shmem.h"
 
+#define FIRST_RETRY			TL_SECOND
+#define LAST_RETRY			(60 * TL_SECOND)
 #define STARTING_CHECK		TL_SECOND
 #define STARTING_CHECK_BUSY	(50 * TL_MS)	/* when others wait for their turn */
 
@@ -41,7 +43,7 @@ static void on_sigterm(SIGNAL_ARGS);
 static void publish(void);
 static void withdraw(int code, Datum arg);
 static void adopt_orphans(void);
-static void want_disabled(void);
+static void want_reloaded(void);
 static bool mark_wanted(TlDatabase *db);
 static int64 next_appointment(void);
 static void report_idle(void);
@@ -101,7 +103,7 @@ tl_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			want_disabled();
+			want_reloaded();
 		}
 
 		tl_crew_reap();
@@ -175,15 +177,18 @@ adopt_orphans(void)
 		if (OidIsValid(db->dboid) && db->state == TL_WORKER_STARTING && db->worker_pid == 0)
 		{
 			db->state = TL_WORKER_WANTED;
-			db->retry_at_us = tl_monotonic() + TL_CREW_FIRST_RETRY;
+			db->retry_at_us = tl_monotonic() + FIRST_RETRY;
 		}
 	}
 	LWLockRelease(&tl_shared->directory);
 }
 
-/* turn_liveness.enabled may have been changed in the configuration file. */
+/*
+ * turn_liveness.enabled may have been changed in the configuration file, and whoever has
+ * mended what made workers fail has a way to say so.
+ */
 static void
-want_disabled(void)
+want_reloaded(void)
 {
 	int			i;
 
@@ -192,7 +197,9 @@ want_disabled(void)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
-		if (OidIsValid(db->dboid) && db->state == TL_WORKER_DISABLED)
+		if (OidIsValid(db->dboid) &&
+			(db->state == TL_WORKER_DISABLED ||
+			 (db->state == TL_WORKER_WANTED && db->worker_pid == 0)))
 			(void) mark_wanted(db);
 	}
 	LWLockRelease(&tl_shared->directory);
@@ -210,9 +217,24 @@ mark_wanted(TlDatabase *db)
 		return false;
 	db->state = TL_WORKER_WANTED;
 	db->retry_at_us = 0;
+	db->failures = 0;
 	if (db->worker_pid != 0)
 		(void) kill(db->worker_pid, SIGTERM);
 	return true;
+}
+
+/*
+ * One that comes to run counts the failures from zero again: then the first delay is
+ * all there is.  The others double, up to the last.
+ */
+void
+tl_database_want_later(TlDatabase *db)
+{
+	int64		delay = FIRST_RETRY << Min(db->failures, 6);
+
+	db->state = TL_WORKER_WANTED;
+	db->retry_at_us = tl_monotonic() + Min(delay, LAST_RETRY);
+	db->failures++;
 }
 
 void

@@ -122,6 +122,7 @@ tl_database_find(Oid dboid, bool make)
 	vacant->worker_latch = NULL;
 	vacant->bars = 0;
 	vacant->retry_at_us = 0;
+	vacant->failures = 0;
 	pg_atomic_init_u32(&vacant->clock_extension, InvalidOid);
 	pg_atomic_init_u32(&vacant->clock_settled, InvalidOid);
 	pg_atomic_init_u64(&vacant->clock_used_us, 0);

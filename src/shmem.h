@@ -84,6 +84,7 @@ typedef struct TlDatabase
 	Latch	   *worker_latch;
 	int			bars;			/* sessions that keep the worker out (DDL) */
 	int64		retry_at_us;	/* monotonic: when the launcher tries again */
+	int			failures;		/* workers in a row that did not come to run */
 
 	/* the liveness clock, see clock.c; more of it is below */
 	pg_atomic_uint32 clock_extension;	/* whose clock it is; InvalidOid: not up */

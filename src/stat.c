@@ -51,6 +51,7 @@ typedef struct Processes
 	pid_t		worker;
 	pid_t		launcher;
 	int			bars;
+	int			failures;
 } Processes;
 
 static void read_processes(TlDatabase *db, Processes *p);
@@ -147,6 +148,7 @@ read_processes(TlDatabase *db, Processes *p)
 		p->state = db->state;
 		p->worker = db->worker_pid;
 		p->bars = db->bars;
+		p->failures = db->failures;
 	}
 	LWLockRelease(&tl_shared->directory);
 }
@@ -195,6 +197,8 @@ problem(TlDatabase *db, const Processes *p)
 		return "no background worker is free: increase max_worker_processes";
 	if (p->bars > 0)
 		return "another session runs a command that needs the database without connections";
+	if (p->failures > 0)
+		return "the last worker ended with an error: look at the server log";
 	if (p->state == TL_WORKER_WANTED || p->state == TL_WORKER_STARTING)
 		return "the worker is being started";
 	return "the database is a template, allows no connections, or was not looked at yet";

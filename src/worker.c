@@ -12,6 +12,9 @@
  * launcher decides whether there is to be another.  An error ends a round: it is
  * reported, the transaction is aborted, and after a pause there is another.  The
  * log is told of an error that comes again and again once a minute.
+ *
+ * An error before the first round ends the process: the next one comes after a delay
+ * that grows until one gets so far.  One that somebody terminated is no failure.
  */
 #include "turn_liveness.h"
 
@@ -37,6 +40,7 @@
 #include "clock.h"
 #include "duty.h"
 #include "guc.h"
+#include "launcher.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -56,6 +60,7 @@ typedef struct Told
 static TlDatabase *my_slot = NULL;
 static TlWorkerState state_at_exit = TL_WORKER_WANTED;
 static volatile sig_atomic_t in_round = true;
+static volatile sig_atomic_t terminated = false;
 static char *database_name;
 static Told told[MAX_TOLD];
 
@@ -73,6 +78,7 @@ static bool run_round(int64 *again, MemoryContext context);
 static void
 end_soon(SIGNAL_ARGS)
 {
+	terminated = true;
 	if (in_round)
 		die(postgres_signal_arg);
 	else
@@ -96,8 +102,13 @@ withdraw(int code, Datum arg)
 		if (my_slot->state == TL_WORKER_STARTING || my_slot->state == TL_WORKER_RUNNING)
 		{
 			my_slot->state = state_at_exit;
-			if (state_at_exit == TL_WORKER_WANTED)
-				my_slot->retry_at_us = tl_monotonic() + TL_SECOND;
+			if (state_at_exit == TL_WORKER_WANTED && code != 0 && !terminated)
+				tl_database_want_later(my_slot);
+			else
+			{
+				my_slot->retry_at_us = 0;
+				my_slot->failures = 0;
+			}
 		}
 	}
 	LWLockRelease(&tl_shared->directory);
@@ -255,7 +266,10 @@ tl_worker_main(Datum arg)
 	}
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	if (my_slot->state == TL_WORKER_STARTING)
+	{
 		my_slot->state = TL_WORKER_RUNNING;
+		my_slot->failures = 0;
+	}
 	LWLockRelease(&tl_shared->directory);
 	tl_wake_launcher();
 

@@ -343,9 +343,13 @@ wait_for_state('two', 'running', 'the worker is back after a RENAME in a transac
 
 # Whatever is done to our processes
 
-$worker_one = worker('one');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker_one)");
-wait_for_worker('one', $worker_one, 'a terminated worker is replaced');
+$took = fastest(
+	sub {
+		$worker_one = worker('one');
+		$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker_one)");
+		wait_for_worker('one', $worker_one, 'a terminated worker is replaced');
+	});
+cmp_ok($took, '<', 1, 'at once');
 
 $worker_one = worker('one');
 my $launcher =
