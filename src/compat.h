@@ -17,6 +17,7 @@
 #include "parser/parse_relation.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -180,6 +181,15 @@ tl_session_number_compat(void)
 	return MyProcNumber;
 #else
 	return MyBackendId - 1;
+#endif
+}
+
+/* a setting of 17 that would end the process: our transactions take the time they take */
+static inline void
+tl_no_transaction_timeout_compat(void)
+{
+#if PG_VERSION_NUM >= 170000
+	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 #endif
 }
 

@@ -81,6 +81,7 @@ tl_launcher_main(Datum arg)
 	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	tl_no_transaction_timeout_compat();
 	SetConfigOption("application_name", TL_EXTENSION " launcher", PGC_USERSET, PGC_S_OVERRIDE);
 
 	loop_context = AllocSetContextCreate(TopMemoryContext, TL_EXTENSION " launcher",

@@ -133,6 +133,7 @@ fix_settings(void)
 
 	for (i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	tl_no_transaction_timeout_compat();
 }
 
 /* Whatever this process logs is told from what the workers of other databases log. */

@@ -365,6 +365,38 @@ is( $node->safe_psql('postgres',
 	'1',
 	'never two in a database');
 
+# Limits that a DBA sets for sessions are nothing to the worker, which waits here for a lock
+
+my @limits = qw(statement_timeout lock_timeout idle_in_transaction_session_timeout);
+push @limits, 'transaction_timeout' if $node->pg_version >= 17;
+$node->safe_psql('postgres', "ALTER DATABASE one SET $_ = '200ms'") foreach @limits;
+$worker_one = worker('one');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker_one)");
+wait_for_worker('one', $worker_one, 'a worker with limits for sessions');
+$worker_one = worker('one');
+my $log_start = -s $node->logfile;
+my $holder;
+{
+	local $ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } @limits;
+	$holder = $node->background_psql('one');
+}
+$holder->query_safe("SELECT turn_liveness.arm_turn('limits', 'm', admission => '100ms', silence => '100ms')");
+$holder->query_safe('BEGIN; LOCK TABLE turn_liveness.turn IN ACCESS EXCLUSIVE MODE');
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $worker_one AND wait_event_type = 'Lock' AND xact_start < now() - interval '1 s'"
+	),
+	'it waits longer than any of them allows');
+$holder->query_safe('COMMIT');
+ok( $node->poll_query_until(
+		'one', "SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'limits'"),
+	'and goes on');
+is(worker('one'), $worker_one, 'the same one');
+unlike(slurp_file($node->logfile, $log_start), qr/timeout/, 'without an error');
+$holder->quit;
+$node->safe_psql('postgres', 'ALTER DATABASE one RESET ALL');
+wait_for_state('one', 'running', 'without limits again');
+
 # DROP EXTENSION while sessions arm, beat, answer and read, and the worker sweeps
 
 my $script = $node->basedir . '/load.sql';
