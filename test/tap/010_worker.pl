@@ -43,6 +43,53 @@ ok($node->poll_query_until('other', 'SELECT count(*) = 1 FROM turn_liveness.repl
 	'so it is in the other database');
 is(failures($node), 1, 'each worker keeps to its own');
 
+# --- notifications are bounded: names as long as they may be, of characters that take several
+# bytes, or several more once JSON has escaped them
+
+my ($bound) = slurp_file("$FindBin::RealBin/../../README.md") =~ /^\| notification payload \| ([\d,]+) bytes \|$/m;
+$bound =~ tr/,//d;
+$node->safe_psql('postgres', q{CREATE DATABASE names ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'});
+add_extension($node, 'names');
+$node->safe_psql('names', q{
+CREATE TABLE public.name AS
+SELECT i % 10 AS batch, i || repeat(c, (100 + i * 7 % 150) / octet_length(c)) AS conversation,
+	'p' || i || repeat(c, (20 + i * 11 % 230) / octet_length(c)) AS platform
+FROM generate_series(1, 600) i,
+	LATERAL (SELECT (ARRAY['x', U&'\00E9', U&'\6F22', U&'\+01F600', '"', '\', E'\n', E'\x01', '/', U&'\2028'])[1 + i / 10 % 10]) AS of (c);
+CREATE TABLE public.told (batch int, payload text);
+});
+my $reader = session($node, 'names');
+$reader->query_safe('LISTEN turn_liveness');
+$reader->query('SELECT 1');
+foreach my $batch (0 .. 9)
+{
+	$node->safe_psql('names', qq{
+SELECT count(turn_liveness.reject_turn('names', conversation, jsonb_build_object('conversationId', conversation, 'platform', platform), 'no'))
+FROM public.name WHERE batch = $batch});
+	my $told = wait_until(
+		"each name of batch $batch is told, or {}",
+		sub {
+			my @payloads = $reader->query('SELECT 1') =~ /with payload "(.*)" received from server process with PID/g;
+			$node->safe_psql('names', "INSERT INTO public.told VALUES ($batch, \$told\$$_\$told\$)") foreach @payloads;
+			return $node->safe_psql('names', qq{
+SELECT EXISTS (SELECT FROM public.told WHERE batch = $batch AND payload = '{}') OR NOT EXISTS (
+	SELECT conversation FROM public.name WHERE batch = $batch
+	EXCEPT SELECT jsonb_array_elements_text(payload::jsonb -> 'conversations') FROM public.told WHERE batch = $batch) AND NOT EXISTS (
+	SELECT platform FROM public.name WHERE batch = $batch
+	EXCEPT SELECT jsonb_array_elements_text(payload::jsonb -> 'platforms') FROM public.told WHERE batch = $batch)}) eq 't';
+		});
+	ok($told, "each name of batch $batch is told, or {}");
+}
+my ($payloads, $longest) = split /\|/, $node->safe_psql('names',
+	q{SELECT count(*), max(octet_length(payload)) FROM public.told WHERE payload <> '{}'});
+cmp_ok($longest, '<=', $bound, "no payload of $payloads is longer than $bound bytes");
+cmp_ok($longest, '>', $bound - 200, 'and the room is used');
+cmp_ok($payloads, '>', 30, 'names were told');
+is($node->safe_psql('names', q{
+SELECT count(*) FROM (SELECT jsonb_array_elements_text(payload::jsonb -> 'conversations') FROM public.told
+	EXCEPT SELECT conversation FROM public.name) x}), 0, 'and no others');
+$reader->quit;
+
 # --- in time: 21 turns, each with a deadline of its own; half of them beat
 
 $node->safe_psql(
