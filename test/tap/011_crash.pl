@@ -12,11 +12,11 @@ use Test::More;
 
 use TurnLiveness;
 
-# The WAL writer is kept from flushing what nobody asked to be flushed.
+# The WAL writer is kept from flushing what nobody asked to be flushed: neither by time nor by volume.
 my $node = new_node(
 	'main', q{
 wal_writer_delay = 10s
-wal_writer_flush_after = 0
+wal_writer_flush_after = 1GB
 checkpoint_timeout = 1h
 autovacuum = off
 });
