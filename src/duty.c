@@ -30,7 +30,7 @@
 #include "worker.h"
 
 #define GATHER_US			(5 * TL_MS)		/* between notifications under load */
-#define GATHER_MANY_US		(10 * TL_MS)	/* where each names many: every one wakes every listener */
+#define GATHER_MANY_US	(20 * TL_MS)	/* where each names many: every one wakes every listener */
 #define MANY				16
 #define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
 #define LATE_US				TL_SECOND	/* from an arm to its commit */
