@@ -128,7 +128,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 						 TL_EXTENSION, "shared_preload_libraries")));
 	tl_grace_note_call();
 	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
-	(void) tl_now();			/* the clock must be up before the exit callback */
+	(void) tl_now();			/* the exit callback brings no clock up */
 	if (find_mine(key) >= 0)
 		PG_RETURN_INT32(MyProcPid);
 

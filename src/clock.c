@@ -29,7 +29,8 @@
  * then wait for longer, but nobody's turn lapses early.
  *
  * A transaction that makes the extension or writes our row may roll back: as long as it is
- * open the slot's clock is neither started for that extension nor settled.
+ * open the slot's clock is neither started for that extension nor settled.  What it arms
+ * meanwhile is armed at the time of the rows, and it writes our row before it commits.
  *
  * Without preload there are only the rows: base, the monotonic clock at that time
  * and the start of the server to which it belongs.  Sweeps move our own on; before the first
@@ -314,6 +315,31 @@ tl_clock_note_use(TlDatabase *db)
 	/* the first one tells all; it is asked before the clock is settled, no later */
 	while (used == 0 && !pg_atomic_compare_exchange_u64(&db->clock_used_us, &used, Max(last_time, 1)))
 		;
+}
+
+/*
+ * Before the commit of times that were taken while no clock of this installation
+ * was up: our row is to say where it starts, whatever a restore brings before it does.
+ */
+void
+tl_clock_keep(int64 least)
+{
+	TlDatabase *db = tl_database();
+	Oid			extension = tl_extension_oid();
+	TlClockRow	row;
+	int64		base;
+
+	if (db == NULL || !OidIsValid(extension) ||
+		pg_atomic_read_u32(&db->clock_extension) == extension)
+		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	tl_clock_row_read(&row);
+	if (row.found && !row.written)
+	{
+		base = Min(base_of(&row), least);
+		tl_clock_row_write(&row, base, tl_monotonic(), base);
+	}
+	PopActiveSnapshot();
 }
 
 /*

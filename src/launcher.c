@@ -11,7 +11,7 @@
  * Rules:
  * - A slot's state, pid and bars are read and written under the directory lock
  *   only, and nothing else happens under it: no catalog, no wait, no other lock
- *   (but see the top of shmem.c).
+ *   (but see the top of shmem.c).  The worker glances at its bars without it.
  * - The postmaster signals us when a worker ends, hook and workers set the latch:
  *   the only timeouts are those of a retry, and while a worker is on its way.
  */
@@ -267,6 +267,7 @@ tl_database_want_all(void)
 		if (OidIsValid(db->dboid) && db->state != TL_WORKER_NO_EXTENSION)
 			(void) mark_wanted(db);
 	}
+	tl_shared->look_everywhere = true;	/* and at those of which nothing is known */
 	if (tl_shared->launcher_latch)
 		SetLatch(tl_shared->launcher_latch);
 	LWLockRelease(&tl_shared->directory);

@@ -92,6 +92,7 @@ tl_names_generation(void)
 static void
 look_up(void)
 {
+	uint32		before = known.generation;
 	Oid			nspid = get_namespace_oid(TL_SCHEMA, true);
 	int			i;
 
@@ -102,8 +103,9 @@ look_up(void)
 	known.extension = get_extension_oid(TL_EXTENSION, true);
 	known.sequence = OidIsValid(nspid) ? get_relname_relid("reply_id_seq", nspid) : InvalidOid;
 
-	/* as long as anything is missing it is looked for each time */
-	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence);
+	/* as long as anything is missing, or has changed meanwhile, it is looked for each time */
+	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence) &&
+		known.generation == before;
 	for (i = 0; i < TL_NTABLES; i++)
 		known.valid &= OidIsValid(known.tables[i]);
 	for (i = 0; i < TL_NINDEXES; i++)

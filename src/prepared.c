@@ -207,7 +207,7 @@ tl_prepared_end(TransactionStmt *stmt)
 		tl_database_want(entry.wanted);
 
 	/* the entry is lost if the server was restarted: then the catalog tells */
-	if (state == TL_WORKER_NONE || state == TL_WORKER_NO_EXTENSION)
+	if (state == TL_WORKER_NONE || state == TL_WORKER_STARTING || state == TL_WORKER_NO_EXTENSION)
 	{
 		AcceptInvalidationMessages();
 		if (OidIsValid(tl_extension_oid()))

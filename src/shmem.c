@@ -8,7 +8,7 @@
  * TlShared.directory guards the list of databases and the processes in it;
  * latches are set under it, so that nobody sets the latch of a process that
  * has withdrawn.  It is held together with no other lock, but when a slot is given to
- * another database or extension: with the leases' partitions, that of the attached sessions,
+ * another database or extension, or its extension has gone: with the leases' partitions, that of the attached sessions,
  * and, to count a database's sessions, that of the server's processes (census.c).
  */
 #include "turn_liveness.h"

@@ -191,7 +191,9 @@ tl_turn_stamp_seen(ItemPointer tid, int64 seen)
 
 	tl_rel_open(&turns, TL_TURN, true);
 	slot = table_slot_create(turns.rel, NULL);
-	if (table_tuple_fetch_row_version(turns.rel, tid, snapshot, slot))
+	/* it may be another table, if the extension was made anew since */
+	if (ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(turns.rel) &&
+		table_tuple_fetch_row_version(turns.rel, tid, snapshot, slot))
 	{
 		tl_turn_decode(slot, &turn);
 		xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));

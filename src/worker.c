@@ -101,6 +101,9 @@ withdraw(int code, Datum arg)
 		/* the hook may have asked for another meanwhile */
 		if (my_slot->state == TL_WORKER_STARTING || my_slot->state == TL_WORKER_RUNNING)
 		{
+			/* the configuration was changed again: what we saw of it is old */
+			if (state_at_exit == TL_WORKER_DISABLED && ConfigReloadPending)
+				state_at_exit = TL_WORKER_WANTED;
 			my_slot->state = state_at_exit;
 			if (state_at_exit == TL_WORKER_WANTED && code != 0 && !terminated)
 				tl_database_want_later(my_slot);
@@ -237,6 +240,12 @@ tl_worker_main(Datum arg)
 		my_slot->worker_pid = MyProcPid;
 		my_slot->worker_latch = MyLatch;
 	}
+	else if (my_slot->bars > 0 && my_slot->worker_pid == 0 && my_slot->state == TL_WORKER_STARTING)
+	{
+		/* kept out, which is no failure */
+		my_slot->state = TL_WORKER_WANTED;
+		my_slot->retry_at_us = 0;
+	}
 	LWLockRelease(&tl_shared->directory);
 	if (barred)
 		proc_exit(0);
@@ -324,9 +333,12 @@ tl_worker_main(Datum arg)
 
 	/*
 	 * An error here is no loss: the clock starts a little behind.  A lock that
-	 * somebody holds, a prepared transaction say, must not keep the server up.
+	 * somebody holds, a prepared transaction say, must not keep the server up, nor
+	 * a standby that does not answer; who terminates us once more does not wait either.
 	 */
 	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_OVERRIDE);
+	in_round = true;
 	tl_duty_end();
 	proc_exit(0);
 }

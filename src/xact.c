@@ -321,6 +321,15 @@ at_end_of_xact(XactEvent event, void *arg)
 
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 	{
+		if (p != NULL && wrote_times(p))
+		{
+			int64		least = PG_INT64_MAX;
+			int			i;
+
+			for (i = 0; i < p->narmed; i++)
+				least = Min(least, p->armed[i].armed);
+			tl_clock_keep(least);
+		}
 		if (p != NULL && p->narmed > 0)
 			stamp_late_rows(event == XACT_EVENT_PRE_PREPARE);
 		return;
@@ -404,7 +413,7 @@ after_commit(Pending *p)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	/* who armed has had the clock up */
+	/* by the slot, for we read no tables any more; where its clock is not up the worker looks at all rows */
 	if (p->narmed > 0)
 		tl_mail_stamp(&p->letter, tl_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
@@ -423,6 +432,9 @@ stamp_late_rows(bool prepare)
 	int			i;
 	bool		any = prepare;
 
+	/* dropped since */
+	if (!OidIsValid(tl_extension_oid()))
+		return;
 	now = tl_now();
 	for (i = 0; i < p->narmed && !any; i++)
 		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience;

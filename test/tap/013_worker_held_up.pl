@@ -115,4 +115,16 @@ command_ok([ 'pg_ctl', 'stop', '-m', 'fast', '-t', '30', '-D', $node->data_dir ]
 	'the server stops though the clock cannot be saved');
 $node->_update_pid(0);
 
+# --- nor for a standby that is gone
+
+$node->append_conf('postgresql.conf', "synchronous_standby_names = 'gone'");
+$node->start;
+$node->safe_psql('postgres', q{SET synchronous_commit = local; ROLLBACK PREPARED 'clock'; SELECT turn_liveness.arm_turn('standby', 'm')});
+ok($node->poll_query_until('postgres',
+		q{SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND datname = 'postgres'}),
+	'the worker waits for nothing but the next deadline');
+command_ok([ 'pg_ctl', 'stop', '-m', 'fast', '-t', '30', '-D', $node->data_dir ],
+	'the server stops though no standby will tell that it has the clock');
+$node->_update_pid(0);
+
 done_testing();

@@ -479,7 +479,7 @@ $standby->stop;
 $node->safe_psql('postgres', 'ALTER DATABASE one SET turn_liveness.enabled = off');
 wait_for_state('one', 'disabled', 'one database does without');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 3');
-my $log_start = -s $node->logfile;
+$log_start = -s $node->logfile;
 $node->restart;
 wait_for_state('two', 'running', 'the other has the only worker');
 $node->safe_psql('postgres', 'ALTER DATABASE one RESET turn_liveness.enabled');

@@ -106,6 +106,47 @@ ok($node->poll_query_until('anew', $written, '1'), 'armed with the extension: th
 restored_time('anew');
 lives('anew', 'armed with the extension');
 
+# ... and before anybody has started its clock
+
+$node->safe_psql('postgres', 'CREATE DATABASE unstarted');
+$node->safe_psql('postgres', 'ALTER DATABASE unstarted SET turn_liveness.enabled = off');
+$node->safe_psql('unstarted', qq{
+BEGIN;
+CREATE EXTENSION turn_liveness;
+SELECT turn_liveness.arm_turn('d', 'm', $hours);
+COMMIT});
+restored_time('unstarted');
+lives('unstarted', 'armed with the extension, a restore before its clock starts');
+is($node->safe_psql('unstarted', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and a sweep fails nobody');
+lives('unstarted', 'the same after a sweep');
+
+$node->safe_psql('postgres', 'CREATE DATABASE inside');
+$node->safe_psql('postgres', 'ALTER DATABASE inside SET turn_liveness.enabled = off');
+$node->safe_psql('inside', qq{
+BEGIN;
+CREATE EXTENSION turn_liveness;
+SELECT turn_liveness.arm_turn('d', 'm', $hours);
+INSERT INTO turn_liveness.clock VALUES (12345, 30 * 86400000000, 0, 1, 0, 0);
+COMMIT});
+lives('inside', 'armed with the extension, a restore in the same transaction');
+is($node->safe_psql('inside', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and a sweep fails nobody there');
+
+# --- the extension goes in the transaction that arms
+
+$node->safe_psql('inside', qq{
+BEGIN;
+SELECT turn_liveness.arm_turn('d', 'm2', $hours);
+DROP EXTENSION turn_liveness;
+COMMIT;
+CREATE EXTENSION turn_liveness;
+BEGIN;
+SELECT turn_liveness.arm_turn('d', 'm3', $hours);
+DROP EXTENSION turn_liveness;
+CREATE EXTENSION turn_liveness;
+PREPARE TRANSACTION 'anew';
+ROLLBACK PREPARED 'anew'});
+is($node->safe_psql('inside', 'SELECT count(*) FROM turn_liveness.turn'), '0', 'an extension that goes takes what the transaction armed along');
+
 # --- a prepared arm
 
 database('prepared', 1);
