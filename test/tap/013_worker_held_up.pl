@@ -117,7 +117,7 @@ $node->_update_pid(0);
 
 # --- nor for a standby that is gone
 
-$node->append_conf('postgresql.conf', "synchronous_standby_names = 'gone'");
+$node->append_conf('postgresql.conf', "wal_level = replica\nmax_wal_senders = 1\nsynchronous_standby_names = 'gone'");
 $node->start;
 $node->safe_psql('postgres', q{SET synchronous_commit = local; ROLLBACK PREPARED 'clock'; SELECT turn_liveness.arm_turn('standby', 'm')});
 ok($node->poll_query_until('postgres',
