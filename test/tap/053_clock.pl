@@ -17,22 +17,25 @@ my $node = new_node('main', '', extension => 0);
 my $hours = "admission => '3 h', silence => '3 h', duration => '3 h'";
 my $written = 'SELECT count(*) FROM turn_liveness.clock WHERE server <> 0';
 
-# A database with the extension and, if asked for, with a worker.
+# A database with the extension and, if asked for, with a worker; more is done in
+# the transaction that makes the extension.
 sub database
 {
-	my ($db, $worker) = @_;
+	my ($db, $worker, $more) = @_;
 	$node->safe_psql('postgres', "CREATE DATABASE $db");
 	$node->safe_psql('postgres', "ALTER DATABASE $db SET turn_liveness.enabled = off") unless $worker;
-	$node->safe_psql($db, 'CREATE EXTENSION turn_liveness');
+	$node->safe_psql($db, join ';', 'BEGIN', 'CREATE EXTENSION turn_liveness', $more // (), 'COMMIT');
 	wait_worker($node, $db) if $worker;
 	return;
 }
 
 # What a restore brings: the time of another home, a month on.
+my $restored = 'INSERT INTO turn_liveness.clock VALUES (12345, 30 * 86400000000, 0, 1, 0, 0)';
+
 sub restored_time
 {
 	my ($db) = @_;
-	$node->safe_psql($db, "INSERT INTO turn_liveness.clock VALUES (12345, 30 * 86400000000, 0, 1, 0, 0)");
+	$node->safe_psql($db, $restored);
 	return;
 }
 
@@ -108,26 +111,13 @@ lives('anew', 'armed with the extension');
 
 # ... and before anybody has started its clock
 
-$node->safe_psql('postgres', 'CREATE DATABASE unstarted');
-$node->safe_psql('postgres', 'ALTER DATABASE unstarted SET turn_liveness.enabled = off');
-$node->safe_psql('unstarted', qq{
-BEGIN;
-CREATE EXTENSION turn_liveness;
-SELECT turn_liveness.arm_turn('d', 'm', $hours);
-COMMIT});
+database('unstarted', 0, "SELECT turn_liveness.arm_turn('d', 'm', $hours)");
 restored_time('unstarted');
 lives('unstarted', 'armed with the extension, a restore before its clock starts');
 is($node->safe_psql('unstarted', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and a sweep fails nobody');
 lives('unstarted', 'the same after a sweep');
 
-$node->safe_psql('postgres', 'CREATE DATABASE inside');
-$node->safe_psql('postgres', 'ALTER DATABASE inside SET turn_liveness.enabled = off');
-$node->safe_psql('inside', qq{
-BEGIN;
-CREATE EXTENSION turn_liveness;
-SELECT turn_liveness.arm_turn('d', 'm', $hours);
-INSERT INTO turn_liveness.clock VALUES (12345, 30 * 86400000000, 0, 1, 0, 0);
-COMMIT});
+database('inside', 0, "SELECT turn_liveness.arm_turn('d', 'm', $hours); $restored");
 lives('inside', 'armed with the extension, a restore in the same transaction');
 is($node->safe_psql('inside', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and a sweep fails nobody there');
 
