@@ -318,26 +318,33 @@ tl_clock_note_use(TlDatabase *db)
 }
 
 /*
- * Before the commit of times that were taken while no clock of this installation
- * was up: our row is to say where it starts, whatever a restore brings before it does.
+ * Before the commit of times, until our row says where they belong, whatever a restore
+ * brings later.  If no clock of this installation was up, they start at the least of them.
+ * With restored rows there already, the worker moves the clock first (tl_clock_settle); and
+ * a prepared transaction would keep the row from being written by others.
  */
 void
-tl_clock_keep(int64 least)
+tl_clock_keep(int64 least, bool prepare)
 {
 	TlDatabase *db = tl_database();
 	Oid			extension = tl_extension_oid();
 	TlClockRow	row;
 	int64		base;
 
-	if (db == NULL || !OidIsValid(extension) ||
-		pg_atomic_read_u32(&db->clock_extension) == extension)
+	if (!OidIsValid(extension) ||
+		(db != NULL && pg_atomic_read_u32(&db->clock_settled) == extension))
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	tl_clock_row_read(&row);
 	if (row.found && !row.written)
 	{
-		base = Min(base_of(&row), least);
-		tl_clock_row_write(&row, base, tl_monotonic(), base);
+		if (db != NULL && pg_atomic_read_u32(&db->clock_extension) != extension)
+		{
+			base = Min(base_of(&row), least);
+			tl_clock_row_write(&row, base, tl_monotonic(), base);
+		}
+		else if (row.base == 0 && !prepare)
+			tl_clock_row_write(&row, tl_now(), tl_monotonic(), tl_start());
 	}
 	PopActiveSnapshot();
 }

@@ -328,7 +328,7 @@ at_end_of_xact(XactEvent event, void *arg)
 
 			for (i = 0; i < p->narmed; i++)
 				least = Min(least, p->armed[i].armed);
-			tl_clock_keep(least);
+			tl_clock_keep(least, event == XACT_EVENT_PRE_PREPARE);
 		}
 		if (p != NULL && p->narmed > 0)
 			stamp_late_rows(event == XACT_EVENT_PRE_PREPARE);

@@ -51,7 +51,8 @@ sub lives
 # --- an arm, and a crash before anybody wrote the time
 
 database($_, 0) foreach qw(crash sweep again);
-$node->safe_psql('crash', "SELECT turn_liveness.arm_turn('d', 'm', $hours)");
+my $arm = "BEGIN; SELECT turn_liveness.arm_turn('d', 'm', $hours); PREPARE TRANSACTION 'early'; COMMIT PREPARED 'early'";
+$node->safe_psql('crash', $arm);
 is($node->safe_psql('crash', $written), '0', 'the time was not written');
 $node->stop('immediate');
 $node->start;
@@ -64,7 +65,7 @@ lives('crash', 'after a crash');
 # --- a sweep that writes the time, and is rolled back
 
 is($node->safe_psql('sweep', qq{
-SELECT turn_liveness.arm_turn('d', 'm', $hours);
+$arm;
 BEGIN;
 SELECT turn_liveness.sweep_expired_turns();
 $written;
@@ -76,6 +77,16 @@ $written;
 }), "armed\n0\n1\nt\n0\n0\n1", 'the next sweep writes it');
 restored_time('sweep');
 lives('sweep', 'after the rollback of a sweep');
+
+# --- an arm, a restore and a start of the server, and nobody who sweeps
+
+database('nobody', 0);
+$node->safe_psql('nobody', "SELECT turn_liveness.arm_turn('d', 'm', $hours)");
+restored_time('nobody');
+$node->restart;
+lives('nobody', 'restored and started before anybody swept');
+is($node->safe_psql('nobody', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and the first sweep fails nobody');
+lives('nobody', 'the same after a sweep');
 
 # --- another extension in this database, which never was
 
@@ -161,6 +172,13 @@ is($node->safe_psql('rows', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 
 lives('rows', 'without preload, after a sweep');
 $node->restart;
 lives('rows', 'without preload, after a start');
+
+database('unswept', 0);
+$node->safe_psql('unswept', "SELECT turn_liveness.arm_turn('d', 'm', $hours)");
+restored_time('unswept');
+lives('unswept', 'without preload, restored before anybody swept');
+is($node->safe_psql('unswept', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'without preload: the first sweep fails nobody');
+lives('unswept', 'without preload, after the first sweep');
 
 # sweep is on again: two who sweep at once, one of whom writes that down and rolls back
 my $sweep = 'SELECT turn_liveness.sweep_expired_turns()';
