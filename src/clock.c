@@ -56,6 +56,7 @@
 #include "guc.h"
 #include "lease.h"
 #include "names.h"
+#include "rel.h"
 #include "shmem.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
@@ -333,6 +334,9 @@ tl_clock_keep(int64 least, bool prepare)
 
 	if (!OidIsValid(extension) ||
 		(db != NULL && pg_atomic_read_u32(&db->clock_settled) == extension))
+		return;
+	/* a lock on the table may last for long: the next transaction will try again */
+	if (!tl_rel_try_lock_table(TL_CLOCK))
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	tl_clock_row_read(&row);

@@ -42,6 +42,8 @@ extern void tl_rel_at_abort(int nest_level);
 extern void tl_rel_open(TlRel *r, TlTable table, bool write);
 /* for writing rows that will be in none of these indexes (TL_BIT) */
 extern void tl_rel_open_without(TlRel *r, TlTable table, uint32 without);
+/* for writing, until the end of the transaction; false where one would have to wait */
+extern bool tl_rel_try_lock_table(TlTable table);
 extern void tl_rel_close(TlRel *r);
 /* for rel.c only */
 extern Relation tl_rel_written_index(const TlRel *r, Oid index);

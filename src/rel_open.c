@@ -112,6 +112,12 @@ tl_rel_open_without(TlRel *r, TlTable table, uint32 without)
 	open_indexes(r, table, without);
 }
 
+bool
+tl_rel_try_lock_table(TlTable table)
+{
+	return ConditionalLockRelationOid(tl_table_oid(table), RowExclusiveLock);
+}
+
 static void
 open_table(TlRel *r, TlTable table, LOCKMODE lockmode)
 {
