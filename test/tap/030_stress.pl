@@ -179,6 +179,12 @@ BEGIN
 			END IF;
 			COMMIT;
 		END IF;
+		-- not faster than the worker ends them, or their leases take the room of the others
+		WHILE n % 1000 = 0 AND clock_timestamp() < until
+			AND (SELECT count(*) > 10000 FROM turn_liveness.turn WHERE deployment ~ '^lapse' AND outcome IS NULL) LOOP
+			PERFORM pg_sleep(0.02);
+			COMMIT;
+		END LOOP;
 	END LOOP;
 	INSERT INTO public.checked VALUES ('lapse', n, 0);
 END $$;
@@ -228,8 +234,8 @@ is($node->safe_psql('postgres',
 		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
 	0, 'nothing was answered twice');
 is($node->safe_psql('postgres',
-		q{SELECT count(*) FROM turn_liveness.turn t WHERE outcome IS NOT NULL
-			AND NOT EXISTS (SELECT FROM turn_liveness.reply r WHERE r.deployment = t.deployment AND t.message_id = ANY (r.message_ids))}),
+		q{SELECT count(*) FROM (SELECT deployment, message_id FROM turn_liveness.turn WHERE outcome IS NOT NULL
+			EXCEPT SELECT deployment, unnest(message_ids) FROM turn_liveness.reply) x}),
 	0, 'and what has ended was answered');
 is($node->safe_psql('postgres', 'SELECT sweep_errors, beats_in_rows FROM turn_liveness.stat_row()'),
 	'0|0', 'no error in the sweep, and room for all');
