@@ -54,7 +54,6 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 	tl_turn_set(turn, TURN_EPOCH, Int64GetDatum(turn->times.epoch));
 	tl_turn_set(turn, TURN_BEGUN, Int64GetDatum(now));
 	tl_turn_set(turn, TURN_ARMED, Int64GetDatum(now));
-	tl_turn_set(turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn->times)));
 	tl_turn_set(turn, TURN_ADMISSION, Int32GetDatum(admission_ms));
 	tl_turn_set(turn, TURN_SILENCE, Int32GetDatum(silence_ms));
 	tl_turn_set(turn, TURN_DURATION, Int32GetDatum(duration_ms));
@@ -107,7 +106,6 @@ arm_again(TlRel *turns, text *deployment, text *message_id,
 				turn.times.frozen = now + admission_ms * TL_MS;
 				tl_turn_set(&turn, TURN_FROZEN, Int64GetDatum(turn.times.frozen));
 			}
-			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
 
 			update = tl_rel_update(turns, &turn.tid, snapshot, turn.values, turn.nulls);
 			if (update == TM_Ok)
@@ -139,6 +137,7 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	TlRel		turns;
 	TlTurn		turn;
 	TlArmResult result;
+	bool		indexed;		/* by its conversation, which is not named as the deployment is */
 
 	if ((!PG_ARGISNULL(3) && admission_ms > duration_ms) ||
 		(!PG_ARGISNULL(4) && silence_ms > duration_ms))
@@ -155,7 +154,8 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	tl_grace_note_call();
 	tl_turn_make(&turn, deployment, message_id, routing, admission_ms, silence_ms, duration_ms);
 
-	tl_rel_open(&turns, TL_TURN, true);
+	indexed = tl_turn_value(&turn, TURN_CONVERSATION) != PointerGetDatum(deployment);
+	tl_rel_open_without(&turns, TL_TURN, indexed ? 0 : TL_BIT(TL_TURN_OWED_CONVERSATION));
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -166,6 +166,13 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 			tl_turn_watch(&turn, &turn.tid, true);
 			tl_xact_count(TL_COUNT_ARMED, 1);
 			break;
+		}
+		/* the turn that is there may have any conversation */
+		if (!indexed)
+		{
+			tl_rel_close(&turns);
+			tl_rel_open(&turns, TL_TURN, true);
+			indexed = true;
 		}
 		if (arm_again(&turns, deployment, message_id, admission_ms, silence_ms, &result))
 			break;
@@ -233,7 +240,6 @@ change_owed(text *deployment, text *error_code, text *reason)
 						tl_turn_set_null(&turn, TURN_ERROR_CODE);
 						tl_turn_set_null(&turn, TURN_REASON);
 					}
-					tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
 					ours = tl_xact_has_armed(&turn.tid);
 					update = tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls);
 					if (update == TM_Ok)

@@ -98,7 +98,7 @@ earliest(const StringInfo letter, bool *replies)
 	while (tl_mail_next(letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
-			first = Min(first, tl_turn_check_us(&mail.watch.times));
+			first = Min(first, tl_turn_look_us(&mail.watch.times));
 		else
 			*replies = true;
 	}

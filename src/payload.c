@@ -16,43 +16,70 @@
 #define EPOCH_OFFSET_US \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
-/* copied from the routing as they stand, if they are there */
-static const char *const copied_keys[] = {
-	"channelId", "conversationId", "userId", "platformMetadata", "organizationId"
+/*
+ * What we put into a payload, in the order in which jsonb keeps keys: by length, then by
+ * bytes.  What is pushed in that order need not be sorted.
+ */
+typedef enum Member
+{
+	MEMBER_ERROR,
+	MEMBER_TEAM_ID,
+	MEMBER_USER_ID,
+	MEMBER_PLATFORM,
+	MEMBER_CHANNEL_ID,
+	MEMBER_ERROR_CODE,
+	MEMBER_MESSAGE_ID,
+	MEMBER_TIMESTAMP,
+	MEMBER_CONVERSATION_ID,
+	MEMBER_ORGANIZATION_ID,
+	MEMBER_PLATFORM_METADATA,
+	MEMBER_PROCESSED_MESSAGE_IDS,
+	NMEMBERS
+} Member;
+
+static const char *const member_keys[NMEMBERS] = {
+	"error", "teamId", "userId", "platform", "channelId", "errorCode", "messageId", "timestamp",
+	"conversationId", "organizationId", "platformMetadata", "processedMessageIds"
 };
 
+/* a payload that is being made */
+typedef struct Payload
+{
+	JsonbParseState *state;
+	Member		next;			/* those before it are pushed, or left out */
+	Jsonb	   *routing;
+	const text *const *ids;
+	int			nids;
+	const text *error;
+	const text *error_code;
+} Payload;
+
+/* As jsonb compares keys. */
+static int
+compare_key(Member member, const JsonbValue *key)
+{
+	int			len = strlen(member_keys[member]);
+
+	if (len != key->val.string.len)
+		return len < key->val.string.len ? -1 : 1;
+	return memcmp(member_keys[member], key->val.string.val, len);
+}
+
 static void
-push_key(JsonbParseState **state, const char *key)
+push_string(Payload *payload, JsonbIteratorToken token, const char *string, int len)
 {
 	JsonbValue	value;
 
 	value.type = jbvString;
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	(void) pushJsonbValue(state, WJB_KEY, &value);
+	value.val.string.val = unconstify(char *, string);
+	value.val.string.len = len;
+	(void) pushJsonbValue(&payload->state, token, &value);
 }
 
 static void
-push_text(JsonbParseState **state, JsonbIteratorToken token, const text *value)
+push_text(Payload *payload, JsonbIteratorToken token, const text *value)
 {
-	JsonbValue	json;
-
-	json.type = jbvString;
-	json.val.string.val = VARDATA_ANY(value);
-	json.val.string.len = VARSIZE_ANY_EXHDR(value);
-	(void) pushJsonbValue(state, token, &json);
-}
-
-static void
-push_timestamp(JsonbParseState **state)
-{
-	JsonbValue	json;
-	int64		ms = (GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000;
-
-	push_key(state, "timestamp");
-	json.type = jbvNumeric;
-	json.val.numeric = int64_to_numeric(ms);
-	(void) pushJsonbValue(state, WJB_VALUE, &json);
+	push_string(payload, token, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
 /* A key that is there and not JSON null. */
@@ -66,109 +93,124 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 	return value;
 }
 
-static bool
-has(Jsonb *object, const char *key)
-{
-	JsonbValue	value;
-
-	return object != NULL &&
-		getKeyJsonValueFromContainer(&object->root, key, strlen(key), &value) != NULL;
-}
-
-/*
- * What a reply takes from the routing.  Keys of taken, if given, are left
- * alone.
- */
 static void
-push_routing(JsonbParseState **state, Jsonb *routing, Jsonb *taken)
+push_member(Payload *payload, Member member)
 {
+	const char *key = member_keys[member];
 	JsonbValue	value;
-	JsonbValue	platform;
 	int			i;
 
-	for (i = 0; i < lengthof(copied_keys); i++)
-		if (!has(taken, copied_keys[i]) && get(routing, copied_keys[i], &value))
-		{
-			push_key(state, copied_keys[i]);
-			(void) pushJsonbValue(state, WJB_VALUE, &value);
-		}
+	switch (member)
+	{
+		case MEMBER_ERROR:
+		case MEMBER_ERROR_CODE:
+			{
+				const text *error = member == MEMBER_ERROR ? payload->error : payload->error_code;
 
-	if (!get(routing, "platform", &platform))
-	{
-		platform.type = jbvString;
-		platform.val.string.val = "api";
-		platform.val.string.len = 3;
-	}
-	if (!has(taken, "platform"))
-	{
-		push_key(state, "platform");
-		(void) pushJsonbValue(state, WJB_VALUE, &platform);
-	}
-	if (!has(taken, "teamId"))
-	{
-		push_key(state, "teamId");
-		(void) pushJsonbValue(state, WJB_VALUE, get(routing, "teamId", &value) ? &value : &platform);
+				if (error == NULL)
+					return;
+				push_string(payload, WJB_KEY, key, strlen(key));
+				push_text(payload, WJB_VALUE, error);
+				return;
+			}
+
+		case MEMBER_PLATFORM:
+		case MEMBER_TEAM_ID:
+			push_string(payload, WJB_KEY, key, strlen(key));
+			if (get(payload->routing, key, &value) || get(payload->routing, "platform", &value))
+				(void) pushJsonbValue(&payload->state, WJB_VALUE, &value);
+			else
+				push_string(payload, WJB_VALUE, "api", 3);
+			return;
+
+		case MEMBER_MESSAGE_ID:
+			push_string(payload, WJB_KEY, key, strlen(key));
+			push_text(payload, WJB_VALUE, payload->ids[0]);
+			return;
+
+		case MEMBER_TIMESTAMP:
+			push_string(payload, WJB_KEY, key, strlen(key));
+			value.type = jbvNumeric;
+			value.val.numeric = int64_to_numeric((GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000);
+			(void) pushJsonbValue(&payload->state, WJB_VALUE, &value);
+			return;
+
+		case MEMBER_PROCESSED_MESSAGE_IDS:
+			push_string(payload, WJB_KEY, key, strlen(key));
+			(void) pushJsonbValue(&payload->state, WJB_BEGIN_ARRAY, NULL);
+			for (i = 0; i < payload->nids; i++)
+				push_text(payload, WJB_ELEM, payload->ids[i]);
+			(void) pushJsonbValue(&payload->state, WJB_END_ARRAY, NULL);
+			return;
+
+		case MEMBER_USER_ID:
+		case MEMBER_CHANNEL_ID:
+		case MEMBER_CONVERSATION_ID:
+		case MEMBER_ORGANIZATION_ID:
+		case MEMBER_PLATFORM_METADATA:
+			/* as it stands in the routing, if it is there */
+			if (!get(payload->routing, key, &value))
+				return;
+			push_string(payload, WJB_KEY, key, strlen(key));
+			(void) pushJsonbValue(&payload->state, WJB_VALUE, &value);
+			return;
+
+		case NMEMBERS:
+			break;
 	}
 }
 
+/* Ours that come before that key; all that are left if it is NULL. */
 static void
-push_turns(JsonbParseState **state, const text *const *ids, int nids)
+push_members(Payload *payload, const JsonbValue *key)
 {
-	int			i;
-
-	push_key(state, "messageId");
-	push_text(state, WJB_VALUE, ids[0]);
-	push_key(state, "processedMessageIds");
-	(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-	for (i = 0; i < nids; i++)
-		push_text(state, WJB_ELEM, ids[i]);
-	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+	while (payload->next < NMEMBERS && (key == NULL || compare_key(payload->next, key) < 0))
+		push_member(payload, payload->next++);
 }
 
 Jsonb *
 tl_payload_error(Jsonb *routing, const text *message_id,
 				 const text *error, const text *error_code)
 {
-	JsonbParseState *state = NULL;
+	Payload		payload = {.routing = routing, .ids = &message_id, .nids = 1,
+	.error = error, .error_code = error_code};
 
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_routing(&state, routing, NULL);
-	push_turns(&state, &message_id, 1);
-	push_key(&state, "error");
-	push_text(&state, WJB_VALUE, error);
-	if (error_code != NULL)
-	{
-		push_key(&state, "errorCode");
-		push_text(&state, WJB_VALUE, error_code);
-	}
-	push_timestamp(&state);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	(void) pushJsonbValue(&payload.state, WJB_BEGIN_OBJECT, NULL);
+	push_members(&payload, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&payload.state, WJB_END_OBJECT, NULL));
 }
 
+/* The reply's own members stay, but for the ids. */
 Jsonb *
 tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
 {
-	JsonbParseState *state = NULL;
+	Payload		payload = {.routing = routing, .ids = (const text *const *) won, .nids = nwon};
 	JsonbIterator *it = JsonbIteratorInit(&reply->root);
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	bool		skip = false;
 
 	(void) JsonbIteratorNext(&it, &value, true);	/* the object begins */
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	(void) pushJsonbValue(&payload.state, WJB_BEGIN_OBJECT, NULL);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
 	{
 		if (token == WJB_KEY)
-			skip = (value.val.string.len == 9 && memcmp(value.val.string.val, "messageId", 9) == 0) ||
-				(value.val.string.len == 19 && memcmp(value.val.string.val, "processedMessageIds", 19) == 0);
+		{
+			push_members(&payload, &value);
+			skip = false;
+			if (payload.next < NMEMBERS && compare_key(payload.next, &value) == 0)
+			{
+				skip = payload.next == MEMBER_MESSAGE_ID || payload.next == MEMBER_PROCESSED_MESSAGE_IDS;
+				if (skip)
+					push_member(&payload, payload.next);
+				payload.next++;
+			}
+		}
 		if (!skip)
-			(void) pushJsonbValue(&state, token, &value);
+			(void) pushJsonbValue(&payload.state, token, &value);
 	}
-	push_routing(&state, routing, reply);
-	push_turns(&state, (const text *const *) won, nwon);
-	if (!has(reply, "timestamp"))
-		push_timestamp(&state);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	push_members(&payload, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&payload.state, WJB_END_OBJECT, NULL));
 }
 
 /* A non-empty "error": not null, false or "". */

@@ -80,7 +80,7 @@ tl_turn_set_null(TlTurn *turn, int att)
  * so that is when to look first; a withheld turn's deadline is known.
  */
 int64
-tl_turn_check_us(const TlTimes *times)
+tl_turn_look_us(const TlTimes *times)
 {
 	if (times->frozen > 0)
 		return times->frozen;

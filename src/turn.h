@@ -21,7 +21,6 @@ enum
 	TURN_EPOCH,
 	TURN_BEGUN,
 	TURN_ARMED,
-	TURN_CHECK,
 	TURN_SEEN,
 	TURN_BEAT,
 	TURN_STARTED,
@@ -61,8 +60,8 @@ extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb
 extern void tl_turn_decode(TupleTableSlot *slot, TlTurn *turn);
 extern void tl_turn_set(TlTurn *turn, int att, Datum value);
 extern void tl_turn_set_null(TlTurn *turn, int att);
-/* when a sweep has to look at it next, if nothing beats */
-extern int64 tl_turn_check_us(const TlTimes *times);
+/* when to look at it first, if nothing beats */
+extern int64 tl_turn_look_us(const TlTimes *times);
 extern void tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm);
 
 /* the row of a key under a snapshot; scan must be zeroed, and is to be ended in any case */

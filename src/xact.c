@@ -406,7 +406,8 @@ after_commit(Pending *p)
 	if (p->everything)
 		tl_lease_move_database();
 	for (i = 0; p->counts != NULL && i < TL_NCOUNTERS; i++)
-		tl_count(i, p->counts->n[i]);
+		if (p->counts->n[i] > 0)
+			tl_count(i, p->counts->n[i]);
 	if (wrote_times(p))
 		tl_clock_note_use(db);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
