@@ -48,6 +48,7 @@ CREATE TABLE turn_liveness.turn (
 	epoch			bigint NOT NULL,
 	begun_us		bigint NOT NULL,
 	armed_us		bigint NOT NULL,
+	check_us		bigint NOT NULL,
 	seen_us			bigint,
 	beat_us			bigint,
 	started_us		bigint,
@@ -65,6 +66,7 @@ CREATE TABLE turn_liveness.turn (
 	PRIMARY KEY (deployment, message_id)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
+CREATE INDEX turn_owed_check ON turn_liveness.turn (check_us) WHERE outcome IS NULL;
 -- most conversations have the name of their deployment, and that is indexed
 CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL AND conversation_id <> deployment;
 
@@ -400,10 +402,12 @@ CREATE VIEW turn_liveness.stat AS
 		   (SELECT pg_catalog.count(*) FROM turn_liveness.turn t WHERE t.outcome IS NULL) AS turns_owed,
 		   (SELECT pg_catalog.count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
-			WHERE t.outcome IS NULL AND u.state OPERATOR(pg_catalog.=) 'lapsed') AS turns_lapsed,
-		   (SELECT pg_catalog.min(u.deadline)
-			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
-			WHERE t.outcome IS NULL) AS next_deadline,
+			WHERE t.outcome IS NULL AND t.check_us OPERATOR(pg_catalog.<=) turn_liveness.clock_us()
+			  AND u.state OPERATOR(pg_catalog.=) 'lapsed') AS turns_lapsed,
+		   (SELECT pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+)
+				   ((t.check_us OPERATOR(pg_catalog.-) turn_liveness.clock_us()) OPERATOR(pg_catalog.*) interval '1 microsecond')
+			FROM turn_liveness.turn t
+			WHERE t.outcome IS NULL ORDER BY t.check_us LIMIT 1) AS next_deadline,
 		   (WITH RECURSIVE p(platform) AS (
 				(SELECT d.platform FROM turn_liveness.delivery d
 				 WHERE d.state OPERATOR(pg_catalog.=) 'o' ORDER BY d.platform LIMIT 1)
@@ -446,7 +450,7 @@ COMMENT ON COLUMN turn_liveness.stat.last_sweep IS 'when the worker last looked 
 COMMENT ON COLUMN turn_liveness.stat.last_sweep_ms IS 'how long that took, in milliseconds';
 COMMENT ON COLUMN turn_liveness.stat.turns_owed IS 'turns that are owed an answer; the view turns tells them by state';
 COMMENT ON COLUMN turn_liveness.stat.turns_lapsed IS 'of these, turns whose deadline is past: about to be failed, or held back by an open transaction, a grace or sweep = off';
-COMMENT ON COLUMN turn_liveness.stat.next_deadline IS 'the earliest deadline of a turn that is owed; null on a standby';
+COMMENT ON COLUMN turn_liveness.stat.next_deadline IS 'no turn lapses before this; in the past while beats extend the turn that would be the next';
 COMMENT ON COLUMN turn_liveness.stat.oldest_due_age IS 'how long the reply that waits longest for a gateway has been due (again)';
 COMMENT ON COLUMN turn_liveness.stat.leases_used IS 'deployments and named turns that beat in shared memory, in all databases';
 COMMENT ON COLUMN turn_liveness.stat.lease_capacity IS 'turn_liveness.lease_capacity: beats that find no room go to the rows';

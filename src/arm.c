@@ -54,6 +54,7 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 	tl_turn_set(turn, TURN_EPOCH, Int64GetDatum(turn->times.epoch));
 	tl_turn_set(turn, TURN_BEGUN, Int64GetDatum(now));
 	tl_turn_set(turn, TURN_ARMED, Int64GetDatum(now));
+	tl_turn_set(turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn->times)));
 	tl_turn_set(turn, TURN_ADMISSION, Int32GetDatum(admission_ms));
 	tl_turn_set(turn, TURN_SILENCE, Int32GetDatum(silence_ms));
 	tl_turn_set(turn, TURN_DURATION, Int32GetDatum(duration_ms));
@@ -106,6 +107,7 @@ arm_again(TlRel *turns, text *deployment, text *message_id,
 				turn.times.frozen = now + admission_ms * TL_MS;
 				tl_turn_set(&turn, TURN_FROZEN, Int64GetDatum(turn.times.frozen));
 			}
+			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
 
 			update = tl_rel_update(turns, &turn.tid, snapshot, turn.values, turn.nulls);
 			if (update == TM_Ok)
@@ -240,6 +242,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 						tl_turn_set_null(&turn, TURN_ERROR_CODE);
 						tl_turn_set_null(&turn, TURN_REASON);
 					}
+					tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
 					ours = tl_xact_has_armed(&turn.tid);
 					update = tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls);
 					if (update == TM_Ok)

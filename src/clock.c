@@ -33,8 +33,8 @@
  * meanwhile is armed at the time of the rows, and it writes our row before it commits.
  *
  * Without preload there are only the rows: base, the monotonic clock at that time
- * and the start of the server to which it belongs.  Sweeps move our own on; before the first
- * of them the greatest restored one counts.
+ * and the start of the server to which it belongs.  Sweeps move our own on; until it is
+ * written the greatest restored one counts.
  */
 #include "turn_liveness.h"
 
@@ -321,36 +321,55 @@ tl_clock_note_use(TlDatabase *db)
 /*
  * Before the commit of times, until our row says where they belong, whatever a restore
  * brings later.  If no clock of this installation was up, they start at the least of them.
- * With restored rows there already, the worker moves the clock first (tl_clock_settle); and
- * a prepared transaction would keep the row from being written by others.
+ * Else two leave it to whoever sweeps next: a prepared transaction, which would keep the row from
+ * being written, and one that sees restored rows, for the worker moves the clock first (tl_clock_settle).
  */
 void
 tl_clock_keep(int64 least, bool prepare)
 {
+	static Oid	kept = InvalidOid;	/* the row of this extension is written for good */
 	TlDatabase *db = tl_database();
 	Oid			extension = tl_extension_oid();
+	bool		starts;
 	TlClockRow	row;
 	int64		base;
 
-	if (!OidIsValid(extension) ||
+	if (!OidIsValid(extension) || extension == kept ||
 		(db != NULL && pg_atomic_read_u32(&db->clock_settled) == extension))
 		return;
+	starts = db != NULL && pg_atomic_read_u32(&db->clock_extension) != extension;
+	if (prepare && !starts)
+		return;
 	/* a lock on the table may last for long: the next transaction will try again */
-	if (!tl_rel_try_lock_table(TL_CLOCK))
+	if (!tl_rel_try_lock_table(TL_CLOCK) || tl_extension_oid() != extension)
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	tl_clock_row_read(&row);
 	if (row.found && !row.written)
 	{
-		if (db != NULL && pg_atomic_read_u32(&db->clock_extension) != extension)
+		if (starts)
 		{
 			base = Min(base_of(&row), least);
 			tl_clock_row_write(&row, base, tl_monotonic(), base);
 		}
-		else if (row.base == 0 && !prepare)
+		else if (row.base == 0)
 			tl_clock_row_write(&row, tl_now(), tl_monotonic(), tl_start());
 	}
+	else if (row.written && !row.open)
+		kept = extension;
 	PopActiveSnapshot();
+}
+
+/* Times before this one were taken before the clock went on from a restore's. */
+int64
+tl_clock_moved_to(void)
+{
+	TlClockRow	row;
+
+	if (tl_database() != NULL)
+		return tl_start();
+	tl_clock_row_read(&row);
+	return row.written ? 0 : tl_clock_row_restored(&row);
 }
 
 /*

@@ -33,6 +33,7 @@ extern bool tl_clock_is_used(void);
 extern void tl_clock_note_use(struct TlDatabase *db);
 /* before the commit of times, of which this is the least that was armed */
 extern void tl_clock_keep(int64 least, bool prepare);
+extern int64 tl_clock_moved_to(void);
 extern int64 tl_clock_tick(void);
 /* the same inside of long work that others may do too: only the worker ticks */
 extern void tl_clock_tick_on(void);

@@ -5,7 +5,8 @@
  * A ring of bytes for each database, under one LWLock.  A letter is written at
  * XACT_EVENT_COMMIT, when nothing may fail: one that does not fit raises the
  * flags that make the worker look at everything, so a lost letter costs time
- * and no turn.  The worker copies the ring out and reads it at leisure.
+ * and no turn.  The worker copies the ring out and reads it at leisure; in the middle of long
+ * work it only copies, so that the ring does not fill up meanwhile.
  *
  * The latch is set at once for replies and for rows that are due before the worker
  * means to wake; other rows can wait until the ring is half full.
@@ -13,11 +14,18 @@
 #include "turn_liveness.h"
 
 #include "miscadmin.h"
+#include "utils/memutils.h"
 
 #include "mailbox.h"
 #include "turn.h"
 
 #define HEADER	(sizeof(uint16) + 1)
+#define MAX_EARLY	(16 * 1024 * 1024)
+
+/* what the worker took before it could read it; no data: this process is no worker */
+static StringInfoData early;
+
+static void take(TlDatabase *db, StringInfo letter);
 
 static void
 append(StringInfo letter, TlMailType type, const void *data, uint16 len)
@@ -98,7 +106,7 @@ earliest(const StringInfo letter, bool *replies)
 	while (tl_mail_next(letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
-			first = Min(first, tl_turn_look_us(&mail.watch.times));
+			first = Min(first, tl_turn_check_us(&mail.watch.times));
 		else
 			*replies = true;
 	}
@@ -146,29 +154,55 @@ tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_turns, bool l
 bool
 tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies)
 {
-	uint32		len;
+	if (early.data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
+		initStringInfo(&early);
+		MemoryContextSwitchTo(old);
+	}
 	resetStringInfo(letter);
-	enlargeStringInfo(letter, TL_MAILBOX_SIZE);
+	enlargeStringInfo(letter, early.len + TL_MAILBOX_SIZE);
+	appendBinaryStringInfo(letter, early.data, early.len);
+	resetStringInfo(&early);
 
 	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
-	len = db->mailbox_tail - db->mailbox_head;
-	if (len > 0)
-	{
-		uint32		at = db->mailbox_head % TL_MAILBOX_SIZE;
-		uint32		part = Min(len, TL_MAILBOX_SIZE - at);
-
-		memcpy(letter->data, db->mailbox + at, part);
-		memcpy(letter->data + part, db->mailbox, len - part);
-		letter->len = len;
-		letter->data[len] = '\0';
-		db->mailbox_head += len;
-	}
+	take(db, letter);
 	*look_turns |= db->look_turns;
 	*look_replies |= db->look_replies;
 	db->look_turns = db->look_replies = false;
 	LWLockRelease(&db->mailbox_lock);
-	return len > 0;
+	return letter->len > 0;
+}
+
+/* The caller holds the lock, and has made room for the whole ring. */
+static void
+take(TlDatabase *db, StringInfo letter)
+{
+	uint32		len = db->mailbox_tail - db->mailbox_head;
+	uint32		at = db->mailbox_head % TL_MAILBOX_SIZE;
+	uint32		part = Min(len, TL_MAILBOX_SIZE - at);
+
+	memcpy(letter->data + letter->len, db->mailbox + at, part);
+	memcpy(letter->data + letter->len + part, db->mailbox, len - part);
+	letter->len += len;
+	letter->data[letter->len] = '\0';
+	db->mailbox_head += len;
+}
+
+void
+tl_mailbox_take_early(void)
+{
+	TlDatabase *db = tl_database();
+
+	/* without the lock: should it be old, the next row looks again */
+	if (early.data == NULL || db == NULL || early.len > MAX_EARLY ||
+		db->mailbox_tail - db->mailbox_head < TL_MAILBOX_SIZE / 4)
+		return;
+	enlargeStringInfo(&early, TL_MAILBOX_SIZE);
+	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
+	take(db, &early);
+	LWLockRelease(&db->mailbox_lock);
 }
 
 /*

@@ -41,6 +41,8 @@ extern void tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_t
 
 /* for the worker: take everything; true if there was something */
 extern bool tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies);
+/* in the middle of its work: make room in the box, to be read with the rest */
+extern void tl_mailbox_take_early(void);
 /* it sleeps until then; need it be woken, or will it look again in a moment anyhow? */
 extern void tl_mailbox_wake_me(TlDatabase *db, bool wake, int64 until);
 /* walk over a letter; *at starts at 0 */

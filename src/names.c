@@ -30,6 +30,7 @@ static const char *const table_names[TL_NTABLES] = {
 static const char *const index_names[TL_NINDEXES] = {
 	[TL_TURN_KEY] = "turn_pkey",
 	[TL_TURN_OWED_DEPLOYMENT] = "turn_owed_deployment",
+	[TL_TURN_OWED_CHECK] = "turn_owed_check",
 	[TL_TURN_OWED_CONVERSATION] = "turn_owed_conversation",
 	[TL_REPLY_KEY] = "reply_pkey",
 	[TL_DELIVERY_KEY] = "delivery_pkey",

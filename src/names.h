@@ -20,6 +20,7 @@ typedef enum TlIndex
 {
 	TL_TURN_KEY,
 	TL_TURN_OWED_DEPLOYMENT,
+	TL_TURN_OWED_CHECK,
 	TL_TURN_OWED_CONVERSATION,
 	TL_REPLY_KEY,
 	TL_DELIVERY_KEY,
@@ -35,7 +36,8 @@ typedef enum TlIndex
 
 #define TL_BIT(index)	(UINT32_C(1) << (index))
 /* those of rows that are owed */
-#define TL_OWED_INDEXES	(TL_BIT(TL_TURN_OWED_DEPLOYMENT) | TL_BIT(TL_TURN_OWED_CONVERSATION))
+#define TL_OWED_INDEXES	(TL_BIT(TL_TURN_OWED_DEPLOYMENT) | TL_BIT(TL_TURN_OWED_CHECK) | \
+						 TL_BIT(TL_TURN_OWED_CONVERSATION))
 
 /* the extension of this database; InvalidOid if there is none */
 extern Oid	tl_extension_oid(void);

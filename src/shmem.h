@@ -10,7 +10,7 @@
 #include "storage/lwlock.h"
 
 #define TL_MAX_DATABASES	32
-#define TL_MAILBOX_SIZE		262144	/* bytes, a power of two */
+#define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
 #define TL_STRIPES			16		/* copies of each counter */
 
 /* cumulative counters, in the order of the columns of stat_row */

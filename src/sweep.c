@@ -29,6 +29,7 @@
 #include "failure.h"
 #include "grace.h"
 #include "guc.h"
+#include "mailbox.h"
 #include "notify.h"
 #include "retention.h"
 #include "sweep.h"
@@ -47,17 +48,15 @@ typedef struct Sweep
 	TupleTableSlot *locked;
 	BlockNumber nblocks;
 	TlGrace		grace;
-	bool		by_session;		/* not by the worker, which knows when it first saw a row */
+	bool		move_check;
 	bool		alone;			/* no worker serves the database */
 } Sweep;
 
 static bool beat_may_be_missing(const TlTurn *turn);
-static bool is_unseen(const TlTimes *times, const TlGrace *grace);
-static bool is_to_be_swept(const TlTurn *turn, const TlGrace *grace, bool alone);
 static bool sweep_row(Sweep *sweep, TlSweepItem *item);
-static int	sweep_rows(TlSweepItem *items, int nitems, int max, bool by_session);
+static int	sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check);
 static int	sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
-									bool by_session, ErrorData **error);
+									bool move_check, ErrorData **error);
 
 PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 
@@ -85,32 +84,6 @@ beat_may_be_missing(const TlTurn *turn)
 	return held;
 }
 
-/* A restored turn that nobody has stamped since this clock started. */
-static bool
-is_unseen(const TlTimes *times, const TlGrace *grace)
-{
-	return (times->epoch >> 32) != (grace->epoch >> 32) &&
-		(times->seen == 0 || times->seen < grace->start);
-}
-
-/* For a session, which looks at all that is owed: most of it lives. */
-static bool
-is_to_be_swept(const TlTurn *turn, const TlGrace *grace, bool alone)
-{
-	TlSigns		signs;
-	TlVerdict	verdict;
-	int64		now = tl_now();
-
-	/* the worker has seen it, and knows when */
-	if (is_unseen(&turn->times, grace))
-		return alone;
-	if (turn->times.seen == TL_SEEN_UNKNOWN)
-		return true;
-	tl_lease_read(turn->deployment_key, turn->turn_key, &signs);
-	tl_deadline(&turn->times, &signs, grace, now, &verdict);
-	return verdict.deadline <= now;
-}
-
 /* True if the turn was failed. */
 static bool
 sweep_row(Sweep *sweep, TlSweepItem *item)
@@ -121,7 +94,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	TlTurn		turn;
 	TlSigns		signs;
 	TlVerdict	verdict;
-	bool		stamp;
+	bool		unseen;
 	bool		lapsed;
 	bool		missing;
 
@@ -144,9 +117,16 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	/* it became visible late, and this is the first to see it */
 	if (item->seen > 0 && (turn.times.seen < item->seen || turn.times.seen == TL_SEEN_UNKNOWN))
 		turn.times.seen = item->seen;
-	stamp = sweep->by_session &&
-		(is_unseen(&turn.times, &sweep->grace) || turn.times.seen == TL_SEEN_UNKNOWN);
-	if (stamp)
+	unseen = (turn.times.epoch >> 32) != (sweep->grace.epoch >> 32) &&
+		(turn.times.seen == 0 || turn.times.seen < sweep->grace.start);
+	if (unseen && sweep->move_check && !sweep->alone)
+	{
+		/* a restored one: the worker has seen it, and knows when */
+		item->status = TL_SWEEP_LIVE;
+		UnregisterSnapshot(snapshot);
+		return false;
+	}
+	if (sweep->move_check && (unseen || turn.times.seen == TL_SEEN_UNKNOWN))
 	{
 		turn.times.seen = now;
 		tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(now));
@@ -164,7 +144,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 	lapsed = item->died > 0 || (verdict.deadline <= now && !verdict.held);
 
-	if ((lapsed || missing || stamp) &&
+	if ((lapsed || missing || sweep->move_check) &&
 		!tl_rel_try_lock(&sweep->turns, &turn.tid, snapshot, sweep->locked, LockTupleNoKeyExclusive))
 	{
 		/* an open transaction decides about it, or has just done so */
@@ -177,6 +157,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(now));
 		item->status = TL_SWEEP_LIVE;
 		item->look_us = now + Min(turn.times.admission_ms, turn.times.silence_ms) * TL_MS;
+		tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(item->look_us));
 		if (tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
 			tl_turn_watch(&turn, &sweep->turns.slot->tts_tid, false);
 	}
@@ -186,9 +167,10 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	{
 		item->status = TL_SWEEP_LIVE;
 		item->look_us = verdict.held ? now + BUSY_PAUSE : verdict.deadline;
-		if (stamp)
+		if (sweep->move_check)
 		{
 			/* the row has another address now: a worker must be told */
+			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(item->look_us));
 			if (tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
 				tl_turn_watch(&turn, &sweep->turns.slot->tts_tid, false);
 		}
@@ -225,7 +207,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 }
 
 static int
-sweep_rows(TlSweepItem *items, int nitems, int max, bool by_session)
+sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 {
 	Sweep		sweep;
 	int			failed = 0;
@@ -239,7 +221,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool by_session)
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
 	sweep.locked = table_slot_create(sweep.turns.rel, NULL);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
-	sweep.by_session = by_session;
+	sweep.move_check = move_check;
 	sweep.alone = tl_database() == NULL || pg_atomic_read_u32(&tl_database()->ticking) == 0;
 	tl_grace_get(&sweep.grace);
 	for (i = 0; i < nitems; i++)
@@ -248,6 +230,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool by_session)
 
 		CHECK_FOR_INTERRUPTS();
 		tl_clock_tick_on();
+		tl_mailbox_take_early();
 		if (failed >= max)
 		{
 			items[i].status = TL_SWEEP_BUSY;
@@ -270,7 +253,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool by_session)
 /* -1 and the error if there was one; all of it is undone then. */
 static int
 sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
-						bool by_session, ErrorData **error)
+						bool move_check, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -281,7 +264,7 @@ sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		failed = sweep_rows(items, nitems, max, by_session);
+		failed = sweep_rows(items, nitems, max, move_check);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -309,10 +292,10 @@ sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
 }
 
 int
-tl_sweep_items(TlSweepItem *items, int nitems, int max, bool by_session)
+tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 {
 	ErrorData  *error;
-	int			failed = sweep_in_subtransaction(items, nitems, max, by_session, &error);
+	int			failed = sweep_in_subtransaction(items, nitems, max, move_check, &error);
 	int			i;
 
 	if (error == NULL)
@@ -322,7 +305,7 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool by_session)
 	failed = 0;
 	for (i = 0; i < nitems && failed < max; i++)
 	{
-		int			n = sweep_in_subtransaction(&items[i], 1, 1, by_session, &error);
+		int			n = sweep_in_subtransaction(&items[i], 1, 1, move_check, &error);
 
 		if (error == NULL)
 		{
@@ -417,8 +400,6 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	Snapshot	snapshot;
 	TlRel		turns;
 	TlScan		scan = {0};
-	TlTurn		turn;
-	TlGrace		grace;
 	int			nitems;
 	int			failed = 0;
 	int64		now;
@@ -448,17 +429,13 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	items = palloc(sizeof(TlSweepItem) * CHUNK);
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
-	tl_scan_begin(&scan, &turns, TL_TURN_OWED_DEPLOYMENT, snapshot);
+	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, now);
+	tl_scan_begin(&scan, &turns, TL_TURN_OWED_CHECK, snapshot);
 	do
 	{
 		nitems = 0;
-		tl_grace_get(&grace);
 		while (nitems < CHUNK && tl_scan_next(&scan, ForwardScanDirection))
 		{
-			CHECK_FOR_INTERRUPTS();
-			tl_turn_decode(scan.slot, &turn);
-			if (!is_to_be_swept(&turn, &grace, alone))
-				continue;
 			memset(&items[nitems], 0, sizeof(TlSweepItem));
 			items[nitems++].tid = scan.slot->tts_tid;
 		}

@@ -32,7 +32,7 @@ typedef struct TlSweepItem
  * Decide about these rows, in the current transaction; returns how many failed, at
  * most max.  One that cannot be failed (an error) is logged and left busy.
  */
-extern int	tl_sweep_items(TlSweepItem *items, int nitems, int max, bool by_session);
+extern int	tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check);
 /* deployments whose last session ended before that time */
 extern int	tl_sweep_deaths(int64 before, int max);
 

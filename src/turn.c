@@ -80,7 +80,7 @@ tl_turn_set_null(TlTurn *turn, int att)
  * so that is when to look first; a withheld turn's deadline is known.
  */
 int64
-tl_turn_look_us(const TlTimes *times)
+tl_turn_check_us(const TlTimes *times)
 {
 	if (times->frozen > 0)
 		return times->frozen;
@@ -180,7 +180,7 @@ tl_turn_judge(const TlTurn *turn, TlVerdict *verdict)
  * visible and was dealt with elsewhere.
  */
 void
-tl_turn_stamp_seen(ItemPointer tid, int64 seen)
+tl_turn_stamp(ItemPointer tid, int64 seen, int64 armed)
 {
 	TlRel		turns;
 	TupleTableSlot *slot;
@@ -201,6 +201,18 @@ tl_turn_stamp_seen(ItemPointer tid, int64 seen)
 		{
 			tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(seen));
 			turn.times.seen = seen;
+			if (armed > 0)
+			{
+				if (turn.times.frozen > 0)
+				{
+					turn.times.frozen += armed - turn.times.armed;
+					tl_turn_set(&turn, TURN_FROZEN, Int64GetDatum(turn.times.frozen));
+				}
+				turn.times.begun = turn.times.armed = armed;
+				tl_turn_set(&turn, TURN_BEGUN, Int64GetDatum(armed));
+				tl_turn_set(&turn, TURN_ARMED, Int64GetDatum(armed));
+				tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
+			}
 			if (tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
 				tl_turn_watch(&turn, &turns.slot->tts_tid, false);
 		}

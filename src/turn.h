@@ -21,6 +21,7 @@ enum
 	TURN_EPOCH,
 	TURN_BEGUN,
 	TURN_ARMED,
+	TURN_CHECK,
 	TURN_SEEN,
 	TURN_BEAT,
 	TURN_STARTED,
@@ -60,16 +61,16 @@ extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb
 extern void tl_turn_decode(TupleTableSlot *slot, TlTurn *turn);
 extern void tl_turn_set(TlTurn *turn, int att, Datum value);
 extern void tl_turn_set_null(TlTurn *turn, int att);
-/* when to look at it first, if nothing beats */
-extern int64 tl_turn_look_us(const TlTimes *times);
+/* when a sweep has to look at it next, if nothing beats */
+extern int64 tl_turn_check_us(const TlTimes *times);
 extern void tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm);
 
 /* the row of a key under a snapshot; scan must be zeroed, and is to be ended in any case */
 extern bool tl_turn_find(TlRel *turns, TlScan *scan, Datum deployment, Datum message_id,
 						 Snapshot snapshot, TlTurn *turn);
 
-/* xact.c, before the commit */
-extern void tl_turn_stamp_seen(ItemPointer tid, int64 seen);
+/* xact.c, before the commit; armed is 0 if that time stands */
+extern void tl_turn_stamp(ItemPointer tid, int64 seen, int64 armed);
 
 /* has a sweep that is still open taken this row?  For beats: it is not owed */
 extern bool tl_turn_is_being_swept(TlRel *turns, const TlTurn *turn);

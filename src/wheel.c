@@ -120,7 +120,7 @@ file_entry(Entry *entry, int64 due)
 void
 tl_wheel_watch(const TlWatch *watch, int64 seen, int64 now)
 {
-	int64		due = tl_turn_look_us(&watch->times);
+	int64		due = tl_turn_check_us(&watch->times);
 	int64		patience = Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
 	bool		found;
 	Entry	   *entry;
@@ -279,7 +279,7 @@ tl_wheel_scan(bool first, int64 (*tick) (void))
 	tl_rel_open(&turns, TL_TURN, false);
 	snapshot = tl_latest_snapshot();
 	start = now = tick();
-	tl_scan_begin(&scan, &turns, TL_TURN_OWED_DEPLOYMENT, snapshot);
+	tl_scan_begin(&scan, &turns, TL_TURN_OWED_CHECK, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
 	{
 		TlTurn		turn;

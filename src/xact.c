@@ -422,8 +422,9 @@ after_commit(Pending *p)
 }
 
 /*
- * Rows that a rolled-back savepoint armed are not visible to us and are passed
- * over.
+ * What was armed long ago is stamped, and what was armed by another clock, if a restore
+ * came while we were at it, is armed now.  Rows that a rolled-back savepoint armed are not
+ * visible to us and are passed over.
  */
 static void
 stamp_late_rows(bool prepare)
@@ -432,19 +433,26 @@ stamp_late_rows(bool prepare)
 	int64		now;
 	int			i;
 	bool		any = prepare;
+	int64		moved_to;
 
 	/* dropped since */
 	if (!OidIsValid(tl_extension_oid()))
 		return;
 	now = tl_now();
 	for (i = 0; i < p->narmed && !any; i++)
-		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience;
+		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience || now - p->armed[i].armed > TL_SECOND;
 	if (!any)
 		return;
+	moved_to = tl_clock_moved_to();
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	for (i = 0; i < p->narmed; i++)
-		if (prepare || (now - p->armed[i].armed) * 4 > p->armed[i].patience)
-			tl_turn_stamp_seen(&p->armed[i].tid, prepare ? TL_SEEN_UNKNOWN : now);
+	{
+		Armed	   *armed = &p->armed[i];
+		bool		moved = armed->armed < moved_to;
+
+		if (prepare || moved || (now - armed->armed) * 4 > armed->patience)
+			tl_turn_stamp(&armed->tid, prepare ? TL_SEEN_UNKNOWN : now, moved ? now : 0);
+	}
 	PopActiveSnapshot();
 }

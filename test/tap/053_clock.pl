@@ -132,6 +132,22 @@ database('inside', 0, "SELECT turn_liveness.arm_turn('d', 'm', $hours); $restore
 lives('inside', 'armed with the extension, a restore in the same transaction');
 is($node->safe_psql('inside', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and a sweep fails nobody there');
 
+# --- a restore while a transaction that arms is open
+
+foreach my $worker (0, 1)
+{
+	my $db = "open$worker";
+	database($db, $worker);
+	my $open = session($node, $db);
+	$open->query_safe("BEGIN; SELECT turn_liveness.arm_turn('d', 'm', $hours)");
+	restored_time($db);
+	$open->query_safe('COMMIT');
+	$open->quit;
+	is($node->safe_psql($db, 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'a restore while an arm is open: a sweep fails nobody');
+	is($node->safe_psql($db, 'SELECT state, turn_liveness.clock_us() > 30 * 86400 * 1000000::bigint FROM turn_liveness.turns'),
+		'waiting|t', 'it lives by the clock of the restore');
+}
+
 # --- the extension goes in the transaction that arms
 
 $node->safe_psql('inside', qq{
@@ -164,8 +180,10 @@ $node->stop;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->start;
 database('rows', 0);
-$node->safe_psql('rows', "SELECT turn_liveness.arm_turn('d', 'm', $hours); SELECT turn_liveness.sweep_expired_turns()");
-is($node->safe_psql('rows', $written), '1', 'without preload: a sweep writes the time');
+$node->safe_psql('rows', $arm);
+is($node->safe_psql('rows', $written), '0', 'without preload: a prepared arm does not write the time');
+$node->safe_psql('rows', 'SELECT turn_liveness.sweep_expired_turns()');
+is($node->safe_psql('rows', $written), '1', 'a sweep does');
 restored_time('rows');
 lives('rows', 'without preload');
 is($node->safe_psql('rows', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'without preload: a sweep fails nobody');
@@ -179,6 +197,22 @@ restored_time('unswept');
 lives('unswept', 'without preload, restored before anybody swept');
 is($node->safe_psql('unswept', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'without preload: the first sweep fails nobody');
 lives('unswept', 'without preload, after the first sweep');
+
+database('within', 0);
+$node->safe_psql('within', "BEGIN; SELECT turn_liveness.arm_turn('d', 'm', $hours); $restored; COMMIT");
+is($node->safe_psql('within', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'without preload, a restore in the transaction that arms: a sweep fails nobody');
+is($node->safe_psql('within', 'SELECT state FROM turn_liveness.turns'), 'waiting', 'and the turn lives');
+
+# who may write the row does not wait for whoever has locked the table
+database('locked', 0);
+my $lock = session($node, 'locked');
+$lock->query_safe('BEGIN; LOCK TABLE turn_liveness.clock IN SHARE MODE');
+is($node->safe_psql('locked', "SET lock_timeout = '10 s'; SELECT turn_liveness.arm_turn('d', 'm', $hours)"), 'armed', 'an arm does not wait for a lock on the clock');
+is($node->safe_psql('locked', $written), '0', 'which it could not write');
+$lock->query_safe('COMMIT');
+$lock->quit;
+$node->safe_psql('locked', "SELECT turn_liveness.arm_turn('d', 'm2', $hours)");
+is($node->safe_psql('locked', $written), '1', 'the next one does');
 
 # sweep is on again: two who sweep at once, one of whom writes that down and rolls back
 my $sweep = 'SELECT turn_liveness.sweep_expired_turns()';

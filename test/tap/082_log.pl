@@ -116,7 +116,7 @@ app('ALTER INDEX turn_liveness.elsewhere RENAME TO delivery_open_platform');
 
 # --- a worker that cannot even begin
 
-my $missing = 'index "turn_liveness.turn_owed_deployment" does not exist';
+my $missing = 'index "turn_liveness.turn_owed_check" does not exist';
 
 # When it said so, in seconds of the epoch.
 sub failed_at
@@ -131,7 +131,7 @@ sub break_beginning
 	my $pid = worker_pid($node, 'app');
 
 	$start = -s $node->logfile;
-	app('ALTER INDEX turn_liveness.turn_owed_deployment RENAME TO elsewhere');
+	app('ALTER INDEX turn_liveness.turn_owed_check RENAME TO elsewhere');
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 	wait_until("it has failed $often times", sub { logged($start, $missing) >= $often })
 	  or die 'it is not tried again';
@@ -160,7 +160,7 @@ cmp_ok(scalar @told, '>=', 4, 'the log names what is missing, and the database')
 $node->reload;
 ok(wait_until('it is tried once more', sub { logged($start, $missing) > @failed }), 'it is tried again after a reload');
 cmp_ok((failed_at())[ scalar @failed ] - $failed[-1], '<', 7, 'at once');
-app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_deployment');
+app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_check');
 $node->reload;
 ok(wait_worker($node, 'app'), 'mended, and reloaded: it serves again');
 cmp_ok(app("SELECT worker_starts - $starts FROM turn_liveness.stat_row()"), '==', 1, 'which is the first start that counts');
@@ -168,7 +168,7 @@ is(app('SELECT worker_problem FROM turn_liveness.stat_row()'), '', 'and no probl
 
 @failed = break_beginning(4);
 cmp_ok($failed[1] - $failed[0], '<', 7, 'after one that began, the first delay is the shortest again');
-app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_deployment; ALTER EXTENSION turn_liveness UPDATE');
+app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_check; ALTER EXTENSION turn_liveness UPDATE');
 ok(wait_worker($node, 'app'), 'mended, and said so by DDL of the extension: it serves again');
 cmp_ok(begun_at() - $failed[-1], '<', 7, 'at once');
 app(q{SELECT turn_liveness.arm_turn('mended', 'm', admission => '1ms', silence => '1ms')});

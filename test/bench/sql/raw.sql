@@ -10,7 +10,7 @@ CREATE SEQUENCE raw.reply_id_seq AS bigint;
 CREATE FUNCTION raw.sweep() RETURNS bigint LANGUAGE sql AS $$
 	WITH ended AS (
 		UPDATE raw.turn SET outcome = 'e', error_code = NULL
-		WHERE outcome IS NULL
+		WHERE outcome IS NULL AND check_us <= 9000000000000000000
 		RETURNING *
 	), replies AS (
 		INSERT INTO raw.reply
