@@ -157,14 +157,6 @@ static void
 note_unlooked(List *databases)
 {
 	ListCell   *lc;
-	bool		look;
-
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	look = tl_shared->look_everywhere;
-	tl_shared->look_everywhere = false;
-	LWLockRelease(&tl_shared->directory);
-	if (!look)
-		return;
 
 	list_free(unlooked);
 	unlooked = NIL;
@@ -294,17 +286,24 @@ tl_census_round(void)
 {
 	List	   *databases;
 	Oid			slots[TL_MAX_DATABASES];
+	bool		look;
 	int			i;
 
-	/* the slots first: one that appears meanwhile is of a database that we may not see */
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	/*
+	 * The slots and the flag first: what appears meanwhile is of a database that the
+	 * list may not show.  An error ends the launcher, and the next one looks everywhere.
+	 */
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 		slots[i] = tl_shared->databases[i].dboid;
+	look = tl_shared->look_everywhere;
+	tl_shared->look_everywhere = false;
 	LWLockRelease(&tl_shared->directory);
 
 	databases = read_databases();
 	free_slots(slots, databases);
-	note_unlooked(databases);
+	if (look)
+		note_unlooked(databases);
 	start_wanted(databases);
 	start_unlooked(databases);
 }

@@ -3,7 +3,9 @@
 environment() {
 	echo "turn_liveness $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" turn_liveness.control), $("$TL_PG_CONFIG" --version), $mode, $(date -u '+%Y-%m-%d %H:%M UTC')"
 	echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores cores, $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), load average before: $load_before"
-	echo "$N pairs where there is a bar, rounds of $L s where it is close and of $T s elsewhere, $P pairs where there is none; ${settings[*]}"
+	local life=
+	[ $mode = quick ] || life=" (three times as many, a third as long, for the whole life)"
+	echo "$N pairs where there is a bar, rounds of $L s where it is close$life and of $T s elsewhere, $P pairs where there is none; ${settings[*]}"
 	cat <<-X
 		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it, insert the
 		  reply and its delivery row.  Columns as ours, no index but the primary keys, no NOTIFY (sql/bare.sql)
