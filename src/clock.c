@@ -338,6 +338,12 @@ tl_clock_keep(int64 least, bool prepare)
 		(db != NULL && pg_atomic_read_u32(&db->clock_settled) == extension))
 		return;
 	starts = db != NULL && pg_atomic_read_u32(&db->clock_extension) != extension;
+	/* from here on the worker does not move the clock, however long the commit takes */
+	if (db != NULL && !starts && !prepare)
+	{
+		(void) tl_now();
+		tl_clock_note_use(db);
+	}
 	if (prepare && !starts)
 		return;
 	/* a lock on the table may last for long: the next transaction will try again */

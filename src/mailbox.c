@@ -20,7 +20,7 @@
 #include "turn.h"
 
 #define HEADER	(sizeof(uint16) + 1)
-#define MAX_EARLY	(16 * 1024 * 1024)
+#define MAX_EARLY	(16 * TL_MAILBOX_SIZE)
 
 /* what the worker took before it could read it; no data: this process is no worker */
 static StringInfoData early;
@@ -160,9 +160,11 @@ tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_
 
 		initStringInfo(&early);
 		MemoryContextSwitchTo(old);
+		/* for good: later on there need be no memory */
+		enlargeStringInfo(&early, MAX_EARLY);
 	}
 	resetStringInfo(letter);
-	enlargeStringInfo(letter, early.len + TL_MAILBOX_SIZE);
+	enlargeStringInfo(letter, MAX_EARLY + TL_MAILBOX_SIZE);
 	appendBinaryStringInfo(letter, early.data, early.len);
 	resetStringInfo(&early);
 
@@ -196,10 +198,9 @@ tl_mailbox_take_early(void)
 	TlDatabase *db = tl_database();
 
 	/* without the lock: should it be old, the next row looks again */
-	if (early.data == NULL || db == NULL || early.len > MAX_EARLY ||
+	if (early.data == NULL || db == NULL || early.len > MAX_EARLY - TL_MAILBOX_SIZE ||
 		db->mailbox_tail - db->mailbox_head < TL_MAILBOX_SIZE / 4)
 		return;
-	enlargeStringInfo(&early, TL_MAILBOX_SIZE);
 	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
 	take(db, &early);
 	LWLockRelease(&db->mailbox_lock);

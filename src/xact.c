@@ -423,7 +423,7 @@ after_commit(Pending *p)
 
 /*
  * What was armed long ago is stamped, and what was armed by another clock, if a restore
- * came while we were at it, is armed now.  Rows that a rolled-back savepoint armed are not
+ * came or was passed over while we were at it, is armed now.  Rows that a rolled-back savepoint armed are not
  * visible to us and are passed over.
  */
 static void
@@ -440,7 +440,7 @@ stamp_late_rows(bool prepare)
 		return;
 	now = tl_now();
 	for (i = 0; i < p->narmed && !any; i++)
-		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience || now - p->armed[i].armed > TL_SECOND;
+		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience || Abs(now - p->armed[i].armed) > TL_SECOND;
 	if (!any)
 		return;
 	moved_to = tl_clock_moved_to();
@@ -449,7 +449,7 @@ stamp_late_rows(bool prepare)
 	for (i = 0; i < p->narmed; i++)
 	{
 		Armed	   *armed = &p->armed[i];
-		bool		moved = armed->armed < moved_to;
+		bool		moved = armed->armed < moved_to || armed->armed > now + TL_SECOND;
 
 		if (prepare || moved || (now - armed->armed) * 4 > armed->patience)
 			tl_turn_stamp(&armed->tid, prepare ? TL_SEEN_UNKNOWN : now, moved ? now : 0);

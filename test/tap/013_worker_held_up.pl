@@ -108,6 +108,24 @@ is(wait_ended($node, 'prepared', 'm'), 'WORKER_NEVER_STARTED sweep',
 ok($node->poll_query_until('unarmed', 'SELECT count(*) = 0 FROM turn_liveness.late_replies'),
 	'retention ends what came where nothing was armed');
 
+# --- mail that comes while it fails a batch is not lost
+
+# now the look that nobody asked for has been, and the next is a minute off
+advance($node, '61s');
+$locker = session($node);
+$locker->query_safe('BEGIN; LOCK TABLE turn_liveness.reply');
+$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('batch', 'm', admission => '300ms')});
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $pid")
+  or die 'the worker does not wait for the table of replies';
+# more than a quarter of the mailbox, and less than all of it
+$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('mail' || i, 'm', admission => '300ms') FROM generate_series(1, 300) i});
+my $since = time;
+$locker->query_safe('COMMIT');
+$locker->quit;
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM turn_liveness.turn WHERE deployment LIKE 'mail%' AND outcome IS NULL}),
+	'what came while it failed a batch is failed');
+cmp_ok(time - $since, '<', 30, 'not by a look at everything');
+
 # --- a shutdown does not wait for a lock that a prepared transaction holds
 
 prepared('clock', 'LOCK TABLE turn_liveness.clock IN SHARE MODE');

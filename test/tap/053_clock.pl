@@ -136,16 +136,19 @@ is($node->safe_psql('inside', 'SELECT turn_liveness.sweep_expired_turns()'), '0'
 
 foreach my $worker (0, 1)
 {
-	my $db = "open$worker";
-	database($db, $worker);
-	my $open = session($node, $db);
-	$open->query_safe("BEGIN; SELECT turn_liveness.arm_turn('d', 'm', $hours)");
-	restored_time($db);
-	$open->query_safe('COMMIT');
-	$open->quit;
-	is($node->safe_psql($db, 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'a restore while an arm is open: a sweep fails nobody');
-	is($node->safe_psql($db, 'SELECT state, turn_liveness.clock_us() > 30 * 86400 * 1000000::bigint FROM turn_liveness.turns'),
-		'waiting|t', 'it lives by the clock of the restore');
+	foreach my $commit ('COMMIT', "PREPARE TRANSACTION 'open'; COMMIT PREPARED 'open'")
+	{
+		my $db = "open$worker" . ($commit =~ /PREPARE/ ? 'prepared' : '');
+		database($db, $worker);
+		my $open = session($node, $db);
+		$open->query_safe("BEGIN; SELECT turn_liveness.arm_turn('d', 'm', $hours); SELECT turn_liveness.arm_turn('e', 'm', $hours), turn_liveness.mark_provider_failed('e', 'X', 'x')");
+		restored_time($db);
+		$open->query_safe($commit);
+		$open->quit;
+		is($node->safe_psql($db, 'SELECT turn_liveness.sweep_expired_turns()'), '0', "a restore while an arm is open, $commit: a sweep fails nobody");
+		is($node->safe_psql($db, 'SELECT deployment, state, turn_liveness.clock_us() > 30 * 86400 * 1000000::bigint FROM turn_liveness.turns ORDER BY 1'),
+			"d|waiting|t\ne|withheld|t", 'they live by the clock of the restore');
+	}
 }
 
 # --- the extension goes in the transaction that arms
