@@ -112,13 +112,26 @@ ok($node->poll_query_until('unarmed', 'SELECT count(*) = 0 FROM turn_liveness.la
 
 # now the look that nobody asked for has been, and the next is a minute off
 advance($node, '61s');
-$locker = session($node);
-$locker->query_safe('BEGIN; LOCK TABLE turn_liveness.reply');
-$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('batch', 'm', admission => '300ms')});
-$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $pid")
-  or die 'the worker does not wait for the table of replies';
-# more than a quarter of the mailbox, and less than all of it
-$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('mail' || i, 'm', admission => '300ms') FROM generate_series(1, 300) i});
+my $step;
+for my $try (1 .. 10)
+{
+	# a turn that it has failed since: it is through with what it does besides
+	$node->safe_psql('postgres', "SELECT turn_liveness.arm_turn('before', '$try', admission => '1ms')");
+	wait_ended($node, 'before', $try);
+	$locker = session($node);
+	$locker->query_safe('BEGIN; LOCK TABLE turn_liveness.reply');
+	$node->safe_psql('postgres', "SELECT turn_liveness.arm_turn('batch', '$try ' || i, admission => '300ms') FROM generate_series(1, 5) i");
+	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $pid")
+	  or die 'the worker does not wait for the table of replies';
+	$step = $node->safe_psql('postgres', "SELECT query FROM pg_stat_activity WHERE pid = $pid");
+	last if $step eq 'failing lapsed turns';
+	# retention was faster
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+}
+is($step, 'failing lapsed turns', 'the worker is at a batch');
+# more than a quarter of the mailbox, and less than a letter may be
+$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('mail' || i, 'm', admission => '300ms') FROM generate_series(1, 150) i});
 my $since = time;
 $locker->query_safe('COMMIT');
 $locker->quit;
