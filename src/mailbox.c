@@ -157,11 +157,13 @@ tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_
 	if (early.data == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+		StringInfoData whole;
 
-		initStringInfo(&early);
-		MemoryContextSwitchTo(old);
 		/* for good: later on there need be no memory */
-		enlargeStringInfo(&early, MAX_EARLY);
+		initStringInfo(&whole);
+		enlargeStringInfo(&whole, MAX_EARLY);
+		early = whole;
+		MemoryContextSwitchTo(old);
 	}
 	resetStringInfo(letter);
 	enlargeStringInfo(letter, MAX_EARLY + TL_MAILBOX_SIZE);

@@ -440,7 +440,8 @@ stamp_late_rows(bool prepare)
 		return;
 	now = tl_now();
 	for (i = 0; i < p->narmed && !any; i++)
-		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience || Abs(now - p->armed[i].armed) > TL_SECOND;
+		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience ||
+			now > p->armed[i].armed + TL_SECOND || p->armed[i].armed > now + TL_SECOND;
 	if (!any)
 		return;
 	moved_to = tl_clock_moved_to();
