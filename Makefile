@@ -11,16 +11,15 @@ PGFILEDESC = "turn_liveness - exactly one terminal reply for every turn"
 # The one place that holds the version is the control file.
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 
-OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
-DATA = $(wildcard sql/$(EXTENSION)--*.sql)
+OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
+DATA = $(wildcard sql/install/$(EXTENSION)--*.sql)
 
 # PGXN wants three numbers; checkver holds the two together.
 DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
 
-# The install scripts share sql/ with the regression tests: no test has "--" in
-# its name. REGRESS_FIRST create what the others use.
+# REGRESS_FIRST create what the others use.
 REGRESS_FIRST = $(filter create,$(REGRESS_ALL))
-REGRESS_ALL = $(sort $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(wildcard sql/*.sql))))
+REGRESS_ALL = $(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 REGRESS = $(REGRESS_FIRST) $(filter-out $(REGRESS_FIRST),$(REGRESS_ALL))
 
 ISOLATION = $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec)))
@@ -95,7 +94,7 @@ endif
 include $(PGXS)
 
 # PGXS tracks no dependencies on headers where the server was built without.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h)
 
 else
 

@@ -2,18 +2,18 @@
  * turn_liveness.c
  *		The library's entry point.
  */
-#include "turn_liveness.h"
+#include "base/turn_liveness.h"
 
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "guc.h"
-#include "hook.h"
-#include "launcher.h"
-#include "names.h"
-#include "rel.h"
-#include "shmem.h"
-#include "xact.h"
+#include "base/guc.h"
+#include "admin/ddl_hook.h"
+#include "worker/launcher.h"
+#include "base/catalog.h"
+#include "store/rel.h"
+#include "shared/shmem.h"
+#include "commit/xact.h"
 
 PG_MODULE_MAGIC;
 
@@ -25,7 +25,7 @@ void
 _PG_init(void)
 {
 	tl_guc_init();
-	tl_names_init();
+	tl_catalog_init();
 	tl_rel_init();
 	tl_xact_init();
 	if (!process_shared_preload_libraries_in_progress)
@@ -33,6 +33,6 @@ _PG_init(void)
 	tl_shmem_init();
 	if (IsBinaryUpgrade)
 		return;
-	tl_hook_init();
+	tl_ddl_hook_init();
 	tl_launcher_register();
 }

@@ -24,8 +24,8 @@ like($version, qr/^\d+\.\d+(\.\d+)?$/, 'turn_liveness.control has a version');
 my $semver = $version =~ /^\d+\.\d+$/ ? "$version.0" : $version;
 
 # A version is reached by its own script or by updates from an older one.
-ok( -e "sql/turn_liveness--$version.sql"
-	  || glob("sql/turn_liveness--*--$version.sql"),
+ok( -e "sql/install/turn_liveness--$version.sql"
+	  || glob("sql/install/turn_liveness--*--$version.sql"),
 	"there is a script for $version");
 
 like(slurp('CHANGELOG.md') // '',

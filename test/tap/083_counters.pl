@@ -15,7 +15,7 @@ use TurnLiveness;
 # --- no lock: nothing tells that from outside, so the source is read
 
 my $src = "$FindBin::RealBin/../../src";
-my $shmem = slurp_file("$src/shmem.c");
+my $shmem = slurp_file("$src/shared/shmem.c");
 $shmem =~ s{/\*.*?\*/}{}gs;
 
 # Every function that the body of this one calls.

@@ -1,0 +1,444 @@
+/*
+ * ddl_hook.c
+ *		What other people's utility commands mean to us.
+ *
+ * Three things are done here, all in the session that runs the command:
+ *
+ * 1. What decides whether a database needs a worker (CREATE and ALTER
+ *    EXTENSION, ALTER DATABASE ... SET, CREATE DATABASE, ...) is noted, and told
+ *    to the launcher once it is committed.  PREPARE hands the notes on to
+ *    whoever runs COMMIT PREPARED: prepared.c.
+ *
+ * 2. Commands that need a database without connections (DROP, RENAME, SET
+ *    TABLESPACE, and the template of CREATE DATABASE) keep our worker out
+ *    while they run: bar.c.  Whoever could not run the command must not be
+ *    able to bounce the worker, so privilege and transaction block are checked
+ *    first, by the rules of dbcommands.c.
+ *
+ * 3. DROP EXTENSION takes the extension's lock first, as the worker does in each
+ *    of its short transactions, and then the locks on our tables, never waiting
+ *    for one while it holds another.  Its own order would be that of pg_depend,
+ *    and sessions that take turn, then reply, would deadlock with it.
+ *    ALTER EXTENSION UPDATE locks what its script says; scripts begin with
+ *    LOCK TABLE turn, which is what everybody who writes takes first.
+ *
+ * Rules: any other command costs one switch.  Whatever runs after a commit is
+ * shared memory and signals only.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "nodes/parsenodes.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+#include "admin/ddl_exclusion.h"
+#include "admin/ddl_hook.h"
+#include "worker/launcher.h"
+#include "commit/prepared.h"
+#include "store/rel.h"
+#include "shared/shmem.h"
+
+#define MAX_WANTED		16
+#define LOCK_ROUNDS		100
+
+/* what a utility hook is called with, to be handed on */
+typedef struct Command
+{
+	PlannedStmt *pstmt;
+	const char *query;
+	bool		read_only;
+	ProcessUtilityContext context;
+	ParamListInfo params;
+	QueryEnvironment *env;
+	DestReceiver *dest;
+	QueryCompletion *qc;
+} Command;
+
+static ProcessUtility_hook_type prev_utility = NULL;
+
+/* what this transaction leads to once it is committed */
+static Oid	wanted[MAX_WANTED];
+static int	nwanted = 0;
+static bool want_all = false;
+
+static void utility(PlannedStmt *pstmt, const char *query, bool read_only,
+					ProcessUtilityContext context, ParamListInfo params,
+					QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
+static void run(Command *command);
+static void run_barred(Command *command, Oid dboid, bool dropping);
+static void at_end_of_xact(XactEvent event, void *arg);
+static void want(Oid dboid);
+static void want_by_name(const char *name);
+static bool is_our_setting(VariableSetStmt *stmt);
+static bool is_worker_role(RoleSpec *role);
+static bool is_our_extension(List *names);
+static DefElem *find_option(List *options, const char *name);
+static void lock_our_tables(void);
+static Oid	database_to_drop(DropdbStmt *stmt);
+static Oid	database_to_rename(RenameStmt *stmt);
+static Oid	database_to_move(AlterDatabaseStmt *stmt);
+static Oid	database_to_copy(CreatedbStmt *stmt);
+
+void
+tl_ddl_hook_init(void)
+{
+	prev_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
+	RegisterXactCallback(at_end_of_xact, NULL);
+}
+
+static void
+run(Command *c)
+{
+	(prev_utility ? prev_utility : standard_ProcessUtility)
+		(c->pstmt, c->query, c->read_only, c->context, c->params, c->env, c->dest, c->qc);
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only,
+		ProcessUtilityContext context, ParamListInfo params,
+		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Command		command = {pstmt, query, read_only, context, params, env, dest, qc};
+	Node	   *node = pstmt->utilityStmt;
+	bool		top = context == PROCESS_UTILITY_TOPLEVEL;
+	Oid			dboid;
+
+	/* in a process without a database nothing of this can happen */
+	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
+	{
+		run(&command);
+		return;
+	}
+
+	switch (nodeTag(node))
+	{
+		case T_CreateExtensionStmt:
+			/* anybody may say IF NOT EXISTS; CASCADE installs others that are not named here */
+			dboid = get_extension_oid(TL_EXTENSION, true);
+			run(&command);
+			if (get_extension_oid(TL_EXTENSION, true) != dboid)
+				want(MyDatabaseId);
+			break;
+
+		case T_AlterExtensionStmt:
+			run(&command);
+			if (strcmp(((AlterExtensionStmt *) node)->extname, TL_EXTENSION) == 0)
+				want(MyDatabaseId);
+			break;
+
+		case T_DropStmt:
+			if (((DropStmt *) node)->removeType == OBJECT_EXTENSION &&
+				is_our_extension(((DropStmt *) node)->objects))
+			{
+				lock_our_tables();
+				run(&command);
+				/* a worker that has nothing to do might not notice for long */
+				want(MyDatabaseId);
+			}
+			else
+				run(&command);
+			break;
+
+		case T_AlterDatabaseSetStmt:
+			run(&command);
+			if (is_our_setting(((AlterDatabaseSetStmt *) node)->setstmt))
+				want_by_name(((AlterDatabaseSetStmt *) node)->dbname);
+			break;
+
+		case T_AlterRoleSetStmt:
+			run(&command);
+			if (is_our_setting(((AlterRoleSetStmt *) node)->setstmt) &&
+				is_worker_role(((AlterRoleSetStmt *) node)->role))
+			{
+				if (((AlterRoleSetStmt *) node)->database)
+					want_by_name(((AlterRoleSetStmt *) node)->database);
+				else
+					want_all = true;
+			}
+			break;
+
+		case T_CreatedbStmt:
+			dboid = database_to_copy((CreatedbStmt *) node);
+			if (OidIsValid(dboid))
+			{
+				PreventInTransactionBlock(top, "CREATE DATABASE");
+				run_barred(&command, dboid, false);
+			}
+			else
+				run(&command);
+			/* the new row is not visible before this */
+			CommandCounterIncrement();
+			want_by_name(((CreatedbStmt *) node)->dbname);
+			break;
+
+		case T_DropdbStmt:
+			dboid = database_to_drop((DropdbStmt *) node);
+			if (OidIsValid(dboid))
+			{
+				PreventInTransactionBlock(top, "DROP DATABASE");
+				run_barred(&command, dboid, true);
+			}
+			else
+				run(&command);
+			break;
+
+		case T_AlterDatabaseStmt:
+			dboid = database_to_move((AlterDatabaseStmt *) node);
+			if (OidIsValid(dboid))
+			{
+				PreventInTransactionBlock(top, "ALTER DATABASE SET TABLESPACE");
+				run_barred(&command, dboid, false);
+			}
+			else
+			{
+				run(&command);
+				if (find_option(((AlterDatabaseStmt *) node)->options, "allow_connections") != NULL ||
+					find_option(((AlterDatabaseStmt *) node)->options, "is_template") != NULL)
+					want_by_name(((AlterDatabaseStmt *) node)->dbname);
+			}
+			break;
+
+		case T_RenameStmt:
+			dboid = database_to_rename((RenameStmt *) node);
+			if (OidIsValid(dboid))
+				run_barred(&command, dboid, false);
+			else
+				run(&command);
+			break;
+
+		case T_TransactionStmt:
+			tl_prepared_begin((TransactionStmt *) node);
+			run(&command);
+			tl_prepared_end((TransactionStmt *) node);
+			break;
+
+		default:
+			run(&command);
+			break;
+	}
+}
+
+/*
+ * Nothing here can fail.  What a rolled-back savepoint noted costs a needless
+ * look.
+ */
+static void
+at_end_of_xact(XactEvent event, void *arg)
+{
+	int			i;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (event != XACT_EVENT_ABORT && tl_shared != NULL)
+	{
+		bool		now = event == XACT_EVENT_COMMIT;
+
+		if (want_all)
+			now ? tl_database_want_all() : tl_prepared_want(InvalidOid);
+		for (i = 0; i < nwanted; i++)
+			now ? tl_database_want(wanted[i]) : tl_prepared_want(wanted[i]);
+	}
+	nwanted = 0;
+	want_all = false;
+}
+
+static void
+want(Oid dboid)
+{
+	int			i;
+
+	for (i = 0; i < nwanted; i++)
+		if (wanted[i] == dboid)
+			return;
+	if (nwanted < MAX_WANTED)
+		wanted[nwanted++] = dboid;
+	else
+		want_all = true;
+}
+
+static void
+want_by_name(const char *name)
+{
+	Oid			dboid = get_database_oid(name, true);
+
+	if (OidIsValid(dboid))
+		want(dboid);
+}
+
+static bool
+is_our_setting(VariableSetStmt *stmt)
+{
+	if (stmt->kind == VAR_RESET_ALL)
+		return true;
+	return stmt->name != NULL &&
+		pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0;
+}
+
+/*
+ * Workers run as the bootstrap superuser: settings of any other role, which may
+ * be changed by that role itself, are nothing to them.
+ */
+static bool
+is_worker_role(RoleSpec *role)
+{
+	return role == NULL || get_rolespec_oid(role, true) == BOOTSTRAP_SUPERUSERID;
+}
+
+static bool
+is_our_extension(List *names)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		if (strcmp(strVal(lfirst(lc)), TL_EXTENSION) == 0)
+			return true;
+	return false;
+}
+
+static DefElem *
+find_option(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (strcmp(option->defname, name) == 0)
+			return option;
+	}
+	return NULL;
+}
+
+/*
+ * Before DROP EXTENSION: all our tables, holding none while waiting for another.  Somebody who does several things in one transaction may keep us
+ * from ever finding them all free, so at last it is left to the command.
+ */
+static void
+lock_our_tables(void)
+{
+	Oid			extension = tl_extension_oid();
+	int			busy = TL_TURN;
+	int			last;
+	int			round;
+	int			i;
+
+	if (!OidIsValid(extension) || !tl_owns_extension_compat(extension))
+		return;
+
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessExclusiveLock);
+	for (round = 0; round < LOCK_ROUNDS; round++)
+	{
+		Oid			tables[TL_NTABLES];
+
+		/* again each time: to wait is to let others change them */
+		if (tl_extension_oid() != extension)
+			return;
+		for (i = 0; i < TL_NTABLES; i++)
+			tables[i] = tl_table_oid(i);
+
+		LockRelationOid(tables[busy], AccessExclusiveLock);
+		for (i = 0; i < TL_NTABLES; i++)
+			if (i != busy && !ConditionalLockRelationOid(tables[i], AccessExclusiveLock))
+				break;
+		if (i == TL_NTABLES)
+			return;
+
+		/* give back what we have, and wait for that one first */
+		UnlockRelationOid(tables[busy], AccessExclusiveLock);
+		last = i;
+		for (i = 0; i < last; i++)
+			if (i != busy)
+				UnlockRelationOid(tables[i], AccessExclusiveLock);
+		busy = last;
+	}
+}
+
+/*
+ * Which database must be free of connections for this command; InvalidOid if
+ * none, or if the command will refuse.  The rules are those of dbcommands.c.
+ */
+static Oid
+database_to_drop(DropdbStmt *stmt)
+{
+	Oid			dboid = get_database_oid(stmt->dbname, true);
+
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !tl_owns_database_compat(dboid))
+		return InvalidOid;
+	return dboid;
+}
+
+static Oid
+database_to_rename(RenameStmt *stmt)
+{
+	Oid			dboid;
+
+	if (stmt->renameType != OBJECT_DATABASE)
+		return InvalidOid;
+	dboid = get_database_oid(stmt->subname, true);
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId ||
+		!tl_owns_database_compat(dboid) || !tl_have_createdb_privilege_compat())
+		return InvalidOid;
+	return dboid;
+}
+
+static Oid
+database_to_move(AlterDatabaseStmt *stmt)
+{
+	Oid			dboid;
+
+	if (find_option(stmt->options, "tablespace") == NULL)
+		return InvalidOid;
+	dboid = get_database_oid(stmt->dbname, true);
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !tl_owns_database_compat(dboid))
+		return InvalidOid;
+	return dboid;
+}
+
+static Oid
+database_to_copy(CreatedbStmt *stmt)
+{
+	DefElem    *option = find_option(stmt->options, "template");
+	const char *name = option && option->arg ? defGetString(option) : "template1";
+	Oid			dboid = get_database_oid(name, true);
+	HeapTuple	tuple;
+	bool		is_template;
+
+	if (!OidIsValid(dboid) || !tl_have_createdb_privilege_compat())
+		return InvalidOid;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return is_template || tl_owns_database_compat(dboid) ? dboid : InvalidOid;
+}
+
+static void
+run_barred(Command *command, Oid dboid, bool dropping)
+{
+	PG_TRY();
+	{
+		tl_ddl_exclude_worker(dboid);
+		run(command);
+	}
+	PG_CATCH();
+	{
+		tl_ddl_readmit_worker(false);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	tl_ddl_readmit_worker(dropping);
+}

@@ -1,0 +1,258 @@
+/*
+ * args.c
+ *		Checks of what callers pass: everything is refused here, before
+ *		anything is written.
+ *
+ * No SQL function of ours is strict: a NULL that would silently make the whole
+ * call a NULL is an error with a name instead.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/detoast.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "base/args.h"
+#include "base/guc.h"
+
+#define UNIT_HINT errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
+
+void
+tl_check_writable(const char *function)
+{
+	PreventCommandIfReadOnly(function);
+	PreventCommandDuringRecovery(function);
+	PreventCommandIfParallelMode(function);
+}
+
+TL_HOT static void
+check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be null", name)));
+}
+
+TL_HOT bool
+tl_name_is_valid(const text *value)
+{
+	return VARSIZE_ANY_EXHDR(value) >= 1 && VARSIZE_ANY_EXHDR(value) <= TL_MAX_NAME;
+}
+
+TL_HOT text *
+tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	text	   *value;
+
+	check_not_null(fcinfo, argno, name);
+	value = PG_GETARG_TEXT_PP(argno);
+	if (!tl_name_is_valid(value))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be 1 to %d bytes long", name, TL_MAX_NAME),
+				 errdetail("It is %d bytes long.", (int) VARSIZE_ANY_EXHDR(value))));
+	return value;
+}
+
+text *
+tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	text	   *value;
+
+	check_not_null(fcinfo, argno, name);
+	value = PG_GETARG_TEXT_PP(argno);
+	if (VARSIZE_ANY_EXHDR(value) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", name)));
+	if (VARSIZE_ANY_EXHDR(value) > (Size) tl_max_reply_size * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", name),
+				 errdetail("It takes %d bytes, \"%s\" allows %zu.",
+						   (int) VARSIZE_ANY_EXHDR(value), "turn_liveness.max_reply_size",
+						   (Size) tl_max_reply_size * 1024)));
+	return value;
+}
+
+text *
+tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	return PG_ARGISNULL(argno) ? NULL : tl_arg_name(fcinfo, argno, name);
+}
+
+text *
+tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	return PG_ARGISNULL(argno) ? NULL : tl_arg_text(fcinfo, argno, name);
+}
+
+ArrayType *
+tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	ArrayType  *array;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be a one-dimensional array", name)));
+	return array;
+}
+
+text **
+tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
+{
+	ArrayType  *array = tl_arg_array(fcinfo, argno, name);
+	Datum	   *elements;
+	bool	   *nulls;
+	text	  **result;
+	int			i;
+
+	*n = 0;
+	if (array == NULL)
+		return NULL;
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
+	result = palloc(sizeof(text *) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+		result[i] = nulls[i] ? NULL : DatumGetTextPP(elements[i]);
+	return result;
+}
+
+/* The order of COLLATE "C": rows are touched in this order everywhere. */
+int
+tl_compare_texts(const void *a, const void *b)
+{
+	const text *left = *(text *const *) a;
+	const text *right = *(text *const *) b;
+	int			llen = VARSIZE_ANY_EXHDR(left);
+	int			rlen = VARSIZE_ANY_EXHDR(right);
+	int			result = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(llen, rlen));
+
+	return result != 0 ? result : llen - rlen;
+}
+
+text **
+tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
+{
+	text	  **names = tl_arg_text_array(fcinfo, argno, name, n);
+	int			i;
+	int			kept = 0;
+
+	if (*n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be null or empty", name)));
+	for (i = 0; i < *n; i++)
+	{
+		if (names[i] == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s must not contain nulls", name)));
+		if (!tl_name_is_valid(names[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("each of %s must be 1 to %d bytes long", name, TL_MAX_NAME)));
+	}
+	qsort(names, *n, sizeof(text *), tl_compare_texts);
+	for (i = 0; i < *n; i++)
+		if (kept == 0 || tl_compare_texts(&names[kept - 1], &names[i]) != 0)
+			names[kept++] = names[i];
+	*n = kept;
+	return names;
+}
+
+Jsonb *
+tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
+			  int limit_kb, const char *limit_setting)
+{
+	Size		size;
+	Jsonb	   *value;
+
+	check_not_null(fcinfo, argno, name);
+
+	/* look at the size before the value is fetched */
+	size = toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;
+	if (size > (Size) limit_kb * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", name),
+				 errdetail("It takes %zu bytes, \"%s\" allows %zu.",
+						   size, limit_setting, (Size) limit_kb * 1024),
+				 errhint("Keep large contents elsewhere and send a reference, or raise the setting.")));
+	value = PG_GETARG_JSONB_P(argno);
+	if (!JB_ROOT_IS_OBJECT(value))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a JSON object", name)));
+	return value;
+}
+
+int64
+tl_interval_us(const Interval *interval, const char *name)
+{
+	double		us = (double) interval->time +
+		((double) interval->day + (double) interval->month * 30.0) * USECS_PER_DAY;
+
+#ifdef INTERVAL_NOT_FINITE
+	if (INTERVAL_NOT_FINITE(interval))
+		us = -1;
+#endif
+	if (us < 0 || us > (double) PG_INT64_MAX / 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a finite interval that is not negative", name)));
+	return (int64) us;
+}
+
+int32
+tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 otherwise)
+{
+	int64		ms;
+
+	if (PG_ARGISNULL(argno))
+		return otherwise;
+	ms = tl_interval_us(PG_GETARG_INTERVAL_P(argno), name) / TL_MS;
+	if (ms < 1 || ms > PG_INT32_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be at least 1 millisecond and at most 24 days", name),
+				 UNIT_HINT));
+	return (int32) ms;
+}
+
+/*
+ * An address must be text that an index can hold; an organization may be any
+ * text or a number.  JSON null is the same as no key.
+ */
+text *
+tl_routing_text(Jsonb *routing, const char *key, bool is_name)
+{
+	JsonbValue	value;
+	text	   *result;
+
+	if (getKeyJsonValueFromContainer(&routing->root, key, strlen(key), &value) == NULL ||
+		value.type == jbvNull)
+		return NULL;
+	if (value.type == jbvNumeric && !is_name)
+		return cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
+																   NumericGetDatum(value.val.numeric))));
+	if (value.type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" in the routing must be text", key)));
+	result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" in the routing must be %d to %d bytes long", key, is_name ? 1 : 0, TL_MAX_NAME)));
+	return result;
+}

@@ -1,0 +1,20 @@
+/*
+ * enums.h
+ *		The values of our enum types.
+ */
+#ifndef TL_ENUMS_H
+#define TL_ENUMS_H
+
+#include "turns/election.h"
+
+typedef enum TlArmResult
+{
+	TL_ARMED,
+	TL_PENDING,
+	TL_ANSWERED
+} TlArmResult;
+
+extern Oid	tl_election_oid(TlElection value);
+extern Oid	tl_arm_result_oid(TlArmResult value);
+
+#endif							/* TL_ENUMS_H */

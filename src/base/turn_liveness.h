@@ -1,0 +1,53 @@
+/*
+ * turn_liveness.h
+ *		What every file of the extension needs: names, limits, time units.
+ *
+ * Everything else stands in the header of the file that offers it.
+ */
+#ifndef TURN_LIVENESS_H
+#define TURN_LIVENESS_H
+
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#define TL_EXTENSION	"turn_liveness"
+#define TL_SCHEMA		"turn_liveness"
+
+#define TL_MAX_NAME		255		/* bytes of a deployment, message id, ... */
+
+/*
+ * What each beat runs stands together in memory: a session that was switched to
+ * finds it with few misses.
+ */
+#define TL_HOT	pg_attribute_hot
+
+#define TL_MS			INT64CONST(1000)	/* microseconds */
+#define TL_SECOND		INT64CONST(1000000)
+
+/* turn.outcome; NULL is owed */
+#define TL_OUTCOME_ANSWER		'a'
+#define TL_OUTCOME_ERROR		'e'
+#define TL_OUTCOME_LAPSED		'l' /* an error, decided by a sweep */
+#define TL_OUTCOME_DISCHARGED	'd'
+
+/* reply.decided_by */
+#define TL_DECIDED_REPLY		'r'
+#define TL_DECIDED_FAIL			'f'
+#define TL_DECIDED_SWEEP		's'
+#define TL_DECIDED_SESSION		'w'
+#define TL_DECIDED_REJECT		'j'
+#define TL_DECIDED_DISCHARGE	'd'
+
+/* delivery.state */
+#define TL_DELIVERY_OPEN		'o'
+#define TL_DELIVERY_DONE		'd'
+#define TL_DELIVERY_DEAD		'x'
+
+/* codes that the extension sets */
+#define TL_CODE_UNRESPONSIVE	"WORKER_UNRESPONSIVE"
+#define TL_CODE_NEVER_STARTED	"WORKER_NEVER_STARTED"
+#define TL_CODE_DIED			"WORKER_DIED"
+#define TL_CODE_TOO_LONG		"TURN_TOO_LONG"
+
+#endif							/* TURN_LIVENESS_H */

@@ -1,0 +1,365 @@
+/*
+ * read.c
+ *		read_replies: the replies of some conversations past a cursor.
+ *
+ * It takes and changes nothing, and works on a standby.
+ *
+ * The last id that a reader has seen is a safe cursor.  Ids come before the
+ * commit, so a larger one can be visible before a smaller one; but within a
+ * conversation the index entries are made in the order of ids (src/README.md,
+ * "The cursor").  So each conversation is walked in that order under a dirty
+ * snapshot, which shows rows whose insert is still open, and the walk ends at
+ * the first row that is not certain: open, or committed after our own snapshot
+ * was taken.  Rows of transactions that rolled back are passed over.  The row
+ * itself is the evidence, so this holds for prepared transactions too.
+ *
+ * Discharged records have no reply: the walk goes over them.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/args.h"
+#include "shared/clock.h"
+#include "replies/delivery.h"
+#include "shared/grace.h"
+#include "replies/read.h"
+#include "store/reply_row.h"
+
+#define DEFAULT_MAX_REPLIES	100
+
+/* a conversation, and the last id of it that the reader has */
+typedef struct Cursor
+{
+	text	   *conversation;
+	int64		after;
+} Cursor;
+
+static Cursor *arg_cursors(FunctionCallInfo fcinfo, int *n);
+static void walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks);
+static bool is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty);
+static bool find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
+					   const char **state, int32 *attempt);
+
+PG_FUNCTION_INFO_V1(turn_liveness_read_replies);
+
+/*
+ * Picks: the oldest of many.
+ */
+
+void
+tl_picks_init(TlPicks *picks, int64 want)
+{
+	memset(picks, 0, sizeof(*picks));
+	picks->want = want;
+	picks->size = Min(64, 2 * want);
+	picks->items = palloc(picks->size * sizeof(TlPick));
+}
+
+/* False: neither this nor any later one is among the oldest. */
+bool
+tl_picks_add(TlPicks *picks, int64 reply_id, ItemPointer tid)
+{
+	if (picks->n == picks->size)
+	{
+		if (picks->size < 2 * picks->want)
+		{
+			picks->size = Min(2 * picks->size, 2 * picks->want);
+			picks->items = repalloc_huge(picks->items, picks->size * sizeof(TlPick));
+		}
+		else
+			tl_picks_settle(picks);
+	}
+	if (picks->bounded && reply_id >= picks->bound)
+		return false;
+	picks->items[picks->n].reply_id = reply_id;
+	picks->items[picks->n].tid = *tid;
+	picks->n++;
+	return true;
+}
+
+static int
+compare_picks(const void *a, const void *b)
+{
+	int64		left = ((const TlPick *) a)->reply_id;
+	int64		right = ((const TlPick *) b)->reply_id;
+
+	return left < right ? -1 : left > right;
+}
+
+void
+tl_picks_settle(TlPicks *picks)
+{
+	int64		kept = 0;
+	int64		i;
+
+	qsort(picks->items, picks->n, sizeof(TlPick), compare_picks);
+	for (i = 0; i < picks->n && kept < picks->want; i++)
+		if (kept == 0 || picks->items[kept - 1].reply_id != picks->items[i].reply_id)
+			picks->items[kept++] = picks->items[i];
+	picks->n = kept;
+	if (kept == picks->want)
+	{
+		picks->bounded = true;
+		picks->bound = picks->items[kept - 1].reply_id;
+	}
+}
+
+int
+tl_arg_max_replies(FunctionCallInfo fcinfo, int argno)
+{
+	int			max = PG_ARGISNULL(argno) ? DEFAULT_MAX_REPLIES : PG_GETARG_INT32(argno);
+
+	if (max < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_replies must not be negative")));
+	return max;
+}
+
+void
+tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, int32 attempt)
+{
+	static const int from[] = {
+		REPLY_REPLY_ID, REPLY_DEPLOYMENT, REPLY_MESSAGE_IDS, REPLY_CONVERSATION_ID,
+		REPLY_PLATFORM, REPLY_ORGANIZATION_ID, REPLY_PAYLOAD, 0, 0, REPLY_CREATED_AT
+	};
+	Datum		values[lengthof(from)];
+	bool		nulls[lengthof(from)];
+	text	   *state_text = cstring_to_text(state);
+	int			i;
+
+	for (i = 0; i < lengthof(from); i++)
+		if (from[i] != 0)
+			values[i] = slot_getattr(reply, from[i], &nulls[i]);
+	values[7] = PointerGetDatum(state_text);
+	nulls[7] = false;
+	values[8] = Int32GetDatum(attempt);
+	nulls[8] = false;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	pfree(state_text);
+}
+
+/*
+ * The cursors.
+ */
+
+static int
+compare_cursors(const void *a, const void *b)
+{
+	const Cursor *left = a;
+	const Cursor *right = b;
+	int			result = tl_compare_texts(&left->conversation, &right->conversation);
+
+	if (result != 0)
+		return result;
+	return left->after < right->after ? -1 : left->after > right->after;
+}
+
+/*
+ * Sorted by conversation, each once; named twice, the smaller cursor counts.
+ * A name that no row can have is like one that has no rows.
+ */
+static Cursor *
+arg_cursors(FunctionCallInfo fcinfo, int *n)
+{
+	int			nnames;
+	text	  **names = tl_arg_text_array(fcinfo, 0, "conversations", &nnames);
+	Cursor	   *cursors = palloc(Max(nnames, 1) * sizeof(Cursor));
+	Datum	   *after = NULL;
+	bool	   *nulls = NULL;
+	int			known = 0;
+	int			kept = 0;
+	int			i;
+
+	if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1))
+	{
+		int			count;
+
+		deconstruct_array(tl_arg_array(fcinfo, 1, "after"), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+						  &after, &nulls, &count);
+		if (count != nnames)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("conversations and after must have the same number of elements"),
+					 errdetail("They have %d and %d.", nnames, count),
+					 errhint("Give each conversation its own cursor; NULL reads from the beginning.")));
+	}
+
+	for (i = 0; i < nnames; i++)
+	{
+		if (names[i] == NULL || !tl_name_is_valid(names[i]))
+			continue;
+		cursors[known].conversation = names[i];
+		cursors[known].after = after == NULL || nulls[i] ? PG_INT64_MIN : DatumGetInt64(after[i]);
+		known++;
+	}
+	qsort(cursors, known, sizeof(Cursor), compare_cursors);
+	for (i = 0; i < known; i++)
+		if (kept == 0 ||
+			tl_compare_texts(&cursors[kept - 1].conversation, &cursors[i].conversation) != 0)
+			cursors[kept++] = cursors[i];
+	*n = kept;
+	return cursors;
+}
+
+/*
+ * The walk.
+ */
+
+/* The row that the dirty snapshot has just shown: is all before it known? */
+static bool
+is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty)
+{
+	bool		isnull;
+	TransactionId xmin;
+
+	if (TransactionIdIsValid(dirty->xmin))
+		return false;
+	if (table_tuple_satisfies_snapshot(replies->rel, slot, GetActiveSnapshot()))
+		return true;
+
+	/* our own, of a later command than the snapshot: nobody else is between */
+	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
+	return TransactionIdIsCurrentTransactionId(xmin);
+}
+
+static void
+walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks)
+{
+	SnapshotData dirty;
+	TlScan		scan = {0};
+	int			i;
+
+	InitDirtySnapshot(dirty);
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
+	for (i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		scan.keys[0].sk_argument = PointerGetDatum(cursors[i].conversation);
+		scan.keys[1].sk_argument = Int64GetDatum(cursors[i].after);
+		if (i == 0)
+			tl_scan_begin(&scan, replies, TL_IDX_REPLY_KEY, &dirty);
+		else
+			tl_scan_restart(&scan);
+		while (tl_scan_next(&scan, ForwardScanDirection))
+		{
+			int64		reply_id;
+			bool		isnull;
+
+			CHECK_FOR_INTERRUPTS();
+			if (!is_certain(replies, scan.slot, &dirty))
+				break;
+			if (DatumGetChar(slot_getattr(scan.slot, REPLY_OUTCOME, &isnull)) == TL_OUTCOME_DISCHARGED)
+				continue;
+			reply_id = DatumGetInt64(slot_getattr(scan.slot, REPLY_REPLY_ID, &isnull));
+			if (!tl_picks_add(picks, reply_id, &scan.slot->tts_tid))
+				break;
+		}
+	}
+	tl_scan_end(&scan);
+}
+
+/* As the view replies shows it. */
+static bool
+find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
+		   const char **state, int32 *attempt)
+{
+	TlDelivery	d;
+
+	scan->keys[0].sk_argument = Int64GetDatum(reply_id);
+	tl_scan_restart(scan);
+	if (!tl_scan_next(scan, ForwardScanDirection))
+		return false;
+	tl_delivery_decode(scan->slot, &d);
+	*attempt = d.attempt;
+	switch (d.state)
+	{
+		case TL_DELIVERY_OPEN:
+			*state = d.nulls[DELIVERY_GATEWAY - 1] || d.due_us <= now ? "due" : "claimed";
+			return true;
+		case TL_DELIVERY_DONE:
+			*state = "delivered";
+			return true;
+		case TL_DELIVERY_DEAD:
+			*state = "dead";
+			return true;
+	}
+	elog(ERROR, "unexpected state of the delivery of reply " INT64_FORMAT ": \"%c\"",
+		 reply_id, d.state);
+	return false;
+}
+
+Datum
+turn_liveness_read_replies(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			max;
+	Cursor	   *cursors;
+	int			n;
+	TlPicks		picks;
+	TlRel		replies;
+	TlRel		deliveries;
+	TlScan		in_snapshot = {0};
+	TlScan		in_latest = {0};
+	Snapshot	latest;
+	TupleTableSlot *slot;
+	int64		now;
+	int64		i;
+
+	tl_grace_note_call();
+	max = tl_arg_max_replies(fcinfo, 2);
+	cursors = arg_cursors(fcinfo, &n);
+	InitMaterializedSRF(fcinfo, 0);
+	if (n == 0 || max == 0)
+		return (Datum) 0;
+
+	tl_rel_open(&replies, TL_REPLY, false);
+	tl_picks_init(&picks, max);
+	walk_conversations(&replies, cursors, n, &picks);
+	tl_picks_settle(&picks);
+	if (picks.n == 0)
+	{
+		tl_rel_close(&replies);
+		return (Datum) 0;
+	}
+
+	now = tl_clock_now();
+	tl_rel_open(&deliveries, TL_DELIVERY, false);
+	latest = tl_latest_snapshot();
+	tl_scan_key_int8(&in_snapshot, 1, BTEqualStrategyNumber, 0);
+	in_latest = in_snapshot;
+	tl_scan_begin(&in_snapshot, &deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
+	tl_scan_begin(&in_latest, &deliveries, TL_IDX_DELIVERY_KEY, latest);
+	slot = table_slot_create(replies.rel, NULL);
+	for (i = 0; i < picks.n; i++)
+	{
+		const char *state;
+		int32		attempt;
+
+		CHECK_FOR_INTERRUPTS();
+
+		/* the walk has judged it already, and our snapshot keeps it there */
+		if (!table_tuple_fetch_row_version(replies.rel, &picks.items[i].tid, SnapshotAny, slot))
+			continue;
+
+		/* what this very statement stored is not in its snapshot */
+		if (find_state(&in_snapshot, &deliveries, picks.items[i].reply_id, now, &state, &attempt) ||
+			find_state(&in_latest, &deliveries, picks.items[i].reply_id, now, &state, &attempt))
+			tl_put_reply(rsinfo, slot, state, attempt);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tl_scan_end(&in_latest);
+	tl_scan_end(&in_snapshot);
+	UnregisterSnapshot(latest);
+	tl_rel_close(&deliveries);
+	tl_rel_close(&replies);
+	return (Datum) 0;
+}

@@ -1,0 +1,384 @@
+/*
+ * retention.c
+ *		The end of records that were kept long enough.
+ *
+ * Delivered and discharged records and late replies go after
+ * turn_liveness.retention, what was never delivered after
+ * turn_liveness.undelivered_retention; that is counted and logged.  A record is
+ * the delivery, the reply and the turns that the reply lists: they go together
+ * or not at all, for the row of the turn is what makes arm_turn say "answered".
+ *
+ * Nothing here waits: a record of which somebody holds any row is left for the
+ * next time.  So that it is left whole, the rows of the reply and the turns are
+ * locked before the first is deleted.  Each batch is bounded and runs in the
+ * caller's transaction.  Times are the liveness clock's.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "shared/clock.h"
+#include "replies/delivery.h"
+#include "base/guc.h"
+#include "store/reply_row.h"
+#include "replies/retention.h"
+#include "store/turn_row.h"
+#include "commit/xact.h"
+
+/* the undelivered ones are looked through at most that often */
+#define UNDELIVERED_PAUSE	(60 * TL_SECOND)
+
+/* undelivered records of one platform that went in this batch */
+typedef struct Expired
+{
+	char	   *platform;
+	int			n;
+} Expired;
+
+/* one batch */
+typedef struct Batch
+{
+	int64		now;
+	int			room;			/* records that may still go */
+	int			gone;
+	TlRel		deliveries;
+	TlRel		replies;
+	TlRel		turns;
+	TlScan		reply_scan;
+	TlScan		turn_scan;
+	TupleTableSlot *locked;		/* of the table replies, or of turns */
+	TupleTableSlot *locked_turn;
+	TupleTableSlot *locked_delivery;
+	Snapshot	snapshot;
+	MemoryContext context;		/* of one record */
+	List	   *expired;		/* of Expired */
+} Batch;
+
+/* when this process looks through the undelivered ones again */
+static int64 next_undelivered_us = 0;
+
+static void open_batch(Batch *batch, int max_rows);
+static void close_batch(Batch *batch);
+static void delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot);
+static bool remove_record(Batch *batch, TupleTableSlot *slot);
+static void remove_delivered(Batch *batch);
+static void remove_undelivered(Batch *batch);
+static void remove_open_of(Batch *batch, Datum platform, int64 cutoff);
+static void remove_dead(Batch *batch, int64 cutoff);
+static void remove_late(Batch *batch);
+static void expire(Batch *batch, TupleTableSlot *slot);
+static void report_expired(Batch *batch);
+
+int
+tl_retention_run(int max_rows)
+{
+	Batch		batch;
+	int64		pause = Min(UNDELIVERED_PAUSE, tl_undelivered_retention_us() / 100);
+
+	open_batch(&batch, max_rows);
+
+	/*
+	 * What was tried before stands in no order of age, so all of it is looked
+	 * through: not each time.  A clock that was set back, by a new extension,
+	 * must not put it off.
+	 */
+	if (batch.now >= next_undelivered_us || next_undelivered_us > batch.now + pause)
+	{
+		remove_undelivered(&batch);
+		if (batch.room > 0)
+			next_undelivered_us = batch.now + pause;
+	}
+	remove_late(&batch);
+	remove_delivered(&batch);
+
+	report_expired(&batch);
+	close_batch(&batch);
+	return batch.gone;
+}
+
+static void
+open_batch(Batch *batch, int max_rows)
+{
+	memset(batch, 0, sizeof(*batch));
+	batch->now = tl_clock_now();
+	batch->room = max_rows;
+	tl_rel_open(&batch->turns, TL_TURN, true);
+	tl_rel_open(&batch->replies, TL_REPLY, true);
+	tl_rel_open(&batch->deliveries, TL_DELIVERY, true);
+	batch->snapshot = tl_latest_snapshot();
+	tl_scan_key_text(&batch->reply_scan, 1, BTEqualStrategyNumber, CStringGetTextDatum(""));
+	tl_scan_key_int8(&batch->reply_scan, 2, BTEqualStrategyNumber, 0);
+	tl_scan_begin(&batch->reply_scan, &batch->replies, TL_IDX_REPLY_KEY, batch->snapshot);
+	tl_scan_key_text(&batch->turn_scan, 1, BTEqualStrategyNumber, CStringGetTextDatum(""));
+	tl_scan_key_text(&batch->turn_scan, 2, BTEqualStrategyNumber, CStringGetTextDatum(""));
+	tl_scan_begin(&batch->turn_scan, &batch->turns, TL_IDX_TURN_KEY, batch->snapshot);
+	batch->locked = table_slot_create(batch->replies.rel, NULL);
+	batch->locked_turn = table_slot_create(batch->turns.rel, NULL);
+	batch->locked_delivery = table_slot_create(batch->deliveries.rel, NULL);
+	batch->context = AllocSetContextCreate(CurrentMemoryContext,
+										   "turn_liveness retention", ALLOCSET_SMALL_SIZES);
+}
+
+static void
+close_batch(Batch *batch)
+{
+	ExecDropSingleTupleTableSlot(batch->locked);
+	ExecDropSingleTupleTableSlot(batch->locked_turn);
+	ExecDropSingleTupleTableSlot(batch->locked_delivery);
+	tl_scan_end(&batch->turn_scan);
+	tl_scan_end(&batch->reply_scan);
+	UnregisterSnapshot(batch->snapshot);
+	tl_rel_close(&batch->deliveries);
+	tl_rel_close(&batch->replies);
+	tl_rel_close(&batch->turns);
+	MemoryContextDelete(batch->context);
+}
+
+/* The lock is ours, so nobody is waited for; without "wait" it would count as somebody's. */
+static void
+delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot)
+{
+	TM_Result	result = tl_rel_delete(r, tid, snapshot);
+
+	if (result != TM_Ok)
+		elog(ERROR, "unexpected result of deleting a locked row of \"%s\": %d",
+			 RelationGetRelationName(r->rel), (int) result);
+}
+
+/*
+ * The delivery in this slot, its reply and its turns.  False if somebody holds
+ * one of them.
+ */
+static bool
+remove_record(Batch *batch, TupleTableSlot *slot)
+{
+	ItemPointerData delivery = slot->tts_tid;
+	ItemPointerData reply;
+	ItemPointerData *turns = NULL;
+	int			nturns = 0;
+	bool		has_reply;
+	bool		isnull;
+	int			i;
+
+	CHECK_FOR_INTERRUPTS();
+	tl_clock_tick_on();
+	MemoryContextReset(batch->context);
+
+	batch->reply_scan.keys[0].sk_argument = slot_getattr(slot, DELIVERY_CONVERSATION_ID, &isnull);
+	batch->reply_scan.keys[1].sk_argument = slot_getattr(slot, DELIVERY_REPLY_ID, &isnull);
+	tl_scan_restart(&batch->reply_scan);
+	has_reply = tl_scan_next(&batch->reply_scan, ForwardScanDirection);
+	if (has_reply)
+	{
+		Datum	   *ids;
+		int			nids;
+		MemoryContext old;
+
+		slot = batch->reply_scan.slot;
+		reply = slot->tts_tid;
+		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked, LockTupleExclusive))
+			return false;
+
+		/* only this: a scan keeps what it allocates */
+		old = MemoryContextSwitchTo(batch->context);
+		batch->turn_scan.keys[0].sk_argument = slot_getattr(slot, REPLY_DEPLOYMENT, &isnull);
+		deconstruct_array(DatumGetArrayTypeP(slot_getattr(slot, REPLY_MESSAGE_IDS, &isnull)),
+						  TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL, &nids);
+		turns = palloc(Max(nids, 1) * sizeof(ItemPointerData));
+		MemoryContextSwitchTo(old);
+
+		for (i = 0; i < nids; i++)
+		{
+			batch->turn_scan.keys[1].sk_argument = ids[i];
+			tl_scan_restart(&batch->turn_scan);
+			if (!tl_scan_next(&batch->turn_scan, ForwardScanDirection))
+				continue;
+			(void) slot_getattr(batch->turn_scan.slot, TURN_OUTCOME, &isnull);
+			if (isnull)
+				continue;
+			turns[nturns] = batch->turn_scan.slot->tts_tid;
+			if (!tl_rel_try_lock(&batch->turns, &turns[nturns], batch->snapshot, batch->locked_turn, LockTupleExclusive))
+				return false;
+			nturns++;
+		}
+	}
+
+	/* gateways may be at this one: it decides */
+	if (!tl_rel_try_lock(&batch->deliveries, &delivery, batch->snapshot, batch->locked_delivery, LockTupleExclusive))
+		return false;
+	delete_locked(&batch->deliveries, &delivery, batch->snapshot);
+	if (has_reply)
+		delete_locked(&batch->replies, &reply, batch->snapshot);
+	for (i = 0; i < nturns; i++)
+		delete_locked(&batch->turns, &turns[i], batch->snapshot);
+
+	batch->gone++;
+	batch->room--;
+	return true;
+}
+
+static void
+remove_delivered(Batch *batch)
+{
+	TlScan		scan = {0};
+
+	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, batch->now - tl_retention * TL_MS - 1);
+	tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_DELIVERED, batch->snapshot);
+	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
+		(void) remove_record(batch, scan.slot);
+	tl_scan_end(&scan);
+}
+
+/*
+ * kept_us of an undelivered one is the time when it was stored.
+ */
+static void
+remove_undelivered(Batch *batch)
+{
+	int64		cutoff = batch->now - tl_undelivered_retention_us();
+	text	   *platform = NULL;
+
+	remove_dead(batch, cutoff);
+
+	while (batch->room > 0 &&
+		   (platform = tl_delivery_next_platform(&batch->deliveries, platform, batch->snapshot)) != NULL)
+		remove_open_of(batch, PointerGetDatum(platform), cutoff);
+}
+
+static void
+remove_open_of(Batch *batch, Datum platform, int64 cutoff)
+{
+	int			round;
+
+	/* what nobody ever claimed stands in the order of age; the rest does not */
+	for (round = 0; round < 2 && batch->room > 0; round++)
+	{
+		TlScan		scan = {0};
+
+		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, platform);
+		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber, 0);
+		tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, batch->snapshot);
+		while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
+		{
+			TlDelivery	d;
+
+			CHECK_FOR_INTERRUPTS();
+			tl_delivery_decode(scan.slot, &d);
+			if (DatumGetInt64(d.values[DELIVERY_KEPT_US - 1]) >= cutoff)
+			{
+				if (round == 0)
+					break;
+				continue;
+			}
+			/* claimed: its gateway may be sending it */
+			if (!d.nulls[DELIVERY_GATEWAY - 1] && d.due_us > batch->now)
+				continue;
+			if (remove_record(batch, scan.slot))
+				expire(batch, scan.slot);
+		}
+		tl_scan_end(&scan);
+	}
+}
+
+static void
+remove_dead(Batch *batch, int64 cutoff)
+{
+	TlScan		scan = {0};
+
+	tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_DEAD, batch->snapshot);
+	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
+	{
+		TlDelivery	d;
+
+		tl_delivery_decode(scan.slot, &d);
+		if (DatumGetInt64(d.values[DELIVERY_KEPT_US - 1]) >= cutoff)
+			break;
+		if (remove_record(batch, scan.slot))
+			expire(batch, scan.slot);
+	}
+	tl_scan_end(&scan);
+}
+
+static void
+remove_late(Batch *batch)
+{
+	TlRel		late;
+	TlScan		scan = {0};
+	TupleTableSlot *locked;
+
+	if (batch->room <= 0)
+		return;
+	tl_rel_open(&late, TL_LATE_REPLY, true);
+	locked = table_slot_create(late.rel, NULL);
+	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, batch->now - tl_retention * TL_MS - 1);
+	tl_scan_begin(&scan, &late, TL_IDX_LATE_REPLY_KEPT, batch->snapshot);
+	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
+	{
+		ItemPointerData tid = scan.slot->tts_tid;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!tl_rel_try_lock(&late, &tid, batch->snapshot, locked, LockTupleExclusive))
+			continue;
+		delete_locked(&late, &tid, batch->snapshot);
+		batch->gone++;
+		batch->room--;
+	}
+	tl_scan_end(&scan);
+	ExecDropSingleTupleTableSlot(locked);
+	tl_rel_close(&late);
+}
+
+/* Nobody ever got this one: remember that it went. */
+static void
+expire(Batch *batch, TupleTableSlot *slot)
+{
+	bool		isnull;
+	char	   *platform = TextDatumGetCString(slot_getattr(slot, DELIVERY_PLATFORM, &isnull));
+	Expired    *expired;
+	ListCell   *cell;
+
+	foreach(cell, batch->expired)
+	{
+		expired = lfirst(cell);
+		if (strcmp(expired->platform, platform) == 0)
+		{
+			expired->n++;
+			pfree(platform);
+			return;
+		}
+	}
+	expired = palloc(sizeof(Expired));
+	expired->platform = platform;
+	expired->n = 1;
+	batch->expired = lappend(batch->expired, expired);
+}
+
+static void
+report_expired(Batch *batch)
+{
+	ListCell   *cell;
+
+	foreach(cell, batch->expired)
+	{
+		Expired    *expired = lfirst(cell);
+
+		tl_xact_count(TL_COUNT_EXPIRED_UNDELIVERED, expired->n);
+		ereport(LOG,
+				(errcode(ERRCODE_WARNING),
+				 errhidecontext(true),
+				 errmsg_plural("%d undelivered reply of platform \"%s\" expired in database \"%s\"",
+							   "%d undelivered replies of platform \"%s\" expired in database \"%s\"",
+							   expired->n, expired->n, expired->platform,
+							   get_database_name(MyDatabaseId)),
+				 errhint("Look at \"last_error\" and \"gateway\" in the view \"turn_liveness.replies\" for what keeps gateways of that platform from delivering.")));
+	}
+}

@@ -1,0 +1,97 @@
+/*
+ * lease_table.h
+ *		Inside of the lease table: for lease.c and lease_table.c only.
+ *
+ * A chain and the fields key, next and used change under the partition's lock, held
+ * exclusively.  The other fields are atomics: a beat writes them holding the
+ * lock shared.
+ */
+#ifndef TL_LEASE_TABLE_H
+#define TL_LEASE_TABLE_H
+
+#include "port/atomics.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+#include "shared/lease.h"
+
+#define TL_LEASE_PARTITIONS	128
+#define TL_NO_LEASE			PG_UINT32_MAX
+
+typedef struct TlLease
+{
+	TlLeaseKey	key;
+	pg_atomic_uint64 beat;		/* a deployment's or a named turn's last beat */
+	pg_atomic_uint64 first;		/* deployment: solo beat; turn: first beat */
+	pg_atomic_uint64 named;		/* deployment: last beat that named a turn */
+	pg_atomic_uint64 cache;		/* generation << 32 | owed */
+	pg_atomic_uint32 generation;	/* of a deployment */
+	pg_atomic_uint32 cached_at;
+	uint32		next;
+	uint16		database;		/* slot number, for reclaiming and counting */
+	bool		used;
+	bool		is_turn;
+} TlLease;
+
+StaticAssertDecl(sizeof(TlLease) == 64, "a lease is one cache line");
+
+/* The turn that a session is deciding: see tl_lease_condemn. */
+typedef struct TlSweeper
+{
+	TlLeaseKey	turn;			/* written under the turn's partition lock */
+	pg_atomic_uint32 deciding;
+} TlSweeper;
+
+typedef struct TlLeaseTable
+{
+	slock_t		free_mutex;		/* guards free_head */
+	uint32		free_head;
+	pg_atomic_uint32 used;
+	pg_atomic_uint32 sweepers;	/* how many sessions are deciding */
+	uint32		reclaim_hand;	/* the worker's, see tl_lease_reclaim */
+	LWLockPadded partitions[TL_LEASE_PARTITIONS];
+} TlLeaseTable;
+
+/* NULL without preload */
+extern TlLeaseTable *tl_lease_table;
+extern TlLease *tl_leases;
+extern TlSweeper *tl_sweepers;
+extern uint32 *tl_lease_buckets;
+extern uint32 tl_lease_bucket_mask;
+
+/* NULL if the table is full.  The caller holds the partition exclusively, also below. */
+extern TlLease *tl_lease_make(TlLeaseKey key, bool is_turn);
+extern void tl_lease_remove(TlLease *lease);
+
+static inline LWLock *
+tl_lease_partition(TlLeaseKey key)
+{
+	return &tl_lease_table->partitions[key.h1 % TL_LEASE_PARTITIONS].lock;
+}
+
+static inline uint32 *
+tl_lease_bucket(TlLeaseKey key)
+{
+	/* the low bits choose the partition, so a bucket is in one partition */
+	uint32		spread = (uint32) ((key.h1 >> 32) ^ key.h2) & ~(uint32) (TL_LEASE_PARTITIONS - 1);
+
+	return &tl_lease_buckets[(spread | (uint32) (key.h1 % TL_LEASE_PARTITIONS)) & tl_lease_bucket_mask];
+}
+
+static inline TlLease *
+tl_lease_find(TlLeaseKey key)
+{
+	uint32		i = *tl_lease_bucket(key);
+
+	while (i != TL_NO_LEASE)
+	{
+		TlLease    *lease = &tl_leases[i];
+
+		if (lease->key.h1 == key.h1 && lease->key.h2 == key.h2)
+			return lease;
+		i = lease->next;
+	}
+	return NULL;
+}
+
+#endif							/* TL_LEASE_TABLE_H */

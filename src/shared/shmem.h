@@ -1,0 +1,156 @@
+/*
+ * shmem.h
+ *		Shared memory: what there is, and who may touch it under which lock.
+ */
+#ifndef TL_SHMEM_H
+#define TL_SHMEM_H
+
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#define TL_MAX_DATABASES	32
+#define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
+#define TL_STRIPES			16		/* copies of each counter */
+
+/* cumulative counters, in the order of the columns of stat_row */
+typedef enum TlCounter
+{
+	TL_COUNT_ARMED,
+	TL_COUNT_ANSWERED,
+	TL_COUNT_FAILED_UNRESPONSIVE,
+	TL_COUNT_FAILED_NEVER_STARTED,
+	TL_COUNT_FAILED_DIED,
+	TL_COUNT_FAILED_TOO_LONG,
+	TL_COUNT_FAILED_OTHER,
+	TL_COUNT_DISCHARGED,
+	TL_COUNT_LATE,
+	TL_COUNT_UNKNOWN,
+	TL_COUNT_BEATS,
+	TL_COUNT_BEATS_IN_ROWS,
+	TL_COUNT_SWEEPS,
+	TL_COUNT_SWEEP_ERRORS,
+	TL_COUNT_NOTIFICATIONS,
+	TL_COUNT_CLAIMS,
+	TL_COUNT_ACKNOWLEDGED,
+	TL_COUNT_REDELIVERIES,
+	TL_COUNT_DEAD,
+	TL_COUNT_EXPIRED_UNDELIVERED,
+	TL_COUNT_WORKER_STARTS,
+	TL_NCOUNTERS
+} TlCounter;
+
+/*
+ * One copy of the counters, in cache lines of its own: each beat counts, and
+ * processes on different cores shall not take the line from one another.
+ */
+typedef struct TlStripe
+{
+	pg_atomic_uint64 counters[TL_NCOUNTERS];
+} pg_attribute_aligned(64) TlStripe;
+
+/* what became of the process that the launcher started for a database */
+typedef enum TlWorkerState
+{
+	TL_WORKER_NONE,				/* nothing is known */
+	TL_WORKER_WANTED,			/* the launcher shall look at this database */
+	TL_WORKER_STARTING,			/* registered */
+	TL_WORKER_RUNNING,
+	TL_WORKER_NO_EXTENSION,		/* it looked and found none */
+	TL_WORKER_DISABLED,			/* turn_liveness.enabled is off there */
+	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
+} TlWorkerState;
+
+/*
+ * One database.  Slots are given out and taken back under TlShared.directory;
+ * a session of the database may keep the pointer, as the database cannot go
+ * while it is connected.
+ */
+typedef struct TlDatabase
+{
+	/* what each beat reads, and seldom anybody writes: one cache line */
+	pg_atomic_uint64 clock_offset;
+	pg_atomic_uint64 clock_limit;
+	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
+	pg_atomic_uint32 clock_settled; /* clock_extension, once our own row counts */
+	pg_atomic_uint32 generation;	/* changes that no lease was told of */
+	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
+
+	/* under TlShared.directory */
+	Oid			dboid;			/* InvalidOid: free */
+	bool		served;			/* it was another database's before */
+	TlWorkerState state;
+	pid_t		worker_pid;
+	Latch	   *worker_latch;
+	int			bars;			/* sessions that keep the worker out (DDL) */
+	int64		retry_at_us;	/* monotonic: when the launcher tries again */
+	int			failures;		/* workers in a row that did not come to run */
+
+	/* the liveness clock, see clock.c; more of it is below */
+	pg_atomic_uint32 clock_extension;	/* whose clock it is; InvalidOid: not up */
+	pg_atomic_uint64 clock_used_us; /* not settled, but times were written already */
+	pg_atomic_uint32 ticking;	/* a worker ticks */
+	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
+	pg_atomic_uint64 start_us;	/* the clock when this server started */
+	pg_atomic_uint64 pause_us;	/* ... and when the last pause ended */
+
+	/* grace and hold, see grace.c */
+	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
+	pg_atomic_uint32 sweep_off;
+	pg_atomic_uint32 silent;	/* mass silence was found */
+	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
+	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
+
+	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
+
+	/* the worker's appointments, see duty.c */
+	pg_atomic_uint64 wake_us;	/* it sleeps until then */
+	pg_atomic_uint64 due_again_us;	/* the next claim or delay that ends */
+	pg_atomic_uint64 death_us;	/* an attached deployment lost its session */
+	pg_atomic_uint64 last_sweep_us;
+	pg_atomic_uint64 last_sweep_took_us;
+
+	/* the mailbox, see mailbox.c: under its lock */
+	LWLock		mailbox_lock;
+	uint64		mailbox_head;	/* bytes ever read */
+	uint64		mailbox_tail;	/* bytes ever written */
+	bool		look_turns;		/* rows may have come that nobody told of */
+	bool		look_replies;	/* the same for replies: notify {} */
+	bool		told;			/* the worker's latch was set for this mail */
+
+	TlStripe	stripes[TL_STRIPES];
+	TimestampTz stats_reset;
+
+	char		mailbox[TL_MAILBOX_SIZE];
+} pg_attribute_aligned(64) TlDatabase;
+
+typedef struct TlShared
+{
+	LWLock		directory;
+	pid_t		launcher_pid;
+	Latch	   *launcher_latch;
+	uint32		server;			/* this start of the server, never 0 */
+	uint64		seeds[3];		/* of the lease hashes */
+	pg_atomic_uint32 generation;	/* source of generations, never repeated */
+	bool		look_everywhere;	/* the launcher shall read pg_database */
+	TlDatabase	databases[TL_MAX_DATABASES];
+} TlShared;
+
+/* NULL without preload */
+extern TlShared *tl_shared;
+
+extern void tl_shmem_init(void);
+
+/* this session's database; NULL without preload or when the slots are used up */
+extern TlDatabase *tl_database(void);
+/* a slot by oid, made if asked for; the caller holds tl_shared->directory */
+extern TlDatabase *tl_database_find(Oid dboid, bool make);
+extern void tl_database_free(TlDatabase *db);
+
+extern void tl_counter_add(TlCounter counter, uint64 n);
+extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
+extern void tl_due_again_by(TlDatabase *db, int64 us);
+extern void tl_wake_worker(TlDatabase *db);
+extern void tl_wake_launcher(void);
+
+#endif							/* TL_SHMEM_H */

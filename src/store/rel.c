@@ -1,0 +1,306 @@
+/*
+ * rel.c
+ *		Reading and writing our tables directly.
+ *
+ * Rows are read through index scans and written through the table access
+ * method and ExecInsertIndexTuples, not through SQL.  So no trigger and no rule
+ * fires, no search_path is consulted, and the caller needs no privilege on a
+ * table: EXECUTE on the function is the whole gate.  Indexes that a DBA adds
+ * are kept up to date all the same.
+ *
+ * Tables are opened and closed in rel_open.c.
+ *
+ * Each write is followed by CommandCounterIncrement, as SPI would do it: two
+ * calls in one statement see each other.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "store/rel.h"
+
+static void store(TlRel *r, const Datum *values, const bool *nulls);
+static bool wait_for_conflict(TlRel *r, TlIndex key, const Datum *values);
+
+/* Make a row of the table in the slot that is written. */
+static void
+store(TlRel *r, const Datum *values, const bool *nulls)
+{
+	int			natts = RelationGetDescr(r->rel)->natts;
+
+	ExecClearTuple(r->slot);
+	memcpy(r->slot->tts_values, values, r->natts * sizeof(Datum));
+	memcpy(r->slot->tts_isnull, nulls, r->natts * sizeof(bool));
+	/* columns that are not ours */
+	memset(r->slot->tts_isnull + r->natts, true, (natts - r->natts) * sizeof(bool));
+	ExecStoreVirtualTuple(r->slot);
+	r->slot->tts_tableOid = RelationGetRelid(r->rel);
+	tl_rel_check_closed(r);
+}
+
+ItemPointer
+tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
+{
+	store(r, values, nulls);
+	table_tuple_insert(r->rel, r->slot, GetCurrentCommandId(true), 0, NULL);
+	if (r->rri->ri_NumIndices > 0)
+		tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, false, false,
+									  NULL, NIL, TL_INDEXES_ALL);
+	ResetPerTupleExprContext(r->estate);
+	CommandCounterIncrement();
+	return &r->slot->tts_tid;
+}
+
+/*
+ * Insert a row unless one with its key is there, as ON CONFLICT DO NOTHING
+ * does it: true if it was inserted.  The index itself is asked first: a key that is
+ * there is the rare case.  An open insert of the same key is waited for.  The key is the first two columns (text), or the first (uuid, integer).
+ */
+bool
+tl_rel_insert_unless_there(TlRel *r, TlIndex key,
+						   const Datum *values, const bool *nulls,
+						   ItemPointer tid)
+{
+	List	   *arbiters = list_make1_oid(tl_index_oid(key));
+
+	for (;;)
+	{
+		uint32		token;
+		bool		conflict = false;
+
+		CHECK_FOR_INTERRUPTS();
+
+		store(r, values, nulls);
+		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+		table_tuple_insert_speculative(r->rel, r->slot, GetCurrentCommandId(true),
+									   0, NULL, token);
+		tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, false, true,
+									  &conflict, arbiters, TL_INDEXES_ALL);
+		table_tuple_complete_speculative(r->rel, r->slot, token, !conflict);
+		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+		ResetPerTupleExprContext(r->estate);
+
+		if (!conflict)
+		{
+			if (tid)
+				*tid = r->slot->tts_tid;
+			CommandCounterIncrement();
+			return true;
+		}
+		if (!wait_for_conflict(r, key, values))
+			return false;
+	}
+}
+
+/*
+ * True if no row has this key once every open transaction that inserts or
+ * deletes one has ended; false if there is one.
+ */
+static bool
+wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
+{
+	for (;;)
+	{
+		SnapshotData dirty;
+		TlScan		scan = {0};
+		bool		found;
+		TransactionId xwait = InvalidTransactionId;
+		uint32		token = 0;
+		ItemPointerData ctid;
+
+		InitDirtySnapshot(dirty);
+		if (key == TL_IDX_TURN_KEY)
+		{
+			tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
+			tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
+		}
+		else
+		{
+			Assert(key == TL_IDX_CLOCK_KEY || key == TL_IDX_LATE_REPLY_KEY);
+			ScanKeyInit(&scan.keys[0], 1, BTEqualStrategyNumber,
+						key == TL_IDX_CLOCK_KEY ? F_INT4EQ : F_UUID_EQ, values[0]);
+			scan.nkeys = 1;
+		}
+		tl_scan_begin(&scan, r, key, &dirty);
+		found = tl_scan_next(&scan, ForwardScanDirection);
+		if (found)
+		{
+			xwait = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+			token = TransactionIdIsValid(dirty.xmin) ? dirty.speculativeToken : 0;
+			ctid = scan.slot->tts_tid;
+		}
+		tl_scan_end(&scan);
+
+		if (!found)
+			return true;
+
+		/*
+		 * An open update of a committed row changes nothing for us: the key is
+		 * there whether it commits or not.  Only retention deletes, so what we
+		 * wait for below is an open insert or, at worst, that.
+		 */
+		if (!TransactionIdIsValid(xwait) ||
+			(!TransactionIdIsValid(dirty.xmin) && key == TL_IDX_TURN_KEY))
+			return false;
+		if (token != 0)
+			SpeculativeInsertionWait(xwait, token);
+		else
+			XactLockTableWait(xwait, r->rel, &ctid, XLTW_InsertIndex);
+	}
+}
+
+/*
+ * Lock a row, or pass it over.  heap_update itself cannot pass over: who does
+ * not want to wait locks first.
+ */
+bool
+tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
+				TupleTableSlot *slot, LockTupleMode mode)
+{
+	TM_FailureData failure;
+	ItemPointerData at = *tid;
+
+	return table_tuple_lock(r->rel, &at, snapshot, slot, GetCurrentCommandId(true),
+							mode, LockWaitSkip, 0, &failure) == TM_Ok;
+}
+
+/*
+ * Replace a row.  Waits for whoever holds it, and then says what became of it.
+ */
+TM_Result
+tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
+			  const Datum *values, const bool *nulls)
+{
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	TlUpdateIndexes update_indexes;
+	TM_Result	result;
+
+	store(r, values, nulls);
+	result = table_tuple_update(r->rel, tid, r->slot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, true,
+								&failure, &lockmode, &update_indexes);
+	if (result == TM_Ok)
+	{
+		if (tl_indexes_need_update_compat(update_indexes) && r->rri->ri_NumIndices > 0)
+			tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, true, false,
+										  NULL, NIL, update_indexes);
+		ResetPerTupleExprContext(r->estate);
+		CommandCounterIncrement();
+	}
+	return result;
+}
+
+TM_Result
+tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_delete(r->rel, tid, GetCurrentCommandId(true), snapshot,
+								InvalidSnapshot, true, &failure, false);
+	if (result == TM_Ok)
+		CommandCounterIncrement();
+	return result;
+}
+
+/* Every text column of an index of ours has COLLATE "C". */
+void
+tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value)
+{
+	RegProcedure proc = strategy == BTEqualStrategyNumber ? F_TEXTEQ :
+		strategy == BTGreaterStrategyNumber ? F_TEXT_GT : F_TEXT_GE;
+
+	Assert(s->nkeys < lengthof(s->keys));
+	ScanKeyEntryInitialize(&s->keys[s->nkeys++], 0, attno, strategy, InvalidOid,
+						   C_COLLATION_OID, proc, value);
+}
+
+void
+tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value)
+{
+	RegProcedure proc = strategy == BTEqualStrategyNumber ? F_INT8EQ :
+		strategy == BTGreaterStrategyNumber ? F_INT8GT :
+		strategy == BTLessEqualStrategyNumber ? F_INT8LE : F_INT8GE;
+
+	Assert(s->nkeys < lengthof(s->keys));
+	ScanKeyInit(&s->keys[s->nkeys++], attno, strategy, proc, Int64GetDatum(value));
+}
+
+void
+tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
+{
+	Oid			indexid = tl_index_oid(index);
+
+	/* open already, if the table is open for writing */
+	s->index = tl_rel_written_index(r, indexid);
+	s->opened = s->index == NULL;
+	if (s->opened)
+		s->index = index_open(indexid, AccessShareLock);
+	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
+	s->slot = table_slot_create(r->rel, NULL);
+	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
+}
+
+bool
+tl_scan_next(TlScan *s, ScanDirection direction)
+{
+	return index_getnext_slot(s->scan, direction, s->slot);
+}
+
+/* Begin again with the keys as they are now. */
+void
+tl_scan_restart(TlScan *s)
+{
+	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
+}
+
+void
+tl_scan_end(TlScan *s)
+{
+	ExecDropSingleTupleTableSlot(s->slot);
+	index_endscan(s->scan);
+	if (s->opened)
+		index_close(s->index, NoLock);
+}
+
+Snapshot
+tl_latest_snapshot(void)
+{
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+/*
+ * Above READ COMMITTED a transaction may judge only rows that it can see: a row
+ * that was written after its snapshot is a conflict.
+ */
+void
+tl_rel_check_visible(TlRel *r, TupleTableSlot *slot)
+{
+	bool		isnull;
+	TransactionId xmin;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
+	if (TransactionIdIsCurrentTransactionId(xmin))
+		return;
+	if (!table_tuple_satisfies_snapshot(r->rel, slot, GetTransactionSnapshot()))
+		tl_serialization_failure();
+}
+
+void
+tl_serialization_failure(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update")));
+}

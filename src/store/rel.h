@@ -1,0 +1,78 @@
+/*
+ * rel.h
+ *		Reading and writing our tables directly.
+ */
+#ifndef TL_REL_H
+#define TL_REL_H
+
+#include "access/skey.h"
+#include "nodes/execnodes.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+
+#include "base/catalog.h"
+
+/* one of our tables, open for as long as a function works on it */
+typedef struct TlRel
+{
+	Relation	rel;
+	int			natts;			/* columns that we know */
+	ResultRelInfo *rri;			/* NULL when open for reading only */
+	EState	   *estate;
+	TupleTableSlot *slot;		/* what is written */
+	struct TlIndexCache *kept;		/* rri and estate are kept here; NULL: our own */
+} TlRel;
+
+/* a walk over an index; it ends before its table is closed */
+typedef struct TlScan
+{
+	Relation	index;
+	bool		opened;			/* by the walk, not with the table */
+	IndexScanDesc scan;
+	TupleTableSlot *slot;		/* the row that the walk stands on */
+	ScanKeyData keys[3];
+	int			nkeys;
+} TlScan;
+
+/* rel_open.c */
+extern void tl_rel_init(void);
+/* an error may have left kept tables open */
+extern void tl_rel_at_abort(int nest_level);
+
+extern void tl_rel_open(TlRel *r, TlTable table, bool write);
+/* for writing rows that will be in none of these indexes (TL_BIT) */
+extern void tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without);
+/* for writing, until the end of the transaction; false where one would have to wait */
+extern bool tl_rel_try_lock_table(TlTable table);
+extern void tl_rel_close(TlRel *r);
+/* for rel.c only */
+extern Relation tl_rel_written_index(const TlRel *r, Oid index);
+extern void tl_rel_check_closed(TlRel *r);
+
+/* rel.c */
+extern ItemPointer tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
+extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
+									   const Datum *values, const bool *nulls,
+									   ItemPointer tid);
+extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
+							   const Datum *values, const bool *nulls);
+/* without waiting: false if somebody holds the row, or changed it since the snapshot */
+extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
+							TupleTableSlot *slot, LockTupleMode mode);
+extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
+
+/* "column attno (1-based) of the index, strategy (BTEqualStrategyNumber, ...)" */
+extern void tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value);
+extern void tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value);
+extern void tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot);
+extern bool tl_scan_next(TlScan *s, ScanDirection direction);
+extern void tl_scan_restart(TlScan *s);
+extern void tl_scan_end(TlScan *s);
+
+/* the latest committed state, registered; give it back with UnregisterSnapshot */
+extern Snapshot tl_latest_snapshot(void);
+/* 40001 unless the transaction's own snapshot shows the row of this slot */
+extern void tl_rel_check_visible(TlRel *r, TupleTableSlot *slot);
+extern void tl_serialization_failure(void) pg_attribute_noreturn();
+
+#endif							/* TL_REL_H */

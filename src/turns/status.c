@@ -1,0 +1,137 @@
+/*
+ * status.c
+ *		What a turn's state is: for has_live_turn, and for the view turns.
+ *
+ * Also the trigger by which we hear of those who change the table by SQL.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/typcache.h"
+
+#include "base/args.h"
+#include "shared/clock.h"
+#include "shared/grace.h"
+#include "store/turn_row.h"
+#include "commit/xact.h"
+
+PG_FUNCTION_INFO_V1(turn_liveness_has_live_turn);
+PG_FUNCTION_INFO_V1(turn_liveness_turn_status);
+PG_FUNCTION_INFO_V1(turn_liveness_foreign_change);
+
+/* An authorization gate: judged by what is committed now, not by a snapshot. */
+Datum
+turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
+	Snapshot	snapshot;
+	TlRel		turns;
+	TlScan		scan = {0};
+	TlTurn		turn;
+	bool		live = false;
+
+	PreventCommandDuringRecovery("has_live_turn");
+	tl_grace_note_call();
+	snapshot = tl_latest_snapshot();
+	tl_rel_open(&turns, TL_TURN, false);
+	if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
+					 PointerGetDatum(message_id), snapshot, &turn) &&
+		tl_turn_is_owed(&turn))
+	{
+		TlVerdict	verdict;
+
+		live = tl_turn_judge(&turn, &verdict) < verdict.deadline;
+	}
+	tl_scan_end(&scan);
+	tl_rel_close(&turns);
+	UnregisterSnapshot(snapshot);
+	PG_RETURN_BOOL(live);
+}
+
+/* On a standby nobody beats and no clock runs: only what the row says. */
+Datum
+turn_liveness_turn_status(PG_FUNCTION_ARGS)
+{
+	HeapTupleHeader header;
+	TupleDesc	rowdesc;
+	TupleTableSlot *slot;
+	HeapTupleData tuple;
+	TupleDesc	desc;
+	TlTurn		turn;
+	TlVerdict	verdict;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+	const char *state;
+	int			i;
+	static const int required[] = {
+		TURN_DEPLOYMENT, TURN_MESSAGE_ID, TURN_EPOCH, TURN_BEGUN, TURN_ARMED,
+		TURN_ADMISSION, TURN_SILENCE, TURN_DURATION
+	};
+	HeapTuple	result;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	header = PG_GETARG_HEAPTUPLEHEADER(0);
+	rowdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+									 HeapTupleHeaderGetTypMod(header));
+	slot = MakeSingleTupleTableSlot(rowdesc, &TTSOpsHeapTuple);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	memset(&tuple, 0, sizeof(tuple));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	tuple.t_data = header;
+	ExecStoreHeapTuple(&tuple, slot, false);
+
+	/* a caller can make a row of his own: one that no table could hold */
+	for (i = 0; i < lengthof(required); i++)
+		if (rowdesc->natts < TURN_NATTS || slot_attisnull(slot, required[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("this is no row of %s.%s", TL_SCHEMA, "turn")));
+	tl_turn_decode(slot, &turn);
+
+	if (RecoveryInProgress())
+	{
+		nulls[0] = nulls[1] = nulls[2] = true;
+		values[0] = values[1] = values[2] = (Datum) 0;
+		state = turn.times.frozen > 0 ? "withheld" : turn.times.started > 0 ? "running" : "waiting";
+	}
+	else
+	{
+		int64		now = tl_turn_judge(&turn, &verdict);
+
+		nulls[0] = verdict.first_beat == 0;
+		nulls[1] = verdict.last_beat == 0;
+		values[0] = TimestampTzGetDatum(tl_wall_clock(verdict.first_beat, now));
+		values[1] = TimestampTzGetDatum(tl_wall_clock(verdict.last_beat, now));
+		values[2] = TimestampTzGetDatum(tl_wall_clock(verdict.deadline, now));
+		state = now >= verdict.deadline ? "lapsed" :
+			turn.times.frozen > 0 ? "withheld" :
+			verdict.started ? "running" : "waiting";
+	}
+	values[3] = CStringGetTextDatum(state);
+	result = heap_form_tuple(BlessTupleDesc(desc), values, nulls);
+	ExecDropSingleTupleTableSlot(slot);
+	ReleaseTupleDesc(rowdesc);
+	PG_RETURN_DATUM(HeapTupleGetDatum(result));
+}
+
+/* Somebody changed the table by SQL: counts are void, rows may be new. */
+Datum
+turn_liveness_foreign_change(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "foreign_change")));
+	tl_xact_foreign_change();
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,39 @@
+/*
+ * sweep.h
+ *		Failing the turns that have lapsed.
+ */
+#ifndef TL_SWEEP_H
+#define TL_SWEEP_H
+
+#include "storage/itemptr.h"
+
+#include "shared/attach.h"
+
+typedef enum TlSweepStatus
+{
+	TL_SWEEP_GONE,				/* not owed any more, or not there */
+	TL_SWEEP_FAILED,
+	TL_SWEEP_LIVE,				/* look again at look_us */
+	TL_SWEEP_BUSY				/* an open transaction holds it: look again soon */
+} TlSweepStatus;
+
+/* a row that may have lapsed, and what became of it */
+typedef struct TlSweepItem
+{
+	ItemPointerData tid;
+	int64		seen;			/* when it was first seen, if it became visible late */
+	int64		died;			/* its session ended then; 0 = no */
+	TlSweepStatus status;
+	bool		unmarked;		/* no mark of an open transaction when it was looked at first */
+	int64		look_us;
+} TlSweepItem;
+
+/*
+ * Decide about these rows, in the current transaction; returns how many failed, at
+ * most max.  One that cannot be failed (an error) is logged and left busy.
+ */
+extern int	tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check);
+/* deployments whose last session ended before that time */
+extern int	tl_sweep_deaths(int64 before, int max);
+
+#endif							/* TL_SWEEP_H */

@@ -1,0 +1,21 @@
+/*
+ * worker_round.h
+ *		What the worker does, round by round.
+ */
+#ifndef TL_WORKER_ROUND_H
+#define TL_WORKER_ROUND_H
+
+#include "shared/shmem.h"
+
+/* false: there is no extension here */
+extern bool tl_worker_round_begin(void);
+/* one round; returns when to be called again (liveness clock) */
+extern int64 tl_worker_round(TlDatabase *db);
+/* the extension was dropped */
+extern bool tl_worker_round_extension_dropped(void);
+/* and another one created, which wants a worker that starts with it */
+extern bool tl_worker_round_extension_recreated(void);
+/* before the worker ends */
+extern void tl_worker_round_end(void);
+
+#endif							/* TL_WORKER_ROUND_H */
