@@ -341,26 +341,17 @@ at_end_of_xact(XactEvent event, void *arg)
 	pending = NULL;
 	if (event == XACT_EVENT_ABORT)
 		tl_rel_at_abort(0);
-	/* an error may have come between condemning a turn and updating its row */
-	tl_lease_decided();
 	if (p == NULL || tl_database() == NULL)
 		return;
 	if (event == XACT_EVENT_COMMIT)
 		after_commit(p);
-	else
+	else if (event == XACT_EVENT_PREPARE)
 	{
-		int			i;
-
-		if (event == XACT_EVENT_PREPARE && p->counts != NULL)
+		if (p->counts != NULL)
 			tl_prepared_count(p->counts->n);
 		/* whoever commits it cannot tell */
-		if (event == XACT_EVENT_PREPARE && wrote_times(p))
+		if (wrote_times(p))
 			tl_clock_note_use(tl_database());
-		/* counts that left out what a sweep had condemned are void again */
-		for (i = 0; i < p->ntouched; i++)
-			tl_lease_moved(p->touched[i].deployment, false, 0);
-		if (p->everything)
-			tl_lease_move_database();
 	}
 }
 
@@ -372,7 +363,6 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 		end_counts(event == SUBXACT_EVENT_COMMIT_SUB);
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	tl_lease_decided();
 	tl_rel_at_abort(GetCurrentTransactionNestLevel());
 	if (pending != NULL)
 		pending->rolled_back = true;

@@ -5,7 +5,7 @@
 #ifndef TL_XACT_H
 #define TL_XACT_H
 
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/mailbox.h"
 
 extern void tl_xact_init(void);

@@ -50,7 +50,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/clock_row.h"
 #include "base/guc.h"

@@ -19,7 +19,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/lease.h"
 #include "commit/prepared.h"
 #include "shared/shmem.h"
@@ -140,7 +140,9 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->hold_until_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);
-	pg_atomic_init_u32(&vacant->warned_full, 0);
+	pg_atomic_init_u32(&vacant->rows_beaten, 0);
+	pg_atomic_init_u32(&vacant->logged_full, 0);
+	pg_atomic_init_u64(&vacant->logged_late_us, 0);
 	pg_atomic_init_u64(&vacant->wake_us, PG_INT64_MAX);
 	pg_atomic_init_u64(&vacant->due_again_us, PG_INT64_MAX);
 	pg_atomic_init_u64(&vacant->death_us, PG_INT64_MAX);

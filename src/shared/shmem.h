@@ -26,6 +26,7 @@ typedef enum TlCounter
 	TL_COUNT_DISCHARGED,
 	TL_COUNT_LATE,
 	TL_COUNT_UNKNOWN,
+	TL_COUNT_LATE_DROPPED,
 	TL_COUNT_BEATS,
 	TL_COUNT_BEATS_IN_ROWS,
 	TL_COUNT_SWEEPS,
@@ -101,7 +102,9 @@ typedef struct TlDatabase
 	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
 	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
 
-	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
+	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
+	pg_atomic_uint32 logged_full;	/* the log has told of that */
+	pg_atomic_uint64 logged_late_us;	/* ... and of late replies that were not kept */
 
 	/* the worker's appointments, see duty.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */

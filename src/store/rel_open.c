@@ -24,7 +24,7 @@
 
 /* columns that the library knows: those of the newest install script */
 static const int table_natts[TL_NTABLES] = {
-	[TL_TURN] = 21,
+	[TL_TURN] = 22,
 	[TL_REPLY] = 14,
 	[TL_DELIVERY] = 11,
 	[TL_LATE_REPLY] = 8,

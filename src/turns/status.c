@@ -19,6 +19,7 @@
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "store/turn_row.h"
+#include "turns/judge.h"
 #include "commit/xact.h"
 
 PG_FUNCTION_INFO_V1(turn_liveness_has_live_turn);
@@ -41,8 +42,8 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	tl_grace_note_call();
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
-	if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
-					 PointerGetDatum(message_id), snapshot, &turn) &&
+	if (tl_turn_find(&turns, &scan, deployment,
+					 message_id, snapshot, &turn) &&
 		tl_turn_is_owed(&turn))
 	{
 		TlVerdict	verdict;
@@ -95,7 +96,7 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 		if (rowdesc->natts < TURN_NATTS || slot_attisnull(slot, required[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("this is no row of %s.%s", TL_SCHEMA, "turn")));
+					 errmsg("invalid row of table \"%s.%s\"", TL_SCHEMA, "turn")));
 	tl_turn_decode(slot, &turn);
 
 	if (RecoveryInProgress())
