@@ -6,7 +6,7 @@ CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS turn_liveness;
 SELECT no_plan();
 
-SELECT tables_are('turn_liveness', ARRAY['home', 'clock', 'turn', 'reply', 'delivery', 'late_reply']);
+SELECT tables_are('turn_liveness', ARRAY['turn', 'reply', 'delivery', 'late_reply']);
 SELECT sequences_are('turn_liveness', ARRAY['reply_id_seq']);
 
 -- one row, one key for each turn: everything hangs on it
