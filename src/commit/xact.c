@@ -238,11 +238,11 @@ tl_xact_reply(const text *conversation, const text *platform)
 {
 	Pending    *p = get_pending();
 
-	if (p->letter.len > MAX_LETTER)
+	if (p->letter.len > MAX_LETTER ||
+		!tl_mail_reply(&p->letter,
+					   VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
+					   VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform)))
 		p->look_replies = true;
-	else
-		tl_mail_reply(&p->letter, VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
-					  VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform));
 }
 
 void

@@ -142,7 +142,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->last_sweep_took_us, 0);
 	vacant->mailbox_head = vacant->mailbox_tail = 0;
 	vacant->look_turns = vacant->look_replies = true;
-	vacant->told = false;
+	vacant->latch_set = false;
 	for (i = 0; i < TL_STRIPES; i++)
 		for (j = 0; j < TL_NCOUNTERS; j++)
 			pg_atomic_init_u64(&vacant->stripes[i].counters[j], 0);

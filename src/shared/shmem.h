@@ -131,9 +131,9 @@ typedef struct TlDatabase
 	LWLock		mailbox_lock;
 	uint64		mailbox_head;	/* bytes ever read */
 	uint64		mailbox_tail;	/* bytes ever written */
-	bool		look_turns;		/* rows may have come that nobody told of */
+	bool		look_turns;		/* rows may have come without a letter */
 	bool		look_replies;	/* the same for replies: notify {} */
-	bool		told;			/* the worker's latch was set for this mail */
+	bool		latch_set;		/* the worker's latch was set for this mail */
 
 	TlStripe	stripes[TL_STRIPES];
 	TimestampTz stats_reset;

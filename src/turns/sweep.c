@@ -233,7 +233,6 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 
 		CHECK_FOR_INTERRUPTS();
 		tl_clock_tick_if_worker();
-		tl_mailbox_take_early();
 		if (failed >= max)
 		{
 			items[i].status = TL_SWEEP_BUSY;
