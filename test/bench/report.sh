@@ -7,12 +7,15 @@ environment() {
 	[ $mode = quick ] || life=" (three times as many, a third as long, for the whole life)"
 	echo "$N pairs where there is a bar, rounds of $L s where it is close$life and of $T s elsewhere, $P pairs where there is none; ${settings[*]}"
 	cat <<-X
-		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it, insert the
-		  reply and its delivery row.  Columns as ours, no index but the primary keys, no NOTIFY (sql/bare.sql)
-		the origin: its statements one by one on its job table with 18 indexes, a NOTIFY of its own (sql/origin.sql)
-		PL/pgSQL: the same API with a row for each beat, NOTIFY in the transaction, a sweep for pg_cron (sql/plain.sql)
-		Not compared: job queues (pg-boss, graphile-worker, pgmq) do another job; the origin's pause of 15 s between
-		  sweeps, its network and its retries are left out, in its favour.
+		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it,
+		  insert the reply and its delivery row.  Columns as ours, no index but the primary keys, no
+		  NOTIFY (sql/bare.sql)
+		the origin: its statements one by one on its job table with 18 indexes, a NOTIFY of its own
+		  (sql/origin.sql)
+		PL/pgSQL: the same API with a row for each beat, NOTIFY in the transaction, a sweep for
+		  pg_cron (sql/plain.sql)
+		Not compared: job queues (pg-boss, graphile-worker, pgmq) do another job; the origin's pause
+		  of 15 s between sweeps, its network and its retries are left out, in its favour.
 	X
 }
 
@@ -59,6 +62,9 @@ markdown_table() {
 		line map { $_ eq "-" ? "" : $_ } $measure, $a, $against, $b, $value, $bar, $verdict;' "$R"
 }
 
+# publish.sh looks for the first line as it stands
+wrap() { IFS= read -r first && echo "$first" && fold -s -w 100 | sed 's/ *$//'; }
+
 # readme_table: what publish.sh puts into test/bench/README.md, and the rows for the
 # top README; of a run of all rows only
 readme_table() {
@@ -66,7 +72,7 @@ readme_table() {
 		markdown_table '.*' 7
 		echo
 		# version and date, machine, settings; then the peers, one an item
-		sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./'
+		sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./' | wrap
 		echo
 		sed -e '1,3d' -e 's/^[^ ]/- &/' "$TL_OUT/environment.txt"
 		echo
@@ -76,7 +82,7 @@ readme_table() {
 	{
 		markdown_table "$readme_rows" 5
 		echo
-		sed -n '1,2p' "$TL_OUT/environment.txt" | sed 's/$/./'
+		sed -n '1,2p' "$TL_OUT/environment.txt" | sed 's/$/./' | wrap
 	} >"$TL_OUT/README-rows.md"
 }
 
