@@ -131,7 +131,7 @@ UPDATE turn_liveness.reply SET armed_at = created_at - interval '10 s', first_be
 UPDATE turn_liveness.reply SET armed_at = created_at - interval '100 s', first_beat = created_at - interval '50 s' WHERE reply_id % 20 = 0;
 UPDATE turn_liveness.delivery d SET delivered_at = r.created_at + interval '2 s' FROM turn_liveness.reply r WHERE r.reply_id = d.reply_id;
 INSERT INTO turn_liveness.reply SELECT 1000000000, 'conv-7', '{m1}', 'conv-7', 'api', NULL, '{}', 'a', NULL, 'r', now(), now(), now(), now();
-INSERT INTO turn_liveness.delivery SELECT 1000000000, 'd', 1, 0, 0, 'conv-7', 'api', 'gw', now(), now();
+INSERT INTO turn_liveness.delivery SELECT 1000000000, 'd', 1, '-infinity', now(), 'conv-7', 'api', 'gw', now(), now();
 ANALYZE turn_liveness.reply, turn_liveness.delivery, turn_liveness.turn;
 });
 is(ask('p50 and p99'), '{00:00:01,00:00:50}|{00:00:10,00:01:40}|{00:00:02,00:00:02}', 'p50 and p99');
