@@ -194,7 +194,7 @@ tl_home(void)
 	rel = table_open(relid, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
 	PushActiveSnapshot(GetLatestSnapshot());
-	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	scan = tl_table_beginscan_compat(rel, GetActiveSnapshot());
 	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		home = DatumGetInt32(slot_getattr(slot, 1, &isnull));
 	table_endscan(scan);

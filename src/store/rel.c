@@ -185,9 +185,8 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	TM_Result	result;
 
 	store(r, values, nulls);
-	result = table_tuple_update(r->rel, tid, r->slot, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, true,
-								&failure, &lockmode, &update_indexes);
+	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot,
+										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
 		if (tl_indexes_need_update_compat(update_indexes) && r->rri->ri_NumIndices > 0)
@@ -205,8 +204,7 @@ tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
 	TM_FailureData failure;
 	TM_Result	result;
 
-	result = table_tuple_delete(r->rel, tid, GetCurrentCommandId(true), snapshot,
-								InvalidSnapshot, true, &failure, false);
+	result = tl_table_tuple_delete_compat(r->rel, tid, snapshot, &failure);
 	if (result == TM_Ok)
 		CommandCounterIncrement();
 	return result;
