@@ -23,8 +23,6 @@ static const char *const table_names[TL_NTABLES] = {
 	[TL_REPLY] = "reply",
 	[TL_DELIVERY] = "delivery",
 	[TL_LATE_REPLY] = "late_reply",
-	[TL_CLOCK] = "clock",
-	[TL_HOME] = "home",
 };
 
 static const char *const index_names[TL_NINDEXES] = {
@@ -40,19 +38,16 @@ static const char *const index_names[TL_NINDEXES] = {
 	[TL_IDX_DELIVERY_DEAD] = "delivery_dead",
 	[TL_IDX_LATE_REPLY_KEY] = "late_reply_pkey",
 	[TL_IDX_LATE_REPLY_KEPT] = "late_reply_kept",
-	[TL_IDX_CLOCK_KEY] = "clock_pkey",
 };
 
 /* what we know of this database; valid until an invalidation says otherwise */
 static struct
 {
 	bool		valid;
-	bool		home_valid;
 	Oid			extension;
 	Oid			tables[TL_NTABLES];
 	Oid			indexes[TL_NINDEXES];
 	Oid			sequence;
-	int32		home;
 	uint32		generation;
 }			known;
 
@@ -78,7 +73,6 @@ forget(Datum arg, Oid relid)
 	if (ours)
 	{
 		known.valid = false;
-		known.home_valid = false;
 		known.generation++;
 	}
 }
@@ -170,41 +164,6 @@ tl_index_bit(Oid index)
 		if (known.indexes[i] == index)
 			return TL_BIT(i);
 	return 0;
-}
-
-/*
- * The identity of this installation, a row that dumps leave out.
- */
-int32
-tl_home(void)
-{
-	Oid			relid;
-	Relation	rel;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
-	bool		isnull;
-	int32		home = 0;
-
-	if (!known.valid)
-		look_up();
-	if (known.valid && known.home_valid)
-		return known.home;
-
-	relid = tl_table_oid(TL_HOME);
-	rel = table_open(relid, AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	PushActiveSnapshot(GetLatestSnapshot());
-	scan = tl_table_beginscan_compat(rel, GetActiveSnapshot());
-	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		home = DatumGetInt32(slot_getattr(slot, 1, &isnull));
-	table_endscan(scan);
-	PopActiveSnapshot();
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
-
-	known.home = home;
-	known.home_valid = known.valid;
-	return home;
 }
 
 const char *

@@ -14,9 +14,7 @@
  *
  * Counters count what is committed: what a savepoint counted goes with it.
  *
- * At PRE_COMMIT a transaction that was open for long after it armed a turn stamps the
- * row: it becomes visible only now, and must not lapse at that instant.  At PRE_PREPARE
- * every armed row is stamped with the far future (TL_SEEN_UNKNOWN): whoever sweeps first replaces that.
+ * Rows that it armed are stamped before the commit: see stamp.c.
  */
 #include "base/turn_liveness.h"
 
@@ -41,13 +39,6 @@ typedef struct Touched
 	uint32		generation;
 } Touched;
 
-typedef struct Armed
-{
-	ItemPointerData tid;
-	int64		armed;
-	int64		patience;		/* the shorter of admission and silence */
-} Armed;
-
 /* what the transaction or one of its savepoints counts */
 typedef struct Counts
 {
@@ -64,7 +55,7 @@ typedef struct Pending
 	bool		everything;		/* too many to name */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
-	Armed	   *armed;
+	TlArmed	   *armed;
 	int			narmed;
 	int			maxarmed;
 	StringInfoData letter;
@@ -85,8 +76,6 @@ static void at_end_of_xact(XactEvent event, void *arg);
 static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 							  SubTransactionId parent, void *arg);
 static void end_counts(bool commit);
-static bool wrote_times(const Pending *p);
-static void stamp_late_rows(bool prepare);
 static void after_commit(Pending *p);
 
 void
@@ -192,8 +181,8 @@ tl_xact_watch(const TlWatch *watch, bool by_arm)
 		{
 			p->maxarmed = Max(16, p->maxarmed * 2);
 			p->armed = p->armed ?
-				repalloc_huge(p->armed, p->maxarmed * sizeof(Armed)) :
-				MemoryContextAlloc(TopTransactionContext, p->maxarmed * sizeof(Armed));
+				repalloc_huge(p->armed, p->maxarmed * sizeof(TlArmed)) :
+				MemoryContextAlloc(TopTransactionContext, p->maxarmed * sizeof(TlArmed));
 		}
 		p->armed[p->narmed].tid = watch->tid;
 		p->armed[p->narmed].armed = watch->times.armed;
@@ -205,6 +194,20 @@ tl_xact_watch(const TlWatch *watch, bool by_arm)
 		p->look_turns = true;
 	else
 		tl_mail_watch(&p->letter, watch);
+}
+
+void
+tl_xact_watch_turn(const TlTurn *turn, ItemPointer tid, bool by_arm)
+{
+	TlWatch		watch;
+
+	memset(&watch, 0, sizeof(watch));
+	watch.tid = *tid;
+	watch.deployment = turn->deployment_key;
+	watch.turn = turn->turn_key;
+	watch.times = turn->times;
+	watch.fresh = by_arm;
+	tl_xact_watch(&watch, by_arm);
 }
 
 /*
@@ -221,6 +224,13 @@ tl_xact_has_armed(ItemPointer tid)
 			if (ItemPointerEquals(&pending->armed[i].tid, tid))
 				return true;
 	return false;
+}
+
+const TlArmed *
+tl_xact_armed(int *n)
+{
+	*n = pending != NULL ? pending->narmed : 0;
+	return *n > 0 ? pending->armed : NULL;
 }
 
 void
@@ -320,20 +330,7 @@ at_end_of_xact(XactEvent event, void *arg)
 	Pending    *p = pending;
 
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
-	{
-		if (p != NULL && wrote_times(p))
-		{
-			int64		least = PG_INT64_MAX;
-			int			i;
-
-			for (i = 0; i < p->narmed; i++)
-				least = Min(least, p->armed[i].armed);
-			tl_clock_keep(least, event == XACT_EVENT_PRE_PREPARE);
-		}
-		if (p != NULL && p->narmed > 0)
-			stamp_late_rows(event == XACT_EVENT_PRE_PREPARE);
 		return;
-	}
 	if (event == XACT_EVENT_PARALLEL_PRE_COMMIT || event == XACT_EVENT_PARALLEL_COMMIT ||
 		event == XACT_EVENT_PARALLEL_ABORT)
 		return;
@@ -353,9 +350,6 @@ at_end_of_xact(XactEvent event, void *arg)
 
 		if (event == XACT_EVENT_PREPARE && p->counts != NULL)
 			tl_prepared_count(p->counts->n);
-		/* whoever commits it cannot tell */
-		if (event == XACT_EVENT_PREPARE && wrote_times(p))
-			tl_clock_note_use(tl_database());
 		/* counts that left out what a sweep had condemned are void again */
 		for (i = 0; i < p->ntouched; i++)
 			tl_lease_moved(p->touched[i].deployment, false, 0);
@@ -376,13 +370,6 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 	tl_rel_at_abort(GetCurrentTransactionNestLevel());
 	if (pending != NULL)
 		pending->rolled_back = true;
-}
-
-/* Stamps of our clock: in a row that was armed, a delay, or whatever is counted. */
-static bool
-wrote_times(const Pending *p)
-{
-	return p->narmed > 0 || p->due_again < PG_INT64_MAX || p->counts != NULL;
 }
 
 /* Everything here is visible already; nothing here can fail. */
@@ -408,52 +395,12 @@ after_commit(Pending *p)
 	for (i = 0; p->counts != NULL && i < TL_NCOUNTERS; i++)
 		if (p->counts->n[i] > 0)
 			tl_counter_add(i, p->counts->n[i]);
-	if (wrote_times(p))
-		tl_clock_note_use(db);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	/* by the slot, for we read no tables any more; where its clock is not up the worker looks at all rows */
 	if (p->narmed > 0)
 		tl_mail_stamp(&p->letter, tl_clock_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
-}
-
-/*
- * What was armed long ago is stamped, and what was armed by another clock, if a restore
- * came or was passed over while we were at it, is armed now.  Rows that a rolled-back savepoint armed are not
- * visible to us and are passed over.
- */
-static void
-stamp_late_rows(bool prepare)
-{
-	Pending    *p = pending;
-	int64		now;
-	int			i;
-	bool		any = prepare;
-	int64		moved_to;
-
-	/* dropped since */
-	if (!OidIsValid(tl_extension_oid()))
-		return;
-	now = tl_clock_now();
-	for (i = 0; i < p->narmed && !any; i++)
-		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience ||
-			now > p->armed[i].armed + TL_SECOND || p->armed[i].armed > now + TL_SECOND;
-	if (!any)
-		return;
-	moved_to = tl_clock_moved_to();
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	for (i = 0; i < p->narmed; i++)
-	{
-		Armed	   *armed = &p->armed[i];
-		bool		moved = armed->armed < moved_to || armed->armed > now + TL_SECOND;
-
-		if (prepare || moved || (now - armed->armed) * 4 > armed->patience)
-			tl_turn_stamp(&armed->tid, prepare ? TL_SEEN_UNKNOWN : now, moved ? now : 0);
-	}
-	PopActiveSnapshot();
 }

@@ -125,8 +125,8 @@ tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 	set(dvalues, dnulls, DELIVERY_REPLY_ID, Int64GetDatum(id));
 	set(dvalues, dnulls, DELIVERY_STATE, CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN));
 	set(dvalues, dnulls, DELIVERY_ATTEMPT, Int32GetDatum(0));
-	set(dvalues, dnulls, DELIVERY_DUE_US, Int64GetDatum(0));
-	set(dvalues, dnulls, DELIVERY_KEPT_US, Int64GetDatum(now));
+	set(dvalues, dnulls, DELIVERY_DUE_AT, TimestampTzGetDatum(DT_NOBEGIN));
+	set(dvalues, dnulls, DELIVERY_KEPT_AT, TimestampTzGetDatum(now));
 	set(dvalues, dnulls, DELIVERY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
 	set(dvalues, dnulls, DELIVERY_PLATFORM, PointerGetDatum(reply->platform));
 	if (discharged)
@@ -155,7 +155,7 @@ tl_outbox_keep_late(const text *deployment, text **ids, int nids,
 	set(values, nulls, LATE_PAYLOAD, JsonbPGetDatum(payload));
 	set(values, nulls, LATE_VERDICT, ObjectIdGetDatum(tl_election_oid(lost ? TL_LOST : TL_UNKNOWN)));
 	set(values, nulls, LATE_CREATED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-	set(values, nulls, LATE_KEPT, Int64GetDatum(tl_clock_now()));
+	set(values, nulls, LATE_KEPT, TimestampTzGetDatum(tl_clock_now()));
 
 	tl_rel_open(&late, TL_LATE_REPLY, true);
 	if (tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL))

@@ -105,7 +105,7 @@ has_worker(Oid dboid)
 
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 		if (tl_shared->databases[i].dboid == dboid)
-			return pg_atomic_read_u32(&tl_shared->databases[i].ticking) != 0;
+			return pg_atomic_read_u32(&tl_shared->databases[i].clock.ticking) != 0;
 	return false;
 }
 
@@ -128,7 +128,6 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 						 TL_EXTENSION, "shared_preload_libraries")));
 	tl_grace_note_call();
 	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
-	(void) tl_clock_now();			/* the exit callback brings no clock up */
 	if (find_mine(key) >= 0)
 		PG_RETURN_INT32(MyProcPid);
 

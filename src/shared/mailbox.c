@@ -17,7 +17,6 @@
 #include "utils/memutils.h"
 
 #include "shared/mailbox.h"
-#include "store/turn_row.h"
 
 #define HEADER	(sizeof(uint16) + 1)
 #define MAX_EARLY	(16 * TL_MAILBOX_SIZE)
@@ -106,7 +105,7 @@ earliest(const StringInfo letter, bool *replies)
 	while (tl_mail_next(letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
-			first = Min(first, tl_turn_check_us(&mail.watch.times));
+			first = Min(first, tl_times_next_check(&mail.watch.times));
 		else
 			*replies = true;
 	}

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "shared/attach.h"
+#include "shared/clock.h"
 #include "shared/lease.h"
 #include "commit/prepared.h"
 #include "shared/shmem.h"
@@ -78,11 +79,12 @@ startup(void)
 		memset(tl_shared, 0, sizeof(TlShared));
 		LWLockInitialize(&tl_shared->directory, tranche);
 		if (!pg_strong_random(tl_shared->seeds, sizeof(tl_shared->seeds)) ||
-			!pg_strong_random(&tl_shared->server, sizeof(tl_shared->server)))
+			!pg_strong_random(&tl_shared->run, sizeof(tl_shared->run)))
 			ereport(FATAL,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("could not obtain random numbers")));
-		tl_shared->server |= 1;
+		tl_shared->run |= 1;
+		tl_clock_init(tl_shared);
 		pg_atomic_init_u32(&tl_shared->generation, 1);
 		tl_shared->look_everywhere = true;
 		for (i = 0; i < TL_MAX_DATABASES; i++)
@@ -123,21 +125,13 @@ tl_database_find(Oid dboid, bool make)
 	vacant->bars = 0;
 	vacant->retry_at_us = 0;
 	vacant->failures = 0;
-	pg_atomic_init_u32(&vacant->clock_extension, InvalidOid);
-	pg_atomic_init_u32(&vacant->clock_settled, InvalidOid);
-	pg_atomic_init_u64(&vacant->clock_used_us, 0);
-	pg_atomic_init_u32(&vacant->ticking, 0);
-	pg_atomic_init_u64(&vacant->clock_offset, 0);
-	pg_atomic_init_u64(&vacant->clock_limit, 0);
-	pg_atomic_init_u64(&vacant->clock_push, 0);
-	pg_atomic_init_u64(&vacant->start_us, 0);
-	pg_atomic_init_u64(&vacant->pause_us, 0);
-	pg_atomic_init_u64(&vacant->resumed_us, 0);
-	pg_atomic_init_u32(&vacant->sweep_off, 0);
+	tl_clock_init_database(tl_shared, vacant);
+	pg_atomic_init_u64(&vacant->grace.resumed_us, 0);
+	pg_atomic_init_u32(&vacant->grace.sweep_off, 0);
+	pg_atomic_init_u32(&vacant->grace.silent, 0);
+	pg_atomic_init_u64(&vacant->grace.asked_us, 0);
+	pg_atomic_init_u64(&vacant->grace.hold_until_us, 0);
 	pg_atomic_init_u64(&vacant->last_call_us, 0);
-	pg_atomic_init_u32(&vacant->silent, 0);
-	pg_atomic_init_u64(&vacant->asked_us, 0);
-	pg_atomic_init_u64(&vacant->hold_until_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);
 	pg_atomic_init_u32(&vacant->warned_full, 0);

@@ -11,6 +11,7 @@
 
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
+#define TL_KEPT_PAUSES	16
 #define TL_STRIPES			16		/* copies of each counter */
 
 /* cumulative counters, in the order of the columns of stat_row */
@@ -61,6 +62,33 @@ typedef enum TlWorkerState
 	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
 } TlWorkerState;
 
+/* The clock of a database, see clock.c. */
+typedef struct TlClockState
+{
+	pg_atomic_uint64 offset;
+	pg_atomic_uint64 limit;
+	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
+	pg_atomic_uint64 pause_us;	/* when the last pause ended */
+	pg_atomic_uint32 ticking;	/* a worker ticks */
+} TlClockState;
+
+/* A pause: where the clock stood, and how much wall clock time it lost. */
+typedef struct TlPause
+{
+	pg_atomic_uint64 at;
+	pg_atomic_uint64 lost;
+} TlPause;
+
+/* What holds lapses back in a database, see grace.c. */
+typedef struct TlGraceState
+{
+	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
+	pg_atomic_uint32 sweep_off;
+	pg_atomic_uint32 silent;	/* mass silence was found */
+	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
+	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
+} TlGraceState;
+
 /*
  * One database.  Slots are given out and taken back under TlShared.directory;
  * a session of the database may keep the pointer, as the database cannot go
@@ -68,11 +96,9 @@ typedef enum TlWorkerState
  */
 typedef struct TlDatabase
 {
-	/* what each beat reads, and seldom anybody writes: one cache line */
-	pg_atomic_uint64 clock_offset;
-	pg_atomic_uint64 clock_limit;
+	/* each beat reads these, and seldom a process writes them: one cache line */
+	TlClockState clock;
 	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
-	pg_atomic_uint32 clock_settled; /* clock_extension, once our own row counts */
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */
 	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
 
@@ -86,20 +112,11 @@ typedef struct TlDatabase
 	int64		retry_at_us;	/* monotonic: when the launcher tries again */
 	int			failures;		/* workers in a row that did not come to run */
 
-	/* the liveness clock, see clock.c; more of it is below */
-	pg_atomic_uint32 clock_extension;	/* whose clock it is; InvalidOid: not up */
-	pg_atomic_uint64 clock_used_us; /* not settled, but times were written already */
-	pg_atomic_uint32 ticking;	/* a worker ticks */
-	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
-	pg_atomic_uint64 start_us;	/* the clock when this server started */
-	pg_atomic_uint64 pause_us;	/* ... and when the last pause ended */
+	TlGraceState grace;
 
-	/* grace and hold, see grace.c */
-	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
-	pg_atomic_uint32 sweep_off;
-	pg_atomic_uint32 silent;	/* mass silence was found */
-	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
-	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
+	/* the last pauses of the clock: the worker writes them (clock.c) */
+	TlPause		pauses[TL_KEPT_PAUSES];
+	uint32		npauses;
 
 	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
 
@@ -129,7 +146,11 @@ typedef struct TlShared
 	LWLock		directory;
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	uint32		server;			/* this start of the server, never 0 */
+	uint32		run;			/* random: this run of the server, never 0 */
+	TimestampTz anchor;			/* the clock's line begins here (clock.c) ... */
+	int64		anchor_mono;	/* ... at this time of the monotonic clock */
+	int64		downtime;		/* before that */
+	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	bool		look_everywhere;	/* the launcher shall read pg_database */

@@ -124,9 +124,8 @@ wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
 		}
 		else
 		{
-			Assert(key == TL_IDX_CLOCK_KEY || key == TL_IDX_LATE_REPLY_KEY);
-			ScanKeyInit(&scan.keys[0], 1, BTEqualStrategyNumber,
-						key == TL_IDX_CLOCK_KEY ? F_INT4EQ : F_UUID_EQ, values[0]);
+			Assert(key == TL_IDX_LATE_REPLY_KEY);
+			ScanKeyInit(&scan.keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
 			scan.nkeys = 1;
 		}
 		tl_scan_begin(&scan, r, key, &dirty);

@@ -28,8 +28,6 @@ static const int table_natts[TL_NTABLES] = {
 	[TL_REPLY] = 14,
 	[TL_DELIVERY] = 11,
 	[TL_LATE_REPLY] = 8,
-	[TL_CLOCK] = 6,
-	[TL_HOME] = 1,
 };
 
 /*

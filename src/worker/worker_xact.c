@@ -102,7 +102,7 @@ tl_worker_xact_reset(void)
 }
 
 int
-tl_step_fail_lapsed(TlDatabase *db, int64 epoch)
+tl_step_fail_lapsed(TlDatabase *db)
 {
 	TlGrace		grace;
 	int64		start = tl_monotonic();
@@ -121,7 +121,7 @@ tl_step_fail_lapsed(TlDatabase *db, int64 epoch)
 	}
 
 	/* no transaction for a look at what lives: all of it is in memory */
-	tl_grace_get_for(epoch, &grace);
+	tl_grace_get(&grace);
 	nitems = tl_watch_list_take_expired(now, &grace, items, tl_sweep_batch);
 	if (nitems == 0)
 		return 0;
