@@ -4,15 +4,13 @@
  *
  * Gathered while the transaction runs, in its own memory; done at
  * XACT_EVENT_COMMIT, where nothing may fail: only LWLocks, atomics and latches.
- * Forgotten on ABORT and, but for the counters, on PREPARE.  COMMIT PREPARED runs no
- * callback: the utility hook raises the look flags then (prepared.c).
+ * Forgotten on ABORT and on PREPARE.  COMMIT PREPARED runs no callback: the
+ * utility hook (ddl_hook.c) raises the look flags then.
  *
  * What a rolled-back savepoint left in the list costs a needless look and nothing
  * more; but a lease is dropped with its last turn only by a transaction that
  * rolled back none and did nothing but end turns: who arms one and ends it again has
  * ended none of those that were counted.  A turn that is owed must keep its beats.
- *
- * Counters count what is committed: what a savepoint counted goes with it.
  *
  * At PRE_COMMIT a transaction that was open for long after it armed a turn stamps the
  * row: it becomes visible only now, and must not lapse at that instant.  At PRE_PREPARE
@@ -25,7 +23,6 @@
 #include "utils/snapmgr.h"
 
 #include "shared/clock.h"
-#include "commit/prepared.h"
 #include "store/turn_row.h"
 #include "commit/xact.h"
 
@@ -48,14 +45,6 @@ typedef struct Armed
 	int64		patience;		/* the shorter of admission and silence */
 } Armed;
 
-/* what the transaction or one of its savepoints counts */
-typedef struct Counts
-{
-	struct Counts *outer;
-	int			nest_level;
-	uint32		n[TL_NCOUNTERS];
-} Counts;
-
 typedef struct Pending
 {
 	Touched    *touched;
@@ -74,7 +63,6 @@ typedef struct Pending
 	TlDeath    *deaths;
 	int			ndeaths;
 	int			maxdeaths;
-	Counts	   *counts;			/* innermost first; NULL: none */
 } Pending;
 
 /* in TopTransactionContext; NULL if this transaction did nothing of ours */
@@ -84,7 +72,6 @@ static Pending *get_pending(void);
 static void at_end_of_xact(XactEvent event, void *arg);
 static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 							  SubTransactionId parent, void *arg);
-static void end_counts(bool commit);
 static bool wrote_times(const Pending *p);
 static void stamp_late_rows(bool prepare);
 static void after_commit(Pending *p);
@@ -267,45 +254,6 @@ tl_xact_foreign_change(void)
 	p->look_turns = true;
 }
 
-void
-tl_xact_count(TlCounter counter, int n)
-{
-	Pending    *p = get_pending();
-	int			nest_level = GetCurrentTransactionNestLevel();
-
-	if (p->counts == NULL || p->counts->nest_level < nest_level)
-	{
-		Counts	   *counts = MemoryContextAllocZero(TopTransactionContext, sizeof(Counts));
-
-		counts->outer = p->counts;
-		counts->nest_level = nest_level;
-		p->counts = counts;
-	}
-	p->counts->n[counter] += n;
-}
-
-/* A savepoint ends: what it has counted is the outer one's, or nobody's. */
-static void
-end_counts(bool commit)
-{
-	Counts	   *mine = pending->counts;
-	Counts	   *outer;
-	int			i;
-
-	if (mine == NULL || mine->nest_level < GetCurrentTransactionNestLevel())
-		return;
-	outer = mine->outer;
-	if (commit && (outer == NULL || outer->nest_level < mine->nest_level - 1))
-	{
-		mine->nest_level--;
-		return;
-	}
-	for (i = 0; commit && i < TL_NCOUNTERS; i++)
-		outer->n[i] += mine->n[i];
-	pending->counts = outer;
-	pfree(mine);
-}
-
 /* The conversations of this transaction so far; NULL if there are none. */
 StringInfo
 tl_xact_letter(bool *look_replies)
@@ -351,8 +299,6 @@ at_end_of_xact(XactEvent event, void *arg)
 	{
 		int			i;
 
-		if (event == XACT_EVENT_PREPARE && p->counts != NULL)
-			tl_prepared_count(p->counts->n);
 		/* whoever commits it cannot tell */
 		if (event == XACT_EVENT_PREPARE && wrote_times(p))
 			tl_clock_note_use(tl_database());
@@ -368,8 +314,6 @@ static void
 at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 				  SubTransactionId parent, void *arg)
 {
-	if (pending != NULL && (event == SUBXACT_EVENT_ABORT_SUB || event == SUBXACT_EVENT_COMMIT_SUB))
-		end_counts(event == SUBXACT_EVENT_COMMIT_SUB);
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	tl_lease_decided();
@@ -378,11 +322,11 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 		pending->rolled_back = true;
 }
 
-/* Stamps of our clock: in a row that was armed, a delay, or whatever is counted. */
+/* Did this transaction store values of the liveness clock? */
 static bool
 wrote_times(const Pending *p)
 {
-	return p->narmed > 0 || p->due_again < PG_INT64_MAX || p->counts != NULL;
+	return p->narmed > 0 || p->due_again < PG_INT64_MAX || p->ntouched > 0 || p->letter.len > 0;
 }
 
 /* Everything here is visible already; nothing here can fail. */
@@ -405,9 +349,6 @@ after_commit(Pending *p)
 	}
 	if (p->everything)
 		tl_lease_move_database();
-	for (i = 0; p->counts != NULL && i < TL_NCOUNTERS; i++)
-		if (p->counts->n[i] > 0)
-			tl_counter_add(i, p->counts->n[i]);
 	if (wrote_times(p))
 		tl_clock_note_use(db);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)

@@ -21,7 +21,6 @@
 
 #include "shared/attach.h"
 #include "shared/lease.h"
-#include "commit/prepared.h"
 #include "shared/shmem.h"
 
 TlShared   *tl_shared = NULL;
@@ -51,7 +50,6 @@ request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(TlShared)));
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
-	RequestAddinShmemSpace(tl_prepared_shmem_size());
 	/* one tranche: which of our locks is waited for shows in the code, not here */
 	RequestNamedLWLockTranche(TL_EXTENSION, 1);
 }
@@ -90,7 +88,6 @@ startup(void)
 	}
 	tl_lease_shmem_startup(tranche);
 	tl_attach_shmem_startup(tranche);
-	tl_prepared_shmem_startup(tranche);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -50,32 +50,6 @@ tl_store_error(TlOutbox *outbox, const text *deployment, TlElected *won,
 	reply.first_beat = won->first_beat;
 	reply.last_beat = won->last_beat;
 	(void) tl_outbox_store(outbox, &reply, now);
-	tl_count_failure(error_code);
-}
-
-void
-tl_count_failure(const text *error_code)
-{
-	static const struct
-	{
-		const char *code;
-		TlCounter	counter;
-	}			counters[] = {
-		{TL_CODE_UNRESPONSIVE, TL_COUNT_FAILED_UNRESPONSIVE},
-		{TL_CODE_NEVER_STARTED, TL_COUNT_FAILED_NEVER_STARTED},
-		{TL_CODE_DIED, TL_COUNT_FAILED_DIED},
-		{TL_CODE_TOO_LONG, TL_COUNT_FAILED_TOO_LONG},
-	};
-	int			i;
-
-	for (i = 0; error_code != NULL && i < lengthof(counters); i++)
-		if (VARSIZE_ANY_EXHDR(error_code) == strlen(counters[i].code) &&
-			memcmp(VARDATA_ANY(error_code), counters[i].code, strlen(counters[i].code)) == 0)
-		{
-			tl_xact_count(counters[i].counter, 1);
-			return;
-		}
-	tl_xact_count(TL_COUNT_FAILED_OTHER, 1);
 }
 
 void
