@@ -22,7 +22,6 @@
 #include "shared/attach.h"
 #include "shared/clock.h"
 #include "shared/lease.h"
-#include "commit/prepared.h"
 #include "shared/shmem.h"
 
 TlShared   *tl_shared = NULL;
@@ -52,7 +51,6 @@ request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(TlShared)));
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
-	RequestAddinShmemSpace(tl_prepared_shmem_size());
 	/* one tranche: which of our locks is waited for shows in the code, not here */
 	RequestNamedLWLockTranche(TL_EXTENSION, 1);
 }
@@ -92,7 +90,6 @@ startup(void)
 	}
 	tl_lease_shmem_startup(tranche);
 	tl_attach_shmem_startup(tranche);
-	tl_prepared_shmem_startup(tranche);
 	LWLockRelease(AddinShmemInitLock);
 }
 

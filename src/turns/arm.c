@@ -152,7 +152,7 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 			result = TL_ARMED;
 			tl_xact_touch(turn.deployment_key, 0);
 			tl_xact_watch_turn(&turn, &turn.tid, true);
-			tl_xact_count(TL_COUNT_ARMED, 1);
+			tl_counter_add(TL_COUNT_ARMED, 1);
 			break;
 		}
 		/* the turn that is there may have any conversation */
