@@ -89,7 +89,7 @@ static bool
 sweep_row(Sweep *sweep, TlSweepItem *item)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
-	int64		now = tl_clock_now();
+	int64		now = tl_clock_sweep_time();
 	bool		failed = false;
 	TlTurn		turn;
 	TlSigns		signs;
@@ -98,6 +98,9 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	bool		unseen;
 	bool		lapsed;
 	bool		missing;
+
+	/* after the clock was read: so each pause that it has left behind is known */
+	tl_grace_get(&sweep->grace);
 
 	/* the table may have been rewritten since the address was noted */
 	item->status = TL_SWEEP_GONE;
@@ -226,7 +229,6 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.move_check = move_check;
 	sweep.alone = tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
-	tl_grace_get(&sweep.grace);
 	for (i = 0; i < nitems; i++)
 	{
 		MemoryContext old;
@@ -420,7 +422,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	if (!tl_sweep)
 		PG_RETURN_INT32(0);
 
-	now = tl_clock_now();
+	now = tl_clock_sweep_time();
 	if (tl_attach_oldest_death() <= now - tl_reconnect_window * TL_MS)
 		failed = tl_sweep_deaths(now - tl_reconnect_window * TL_MS, max);
 
