@@ -83,7 +83,7 @@ arm_again(TlRel *turns, text *deployment, text *message_id,
 			TlGrace		grace;
 
 			tl_grace_get(&grace);
-			tl_times_adopt(&turn.times, &grace, 0);
+			tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 			turn.times.epoch = tl_clock_epoch();
 			turn.times.armed = tl_clock_arm_stamp();
 			turn.times.seen = turn.times.beat = turn.times.started = 0;
@@ -213,7 +213,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 						TlVerdict	verdict;
 
 						(void) tl_turn_judge(&turn, &verdict);
-						tl_times_adopt(&turn.times, &grace, 0);
+						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 						/* beats that the leases forget are kept with the mark */
 						if (verdict.last_beat > 0)
 							turn.times.beat = verdict.last_beat;
@@ -226,7 +226,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 					}
 					else
 					{
-						tl_times_adopt(&turn.times, &grace, 0);
+						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 						turn.times.frozen = 0;
 						tl_turn_set_null(&turn, TURN_ERROR_CODE);
 						tl_turn_set_null(&turn, TURN_REASON);

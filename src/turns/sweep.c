@@ -132,7 +132,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 	if (sweep->move_check && (unseen || turn.times.seen == TL_SEEN_UNKNOWN))
 	{
-		tl_times_adopt(&turn.times, &sweep->grace, now);
+		tl_times_adopt(&turn.times, &sweep->grace, now, now);
 		turn.times.seen = now;
 	}
 
@@ -158,7 +158,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 	else if (missing)
 	{
-		tl_times_adopt(&turn.times, &sweep->grace, item->seen);
+		tl_times_adopt(&turn.times, &sweep->grace, item->seen, now);
 		turn.times.seen = now;
 		item->status = TL_SWEEP_LIVE;
 		item->look_us = now + Min(turn.times.admission_ms, turn.times.silence_ms) * TL_MS;
@@ -175,7 +175,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		if (sweep->move_check)
 		{
 			/* the row has another address now: a worker must be told */
-			tl_times_adopt(&turn.times, &sweep->grace, item->seen);
+			tl_times_adopt(&turn.times, &sweep->grace, item->seen, now);
 			turn.check = item->look_us;
 			if (tl_turn_update(&sweep->turns, &turn, snapshot) == TM_Ok)
 				tl_xact_watch_turn(&turn, &sweep->turns.slot->tts_tid, false);
