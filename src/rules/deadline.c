@@ -160,6 +160,8 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 		deadline = Max(deadline, seen + Min(admission, silence));
 	if (restored && verdict->last_beat == 0)
 		raise_floor(&turn, since, since + grace->restore_grace, &deadline, &too_long);
+	/* begun before the start, and armed again since */
+	raise_floor(&turn, grace->start, grace->start + silence, &deadline, &too_long);
 	raise_floor(&turn, grace->pause, grace->pause + silence, &deadline, &too_long);
 	raise_floor(&turn, grace->resumed, grace->resumed + silence, &deadline, &too_long);
 

@@ -84,8 +84,11 @@ arm_again(TlRel *turns, text *deployment, text *message_id,
 
 			tl_grace_get(&grace);
 			tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
-			turn.times.epoch = tl_clock_epoch();
 			turn.times.armed = tl_clock_arm_stamp();
+			/* how long it took elsewhere, and lay in a dump, is no time of ours */
+			if (tl_epoch_place(turn.times.epoch) != tl_epoch_place(grace.epoch))
+				turn.times.begun = turn.times.armed;
+			turn.times.epoch = grace.epoch;
 			turn.times.seen = turn.times.beat = turn.times.started = 0;
 			turn.times.admission_ms = admission_ms;
 			turn.times.silence_ms = silence_ms;
