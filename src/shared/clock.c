@@ -13,10 +13,10 @@
  * limit before, the tick moves the offset back by the time that was lost, and
  * so ends a pause.  So the clock stands still while the machine, the server or
  * the worker is stopped, never jumps, and is deaf to steps of the wall clock.
- * Only a pause of three seconds or more opens a grace (deadline.c): a shorter
- * stall, such as a busy disk makes of itself again and again, must not put
- * failures off for ever.  Where no worker serves the database, no process can
- * tell a pause, and there is no limit.
+ * Only a stall for which the clock stood still is a pause and opens a grace
+ * (deadline.c): a shorter one, such as a busy disk makes again and again, must
+ * not put failures off for ever.  Where no worker serves the database, no
+ * process can tell a pause, and there is no limit.
  *
  * Nothing of the clock is stored.  Each row carries the epoch (place and run) in
  * which its times were written, and rules/deadline.c judges rows of another
@@ -51,7 +51,6 @@
 #include "shared/shmem.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
-#define PAUSE			(3 * TL_SECOND) /* since the last tick */
 
 static bool ticks_here = false; /* this process is the worker */
 
@@ -322,7 +321,7 @@ tl_clock_tick(void)
 		now = mono + offset - lost + push;
 		if (lost > 0 || push > 0)
 			pg_atomic_write_u64(&db->clock.offset, now - mono);
-		if (lost >= PAUSE - TICK_REACH)
+		if (lost > 0)
 			pg_atomic_write_u64(&db->clock.pause_us, now);
 		pg_write_barrier();
 		/* an arm may move the limit meanwhile */
