@@ -16,29 +16,10 @@ CREATE TYPE turn_liveness.arm_result AS ENUM ('armed', 'pending', 'answered');
 CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
 
 /*
- * Tables.  Columns named ..._us are microseconds of the liveness clock, the
- * timestamps are the wall clock and are only shown.  src/README.md, "Tables".
+ * Tables.  begun to frozen, due_at and kept_at are times of the liveness clock;
+ * the other timestamps are the wall clock and are only shown.  src/README.md,
+ * "Time" and "Tables".
  */
-
--- the identity of this installation: not dumped, so that a restored turn can
--- be told from one that was armed here
-CREATE TABLE turn_liveness.home (
-	id			integer PRIMARY KEY
-);
-INSERT INTO turn_liveness.home
-	SELECT 1 + (('x' || pg_catalog.substr(pg_catalog.md5(pg_catalog.gen_random_uuid()::pg_catalog.text), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 & 2147483646);
-
--- the durable base of the liveness clock, one row for each home that ever
--- wrote into this database; a clock that was not used yet starts from the greatest of them
-CREATE TABLE turn_liveness.clock (
-	home		integer PRIMARY KEY,
-	base_us		bigint NOT NULL,
-	mono_us		bigint NOT NULL,
-	server		integer NOT NULL,
-	start_us	bigint NOT NULL,
-	resumed_us	bigint NOT NULL
-) WITH (fillfactor = 50);
-INSERT INTO turn_liveness.clock SELECT id, 0, 0, 0, 0, 0 FROM turn_liveness.home;
 
 -- one row a turn; outcome IS NULL means that the turn is still owed
 CREATE TABLE turn_liveness.turn (
@@ -46,13 +27,13 @@ CREATE TABLE turn_liveness.turn (
 	message_id		text COLLATE "C" NOT NULL,
 	outcome			"char",
 	epoch			bigint NOT NULL,
-	begun_us		bigint NOT NULL,
-	armed_us		bigint NOT NULL,
-	check_us		bigint NOT NULL,
-	seen_us			bigint,
-	beat_us			bigint,
-	started_us		bigint,
-	frozen_us		bigint,
+	begun			timestamptz NOT NULL,
+	armed			timestamptz NOT NULL,
+	next_check		timestamptz NOT NULL,
+	seen			timestamptz,
+	beat			timestamptz,
+	started			timestamptz,
+	frozen			timestamptz,
 	admission_ms	integer NOT NULL,
 	silence_ms		integer NOT NULL,
 	duration_ms		integer NOT NULL,
@@ -67,7 +48,7 @@ CREATE TABLE turn_liveness.turn (
 	PRIMARY KEY (deployment, message_id)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
-CREATE INDEX turn_owed_check ON turn_liveness.turn (check_us) WHERE outcome IS NULL;
+CREATE INDEX turn_owed_check ON turn_liveness.turn (next_check) WHERE outcome IS NULL;
 -- most conversations have the name of their deployment, and that is indexed
 CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL AND conversation_id <> deployment;
 
@@ -98,8 +79,8 @@ CREATE TABLE turn_liveness.delivery (
 	reply_id		bigint PRIMARY KEY,
 	state			"char" NOT NULL,
 	attempt			integer NOT NULL,
-	due_us			bigint NOT NULL,
-	kept_us			bigint NOT NULL,
+	due_at			timestamptz NOT NULL,
+	kept_at			timestamptz NOT NULL,
 	conversation_id	text COLLATE "C" NOT NULL,
 	platform		text COLLATE "C" NOT NULL,
 	gateway			text COLLATE "C",
@@ -108,9 +89,9 @@ CREATE TABLE turn_liveness.delivery (
 	last_error		text
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WHERE state = 'o';
-CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, due_us, reply_id) WHERE state = 'o';
+CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, due_at, reply_id) WHERE state = 'o';
 CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x';
-CREATE INDEX delivery_delivered ON turn_liveness.delivery (kept_us) WHERE state = 'd';
+CREATE INDEX delivery_delivered ON turn_liveness.delivery (kept_at) WHERE state = 'd';
 
 -- replies that came too late or for nothing that we know: kept, not delivered
 CREATE TABLE turn_liveness.late_reply (
@@ -121,13 +102,12 @@ CREATE TABLE turn_liveness.late_reply (
 	payload			jsonb NOT NULL,
 	verdict			turn_liveness.election NOT NULL,
 	created_at		timestamptz NOT NULL,
-	kept_us			bigint NOT NULL
+	kept_at			timestamptz NOT NULL
 );
-CREATE INDEX late_reply_kept ON turn_liveness.late_reply (kept_us);
+CREATE INDEX late_reply_kept ON turn_liveness.late_reply (kept_at);
 CREATE INDEX late_reply_deployment ON turn_liveness.late_reply (deployment);
 CREATE INDEX late_reply_conversation ON turn_liveness.late_reply (conversation_id);
 
-SELECT pg_catalog.pg_extension_config_dump('turn_liveness.clock', '');
 SELECT pg_catalog.pg_extension_config_dump('turn_liveness.turn', '');
 SELECT pg_catalog.pg_extension_config_dump('turn_liveness.reply_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('turn_liveness.reply', '');
@@ -287,12 +267,12 @@ COMMENT ON FUNCTION turn_liveness.retry_dead_reply(bigint) IS
  * reader, so grant_monitor and grant_gateway name them too.
  */
 
-CREATE FUNCTION turn_liveness.clock_us()
-RETURNS bigint
-AS 'MODULE_PATHNAME', 'turn_liveness_clock_us'
+CREATE FUNCTION turn_liveness.clock_now()
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'turn_liveness_clock_now'
 LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.clock_us() IS
-'the liveness clock of this database in microseconds: time in which the server ran';
+COMMENT ON FUNCTION turn_liveness.clock_now() IS
+'the liveness clock of this database: the wall clock of the server''s start, and the time in which the server ran since';
 
 CREATE FUNCTION turn_liveness.turn_status(turn turn_liveness.turn,
 	OUT first_beat timestamptz, OUT last_beat timestamptz, OUT deadline timestamptz, OUT state text)
@@ -331,25 +311,24 @@ CREATE VIEW turn_liveness.replies AS
 							 WHEN 'w' THEN 'session' WHEN 'j' THEN 'reject' WHEN 'd' THEN 'discharge' END AS decided_by,
 		   x.armed_at, x.first_beat, x.last_beat, x.created_at,
 		   x.state, x.attempt, x.gateway, x.claimed_at,
-		   CASE WHEN x.due_us IS NULL THEN NULL
-				WHEN x.due_us = 0 THEN x.created_at
-				ELSE pg_catalog.clock_timestamp() + (x.due_us - turn_liveness.clock_us()) * interval '1 microsecond'
+		   CASE WHEN x.due_at = '-infinity' THEN x.created_at
+				ELSE pg_catalog.clock_timestamp() + (x.due_at - turn_liveness.clock_now())
 		   END AS due_at,
 		   x.delivered_at, x.last_error
 	FROM (
-		SELECT r.*, 'due'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_us AS due_us, d.delivered_at, d.last_error
+		SELECT r.*, 'due'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.state = 'o' AND (d.gateway IS NULL OR d.due_us <= turn_liveness.clock_us())
+		WHERE d.state = 'o' AND (d.gateway IS NULL OR d.due_at <= turn_liveness.clock_now())
 		UNION ALL
-		SELECT r.*, 'claimed'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_us AS due_us, d.delivered_at, d.last_error
+		SELECT r.*, 'claimed'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.state = 'o' AND d.gateway IS NOT NULL AND d.due_us > turn_liveness.clock_us()
+		WHERE d.state = 'o' AND d.gateway IS NOT NULL AND d.due_at > turn_liveness.clock_now()
 		UNION ALL
-		SELECT r.*, 'delivered'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::bigint AS due_us, d.delivered_at, d.last_error
+		SELECT r.*, 'delivered'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::timestamptz AS due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
 		WHERE d.state = 'd'
 		UNION ALL
-		SELECT r.*, 'dead'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::bigint AS due_us, d.delivered_at, d.last_error
+		SELECT r.*, 'dead'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::timestamptz AS due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
 		WHERE d.state = 'x'
 	) x;
@@ -402,12 +381,11 @@ CREATE VIEW turn_liveness.stat AS
 		   (SELECT pg_catalog.count(*) FROM turn_liveness.turn t WHERE t.outcome IS NULL) AS turns_owed,
 		   (SELECT pg_catalog.count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
-			WHERE t.outcome IS NULL AND t.check_us OPERATOR(pg_catalog.<=) turn_liveness.clock_us()
+			WHERE t.outcome IS NULL AND t.next_check <= turn_liveness.clock_now()
 			  AND u.state OPERATOR(pg_catalog.=) 'lapsed') AS turns_lapsed,
-		   (SELECT pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+)
-				   ((t.check_us OPERATOR(pg_catalog.-) turn_liveness.clock_us()) OPERATOR(pg_catalog.*) interval '1 microsecond')
+		   (SELECT pg_catalog.clock_timestamp() + (t.next_check - turn_liveness.clock_now())
 			FROM turn_liveness.turn t
-			WHERE t.outcome IS NULL ORDER BY t.check_us LIMIT 1) AS next_deadline,
+			WHERE t.outcome IS NULL ORDER BY t.next_check LIMIT 1) AS next_deadline,
 		   (WITH RECURSIVE p(platform) AS (
 				(SELECT d.platform FROM turn_liveness.delivery d
 				 WHERE d.state OPERATOR(pg_catalog.=) 'o' ORDER BY d.platform LIMIT 1)
@@ -422,14 +400,14 @@ CREATE VIEW turn_liveness.stat AS
 				 FROM turn_liveness.delivery d
 				 JOIN turn_liveness.reply r ON r.conversation_id OPERATOR(pg_catalog.=) d.conversation_id AND r.reply_id OPERATOR(pg_catalog.=) d.reply_id
 				 WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.=) p.platform
-				   AND d.due_us OPERATOR(pg_catalog.=) 0
-				 ORDER BY d.due_us, d.reply_id LIMIT 1)
+				   AND d.due_at = '-infinity'
+				 ORDER BY d.due_at, d.reply_id LIMIT 1)
 				UNION ALL
-				(SELECT (turn_liveness.clock_us() OPERATOR(pg_catalog.-) d.due_us) OPERATOR(pg_catalog.*) interval '1 microsecond'
+				(SELECT turn_liveness.clock_now() - d.due_at
 				 FROM turn_liveness.delivery d
 				 WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.=) p.platform
-				   AND d.due_us OPERATOR(pg_catalog.>) 0 AND d.due_us OPERATOR(pg_catalog.<=) turn_liveness.clock_us()
-				 ORDER BY d.due_us LIMIT 1)
+				   AND d.due_at > '-infinity' AND d.due_at <= turn_liveness.clock_now()
+				 ORDER BY d.due_at LIMIT 1)
 			) o) AS oldest_due_age,
 		   s.leases_used, s.lease_capacity,
 		   s.armed, s.answered, s.failed_unresponsive, s.failed_never_started, s.failed_died,

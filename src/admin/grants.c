@@ -64,7 +64,7 @@ static const struct
 	{"release_replies", GATEWAY},
 	{"retry_dead_reply", GATEWAY},
 	/* inside the views, where the reader's privilege counts */
-	{"clock_us", GATEWAY | MONITOR},
+	{"clock_now", GATEWAY | MONITOR},
 	{"turn_status", GATEWAY | MONITOR},
 	{"stat_row", GATEWAY | MONITOR},
 };

@@ -233,13 +233,31 @@ tl_undelivered_retention_us(void)
 }
 
 const char *
-tl_code_message(const char *code)
+tl_code_name(TlCode code)
 {
-	if (strcmp(code, TL_CODE_NEVER_STARTED) == 0)
-		return tl_message_never_started;
-	if (strcmp(code, TL_CODE_DIED) == 0)
-		return tl_message_died;
-	if (strcmp(code, TL_CODE_TOO_LONG) == 0)
-		return tl_message_too_long;
-	return tl_message_unresponsive;
+	static const char *const names[TL_NCODES] = {
+		[TL_CODE_UNRESPONSIVE] = "WORKER_UNRESPONSIVE",
+		[TL_CODE_NEVER_STARTED] = "WORKER_NEVER_STARTED",
+		[TL_CODE_DIED] = "WORKER_DIED",
+		[TL_CODE_TOO_LONG] = "TURN_TOO_LONG",
+	};
+
+	Assert(code < TL_NCODES);
+	return names[code];
+}
+
+const char *
+tl_code_message(TlCode code)
+{
+	switch (code)
+	{
+		case TL_CODE_NEVER_STARTED:
+			return tl_message_never_started;
+		case TL_CODE_DIED:
+			return tl_message_died;
+		case TL_CODE_TOO_LONG:
+			return tl_message_too_long;
+		default:
+			return tl_message_unresponsive;
+	}
 }

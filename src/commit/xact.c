@@ -4,19 +4,16 @@
  *
  * Gathered while the transaction runs, in its own memory; done at
  * XACT_EVENT_COMMIT, where nothing may fail: only LWLocks, atomics and latches.
- * Forgotten on ABORT and, but for the counters, on PREPARE.  COMMIT PREPARED runs no
- * callback: the utility hook raises the look flags then (prepared.c).
+ * Forgotten on ABORT and on PREPARE.  COMMIT PREPARED runs no callback: the
+ * utility hook (ddl_hook.c) raises the look flags then.
  *
  * What a rolled-back savepoint left in the list costs a needless look and nothing
  * more; but a lease is dropped with its last turn only by a transaction that
  * rolled back none and did nothing but end turns: who arms one and ends it again has
  * ended none of those that were counted.  A turn that is owed must keep its beats.
  *
- * Counters count what is committed: what a savepoint counted goes with it.
- *
- * At PRE_COMMIT a transaction that was open for long after it armed a turn stamps the
- * row: it becomes visible only now, and must not lapse at that instant.  At PRE_PREPARE
- * every armed row is stamped with the far future (TL_SEEN_UNKNOWN): whoever sweeps first replaces that.
+ * Rows that it armed, and others that a beat may have met meanwhile, are stamped
+ * before the commit: see stamp.c.
  */
 #include "base/turn_liveness.h"
 
@@ -25,7 +22,6 @@
 #include "utils/snapmgr.h"
 
 #include "shared/clock.h"
-#include "commit/prepared.h"
 #include "store/turn_row.h"
 #include "commit/xact.h"
 
@@ -41,20 +37,6 @@ typedef struct Touched
 	uint32		generation;
 } Touched;
 
-typedef struct Armed
-{
-	ItemPointerData tid;
-	int64		armed;
-	int64		patience;		/* the shorter of admission and silence */
-} Armed;
-
-/* what the transaction or one of its savepoints counts */
-typedef struct Counts
-{
-	struct Counts *outer;
-	int			nest_level;
-	uint32		n[TL_NCOUNTERS];
-} Counts;
 
 typedef struct Pending
 {
@@ -64,9 +46,9 @@ typedef struct Pending
 	bool		everything;		/* too many to name */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
-	Armed	   *armed;
-	int			narmed;
-	int			maxarmed;
+	TlWritten  *written;
+	int			nwritten;
+	int			maxwritten;
 	StringInfoData letter;
 	bool		look_turns;
 	bool		look_replies;
@@ -74,7 +56,6 @@ typedef struct Pending
 	TlDeath    *deaths;
 	int			ndeaths;
 	int			maxdeaths;
-	Counts	   *counts;			/* innermost first; NULL: none */
 } Pending;
 
 /* in TopTransactionContext; NULL if this transaction did nothing of ours */
@@ -84,9 +65,6 @@ static Pending *get_pending(void);
 static void at_end_of_xact(XactEvent event, void *arg);
 static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 							  SubTransactionId parent, void *arg);
-static void end_counts(bool commit);
-static bool wrote_times(const Pending *p);
-static void stamp_late_rows(bool prepare);
 static void after_commit(Pending *p);
 
 void
@@ -182,34 +160,51 @@ tl_xact_forget_turn(TlLeaseKey deployment, TlLeaseKey turn)
 }
 
 void
-tl_xact_watch(const TlWatch *watch, bool by_arm)
+tl_xact_watch_turn(const TlTurn *turn, bool fresh)
 {
 	Pending    *p = get_pending();
+	TlWatch		watch;
 
-	if (by_arm)
-	{
-		if (p->narmed == p->maxarmed)
-		{
-			p->maxarmed = Max(16, p->maxarmed * 2);
-			p->armed = p->armed ?
-				repalloc_huge(p->armed, p->maxarmed * sizeof(Armed)) :
-				MemoryContextAlloc(TopTransactionContext, p->maxarmed * sizeof(Armed));
-		}
-		p->armed[p->narmed].tid = watch->tid;
-		p->armed[p->narmed].armed = watch->times.armed;
-		p->armed[p->narmed].patience =
-			Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
-		p->narmed++;
-	}
+	memset(&watch, 0, sizeof(watch));
+	watch.tid = turn->tid;
+	watch.deployment = turn->deployment_key;
+	watch.turn = turn->turn_key;
+	watch.times = turn->times;
+	watch.fresh = fresh;
 	if (p->letter.len > MAX_LETTER)
 		p->look_turns = true;
 	else
-		tl_mail_watch(&p->letter, watch);
+		tl_mail_watch(&p->letter, &watch);
+}
+
+void
+tl_xact_wrote_turn(const TlTurn *turn, bool armed)
+{
+	Pending    *p;
+	TlWritten  *written;
+
+	if (!armed && !tl_rows_are_beaten())
+		return;
+	p = get_pending();
+	if (p->nwritten == p->maxwritten)
+	{
+		p->maxwritten = Max(16, p->maxwritten * 2);
+		p->written = p->written ?
+			repalloc_huge(p->written, p->maxwritten * sizeof(TlWritten)) :
+			MemoryContextAlloc(TopTransactionContext, p->maxwritten * sizeof(TlWritten));
+	}
+	written = &p->written[p->nwritten++];
+	written->tid = turn->tid;
+	written->armed = armed;
+	written->since = armed ? turn->times.armed : tl_clock_now();
+	written->patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
+	if (tl_rows_are_beaten())
+		written->patience = Min(written->patience, TL_LONG_US);
 }
 
 /*
- * Whoever changes such a row tells of its new address as of an arm, so that the
- * stamp below finds it.
+ * A function that changes such a row tells of its new address as of an arm, so
+ * that the stamp below finds it.
  */
 bool
 tl_xact_has_armed(ItemPointer tid)
@@ -217,10 +212,17 @@ tl_xact_has_armed(ItemPointer tid)
 	int			i;
 
 	if (pending != NULL)
-		for (i = pending->narmed - 1; i >= 0; i--)
-			if (ItemPointerEquals(&pending->armed[i].tid, tid))
-				return true;
+		for (i = pending->nwritten - 1; i >= 0; i--)
+			if (ItemPointerEquals(&pending->written[i].tid, tid))
+				return pending->written[i].armed;
 	return false;
+}
+
+const TlWritten *
+tl_xact_written(int *n)
+{
+	*n = pending != NULL ? pending->nwritten : 0;
+	return *n > 0 ? pending->written : NULL;
 }
 
 void
@@ -228,11 +230,11 @@ tl_xact_reply(const text *conversation, const text *platform)
 {
 	Pending    *p = get_pending();
 
-	if (p->letter.len > MAX_LETTER)
+	if (p->letter.len > MAX_LETTER ||
+		!tl_mail_reply(&p->letter,
+					   VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
+					   VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform)))
 		p->look_replies = true;
-	else
-		tl_mail_reply(&p->letter, VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
-					  VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform));
 }
 
 void
@@ -267,45 +269,6 @@ tl_xact_foreign_change(void)
 	p->look_turns = true;
 }
 
-void
-tl_xact_count(TlCounter counter, int n)
-{
-	Pending    *p = get_pending();
-	int			nest_level = GetCurrentTransactionNestLevel();
-
-	if (p->counts == NULL || p->counts->nest_level < nest_level)
-	{
-		Counts	   *counts = MemoryContextAllocZero(TopTransactionContext, sizeof(Counts));
-
-		counts->outer = p->counts;
-		counts->nest_level = nest_level;
-		p->counts = counts;
-	}
-	p->counts->n[counter] += n;
-}
-
-/* A savepoint ends: what it has counted is the outer one's, or nobody's. */
-static void
-end_counts(bool commit)
-{
-	Counts	   *mine = pending->counts;
-	Counts	   *outer;
-	int			i;
-
-	if (mine == NULL || mine->nest_level < GetCurrentTransactionNestLevel())
-		return;
-	outer = mine->outer;
-	if (commit && (outer == NULL || outer->nest_level < mine->nest_level - 1))
-	{
-		mine->nest_level--;
-		return;
-	}
-	for (i = 0; commit && i < TL_NCOUNTERS; i++)
-		outer->n[i] += mine->n[i];
-	pending->counts = outer;
-	pfree(mine);
-}
-
 /* The conversations of this transaction so far; NULL if there are none. */
 StringInfo
 tl_xact_letter(bool *look_replies)
@@ -320,20 +283,7 @@ at_end_of_xact(XactEvent event, void *arg)
 	Pending    *p = pending;
 
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
-	{
-		if (p != NULL && wrote_times(p))
-		{
-			int64		least = PG_INT64_MAX;
-			int			i;
-
-			for (i = 0; i < p->narmed; i++)
-				least = Min(least, p->armed[i].armed);
-			tl_clock_keep(least, event == XACT_EVENT_PRE_PREPARE);
-		}
-		if (p != NULL && p->narmed > 0)
-			stamp_late_rows(event == XACT_EVENT_PRE_PREPARE);
 		return;
-	}
 	if (event == XACT_EVENT_PARALLEL_PRE_COMMIT || event == XACT_EVENT_PARALLEL_COMMIT ||
 		event == XACT_EVENT_PARALLEL_ABORT)
 		return;
@@ -345,34 +295,17 @@ at_end_of_xact(XactEvent event, void *arg)
 		return;
 	if (event == XACT_EVENT_COMMIT)
 		after_commit(p);
-	else if (event == XACT_EVENT_PREPARE)
-	{
-		if (p->counts != NULL)
-			tl_prepared_count(p->counts->n);
-		/* whoever commits it cannot tell */
-		if (wrote_times(p))
-			tl_clock_note_use(tl_database());
-	}
 }
 
 static void
 at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 				  SubTransactionId parent, void *arg)
 {
-	if (pending != NULL && (event == SUBXACT_EVENT_ABORT_SUB || event == SUBXACT_EVENT_COMMIT_SUB))
-		end_counts(event == SUBXACT_EVENT_COMMIT_SUB);
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	tl_rel_at_abort(GetCurrentTransactionNestLevel());
 	if (pending != NULL)
 		pending->rolled_back = true;
-}
-
-/* Stamps of our clock: in a row that was armed, a delay, or whatever is counted. */
-static bool
-wrote_times(const Pending *p)
-{
-	return p->narmed > 0 || p->due_again < PG_INT64_MAX || p->counts != NULL;
 }
 
 /* Everything here is visible already; nothing here can fail. */
@@ -395,55 +328,12 @@ after_commit(Pending *p)
 	}
 	if (p->everything)
 		tl_lease_move_database();
-	for (i = 0; p->counts != NULL && i < TL_NCOUNTERS; i++)
-		if (p->counts->n[i] > 0)
-			tl_counter_add(i, p->counts->n[i]);
-	if (wrote_times(p))
-		tl_clock_note_use(db);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	/* by the slot, for we read no tables any more; where its clock is not up the worker looks at all rows */
-	if (p->narmed > 0)
+	if (p->nwritten > 0)
 		tl_mail_stamp(&p->letter, tl_clock_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
-}
-
-/*
- * What was armed long ago is stamped, and what was armed by another clock, if a restore
- * came or was passed over while we were at it, is armed now.  Rows that a rolled-back savepoint armed are not
- * visible to us and are passed over.
- */
-static void
-stamp_late_rows(bool prepare)
-{
-	Pending    *p = pending;
-	int64		now;
-	int			i;
-	bool		any = prepare;
-	int64		moved_to;
-
-	/* dropped since */
-	if (!OidIsValid(tl_extension_oid()))
-		return;
-	now = tl_clock_now();
-	for (i = 0; i < p->narmed && !any; i++)
-		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience ||
-			now > p->armed[i].armed + TL_SECOND || p->armed[i].armed > now + TL_SECOND;
-	if (!any)
-		return;
-	moved_to = tl_clock_moved_to();
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	for (i = 0; i < p->narmed; i++)
-	{
-		Armed	   *armed = &p->armed[i];
-		bool		moved = armed->armed < moved_to || armed->armed > now + TL_SECOND;
-
-		if (prepare || moved || (now - armed->armed) * 4 > armed->patience)
-			tl_turn_stamp(&armed->tid, prepare ? TL_SEEN_UNKNOWN : now, moved ? now : 0);
-	}
-	PopActiveSnapshot();
 }

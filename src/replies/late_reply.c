@@ -13,7 +13,6 @@
 
 #include "access/relation.h"
 #include "catalog/pg_type.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
@@ -111,7 +110,7 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 	values[LATE_PAYLOAD - 1] = JsonbPGetDatum(payload);
 	values[LATE_VERDICT - 1] = ObjectIdGetDatum(tl_election_oid(lost ? TL_LOST : TL_UNKNOWN));
 	values[LATE_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[LATE_KEPT - 1] = Int64GetDatum(tl_clock_now());
+	values[LATE_KEPT - 1] = TimestampTzGetDatum(tl_clock_now());
 	if (tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL))
 		tl_counter_add(counter, 1);
 	tl_rel_close(&late);

@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/delivery.h"
 #include "replies/outbox.h"
@@ -81,22 +82,18 @@ tl_outbox_close(TlOutbox *outbox)
 static TlCounter
 failure_counter(const text *error_code)
 {
-	static const struct
-	{
-		const char *code;
-		TlCounter	counter;
-	}			counters[] = {
-		{TL_CODE_UNRESPONSIVE, TL_COUNT_FAILED_UNRESPONSIVE},
-		{TL_CODE_NEVER_STARTED, TL_COUNT_FAILED_NEVER_STARTED},
-		{TL_CODE_DIED, TL_COUNT_FAILED_DIED},
-		{TL_CODE_TOO_LONG, TL_COUNT_FAILED_TOO_LONG},
+	static const TlCounter counters[TL_NCODES] = {
+		[TL_CODE_UNRESPONSIVE] = TL_COUNT_FAILED_UNRESPONSIVE,
+		[TL_CODE_NEVER_STARTED] = TL_COUNT_FAILED_NEVER_STARTED,
+		[TL_CODE_DIED] = TL_COUNT_FAILED_DIED,
+		[TL_CODE_TOO_LONG] = TL_COUNT_FAILED_TOO_LONG,
 	};
 	int			i;
 
-	for (i = 0; error_code != NULL && i < lengthof(counters); i++)
-		if (VARSIZE_ANY_EXHDR(error_code) == strlen(counters[i].code) &&
-			memcmp(VARDATA_ANY(error_code), counters[i].code, strlen(counters[i].code)) == 0)
-			return counters[i].counter;
+	for (i = 0; error_code != NULL && i < TL_NCODES; i++)
+		if (VARSIZE_ANY_EXHDR(error_code) == strlen(tl_code_name(i)) &&
+			memcmp(VARDATA_ANY(error_code), tl_code_name(i), strlen(tl_code_name(i))) == 0)
+			return counters[i];
 	return TL_COUNT_FAILED_OTHER;
 }
 
@@ -168,8 +165,8 @@ insert_delivery(TlOutbox *outbox, const TlReply *reply, int64 id, TimestampTz cr
 	set(values, nulls, DELIVERY_REPLY_ID, Int64GetDatum(id));
 	set(values, nulls, DELIVERY_STATE, CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN));
 	set(values, nulls, DELIVERY_ATTEMPT, Int32GetDatum(0));
-	set(values, nulls, DELIVERY_DUE_US, Int64GetDatum(0));
-	set(values, nulls, DELIVERY_KEPT_US, Int64GetDatum(now));
+	set(values, nulls, DELIVERY_DUE_AT, TimestampTzGetDatum(DT_NOBEGIN));
+	set(values, nulls, DELIVERY_KEPT_AT, TimestampTzGetDatum(now));
 	set(values, nulls, DELIVERY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
 	set(values, nulls, DELIVERY_PLATFORM, PointerGetDatum(reply->platform));
 	if (discharged)

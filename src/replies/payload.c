@@ -19,8 +19,7 @@
 /* a payload that is being made */
 typedef struct Payload
 {
-	JsonbParseState *state;
-	JsonbValue *value;			/* the whole, once the object has ended */
+	TlJsonbState state;
 } Payload;
 
 static void push(Payload *payload, JsonbIteratorToken token, JsonbValue *value);
@@ -34,7 +33,7 @@ static void push_ids(Payload *payload, const text *const *ids, int nids);
 static void
 push(Payload *payload, JsonbIteratorToken token, JsonbValue *value)
 {
-	payload->value = pushJsonbValue(&payload->state, token, value);
+	tl_push_jsonb_compat(&payload->state, token, value);
 }
 
 static void
@@ -136,7 +135,7 @@ tl_payload_error(Jsonb *routing, const text *message_id,
 		push_text(&payload, WJB_VALUE, error_code);
 	}
 	push(&payload, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(payload.value);
+	return JsonbValueToJsonb(payload.state.result);
 }
 
 /*
@@ -158,7 +157,7 @@ tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
 		push(&payload, token, &value);
 	push_ids(&payload, (const text *const *) won, nwon);
 	push(&payload, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(payload.value);
+	return JsonbValueToJsonb(payload.state.result);
 }
 
 /* A non-empty "error": not null, false or "". */

@@ -283,7 +283,7 @@ find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
 	switch (d.state)
 	{
 		case TL_DELIVERY_OPEN:
-			*state = d.nulls[DELIVERY_GATEWAY - 1] || d.due_us <= now ? "due" : "claimed";
+			*state = d.nulls[DELIVERY_GATEWAY - 1] || d.due <= now ? "due" : "claimed";
 			return true;
 		case TL_DELIVERY_DONE:
 			*state = "delivered";

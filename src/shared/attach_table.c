@@ -67,7 +67,7 @@ has_worker(Oid dboid)
 
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 		if (tl_shared->databases[i].dboid == dboid)
-			return pg_atomic_read_u32(&tl_shared->databases[i].ticking) != 0;
+			return pg_atomic_read_u32(&tl_shared->databases[i].clock.ticking) != 0;
 	return false;
 }
 

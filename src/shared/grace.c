@@ -2,14 +2,16 @@
  * grace.c
  *		What holds lapses back for a whole database.
  *
- * Start of the server: from the clock.  turn_liveness.sweep = off: while it
- * lasts nobody sweeps; turned on again, each turn gets one turn deadline.  Mass silence: when
- * at least ten deployments beat within the last turn deadline and then no
- * session at all called one of our functions for half of it, the path to the
- * database is dead, not the workers.
+ * Start of the server and pauses come from the clock.  While
+ * turn_liveness.sweep is off, no process sweeps; when it is turned on again,
+ * each turn gets one turn deadline.  Mass silence: at least ten deployments
+ * beat within one turn deadline, and then no session at all calls one of our
+ * functions for half of it.  Then the path to the database is dead, not the
+ * workers.
  *
- * The fields are atomics in the database's slot; whoever sweeps writes them, but for
- * last_call_us, which sessions write at most twenty times a second.
+ * The fields are atomics in the database's slot.  The sweeping process writes
+ * them, but for last_call_us, which sessions write at most twenty times a
+ * second.
  */
 #include "base/turn_liveness.h"
 
@@ -43,24 +45,21 @@ tl_grace_note_call_at(int64 now)
 void
 tl_grace_get(TlGrace *grace)
 {
-	tl_grace_get_for(tl_epoch(), grace);
-}
-
-void
-tl_grace_get_for(int64 epoch, TlGrace *grace)
-{
 	TlDatabase *db = tl_database();
 
 	memset(grace, 0, sizeof(*grace));
-	grace->epoch = epoch;
+	grace->epoch = tl_clock_epoch();
 	grace->start = tl_clock_server_start();
+	grace->downtime = tl_clock_downtime();
 	grace->restore_grace = tl_restore_grace * TL_MS;
-	grace->resumed = tl_clock_resumed();
+	/* without preload a promotion leaves no trace but the rows of another run */
+	grace->start_is_unsure = tl_shared == NULL;
 	if (db == NULL)
 		return;
-	grace->pause = pg_atomic_read_u64(&db->pause_us);
-	grace->silent = pg_atomic_read_u32(&db->silent) != 0;
-	grace->hold_until = pg_atomic_read_u64(&db->hold_until_us);
+	grace->pause = pg_atomic_read_u64(&db->clock.pause_us);
+	grace->resumed = pg_atomic_read_u64(&db->grace.resumed_us);
+	grace->silent = pg_atomic_read_u32(&db->grace.silent) != 0;
+	grace->hold_until = pg_atomic_read_u64(&db->grace.hold_until_us);
 	grace->hold_max = tl_mass_silence_hold * TL_MS;
 }
 
@@ -68,28 +67,29 @@ void
 tl_grace_watch(int64 now)
 {
 	TlDatabase *db = tl_database();
+	TlGraceState *grace = &db->grace;
 	int64		deadline = tl_turn_deadline * TL_MS;
 	int64		last_call = pg_atomic_read_u64(&db->last_call_us);
-	bool		silent = pg_atomic_read_u32(&db->silent) != 0;
+	bool		silent = pg_atomic_read_u32(&grace->silent) != 0;
 
 	if (!tl_sweep)
-		pg_atomic_write_u32(&db->sweep_off, 1);
-	else if (pg_atomic_exchange_u32(&db->sweep_off, 0) != 0)
-		pg_atomic_write_u64(&db->resumed_us, now);
+		pg_atomic_write_u32(&grace->sweep_off, 1);
+	else if (pg_atomic_exchange_u32(&grace->sweep_off, 0) != 0)
+		pg_atomic_write_u64(&grace->resumed_us, now);
 
 	/* calls came again since the silence that was asked about */
-	if (silent && last_call != (int64) pg_atomic_read_u64(&db->asked_us))
+	if (silent && last_call != (int64) pg_atomic_read_u64(&grace->asked_us))
 	{
-		pg_atomic_write_u64(&db->hold_until_us, last_call + deadline);
+		pg_atomic_write_u64(&grace->hold_until_us, last_call + deadline);
 		silent = false;
 	}
 
 	/* asked once for each silence, as soon as it is long enough */
 	if (!silent && last_call > 0 && now - last_call >= deadline / 2 &&
-		last_call != (int64) pg_atomic_read_u64(&db->asked_us))
+		last_call != (int64) pg_atomic_read_u64(&grace->asked_us))
 	{
-		pg_atomic_write_u64(&db->asked_us, last_call);
+		pg_atomic_write_u64(&grace->asked_us, last_call);
 		silent = tl_lease_count_since(last_call - deadline, SILENT_DEPLOYMENTS) >= SILENT_DEPLOYMENTS;
 	}
-	pg_atomic_write_u32(&db->silent, silent && tl_mass_silence_hold > 0);
+	pg_atomic_write_u32(&grace->silent, silent && tl_mass_silence_hold > 0);
 }

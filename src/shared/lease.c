@@ -166,7 +166,7 @@ tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
 		else if (current && keep)
 		{
 			/* the first beat that finds this turn alone starts it */
-			if (owed == 1 && (int64) pg_atomic_read_u64(&lease->first) <= sole_armed)
+			if (owed == 1 && (int64) pg_atomic_read_u64(&lease->first) < sole_armed)
 				pg_atomic_write_u64(&lease->first, now);
 			pg_atomic_write_u32(&lease->cached_at, (uint32) (now >> RECHECK_SHIFT));
 			pg_atomic_write_u64(&lease->cache, ((uint64) generation << 32) | (uint32) owed);
@@ -214,7 +214,7 @@ tl_lease_start_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 armed, int64 n
 
 	LWLockAcquire(lock, LW_SHARED);
 	named = tl_lease_find(turn);
-	if (named != NULL && (int64) pg_atomic_read_u64(&named->first) <= armed)
+	if (named != NULL && (int64) pg_atomic_read_u64(&named->first) < armed)
 		pg_atomic_write_u64(&named->first, now);
 	LWLockRelease(lock);
 }

@@ -20,8 +20,8 @@
 #include "utils/timestamp.h"
 
 #include "shared/attach_table.h"
+#include "shared/clock.h"
 #include "shared/lease.h"
-#include "commit/prepared.h"
 #include "shared/shmem.h"
 
 TlShared   *tl_shared = NULL;
@@ -51,7 +51,6 @@ request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(TlShared)));
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
-	RequestAddinShmemSpace(tl_prepared_shmem_size());
 	/* one tranche: which of our locks is waited for shows in the code, not here */
 	RequestNamedLWLockTranche(TL_EXTENSION, 1);
 }
@@ -78,11 +77,12 @@ startup(void)
 		memset(tl_shared, 0, sizeof(TlShared));
 		LWLockInitialize(&tl_shared->directory, tranche);
 		if (!pg_strong_random(tl_shared->seeds, sizeof(tl_shared->seeds)) ||
-			!pg_strong_random(&tl_shared->server, sizeof(tl_shared->server)))
+			!pg_strong_random(&tl_shared->run, sizeof(tl_shared->run)))
 			ereport(FATAL,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("could not obtain random numbers")));
-		tl_shared->server |= 1;
+		tl_shared->run |= 1;
+		tl_clock_init(tl_shared);
 		pg_atomic_init_u32(&tl_shared->generation, 1);
 		tl_shared->look_everywhere = true;
 		for (i = 0; i < TL_MAX_DATABASES; i++)
@@ -90,7 +90,6 @@ startup(void)
 	}
 	tl_lease_shmem_startup(tranche);
 	tl_attach_shmem_startup(tranche);
-	tl_prepared_shmem_startup(tranche);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -123,21 +122,13 @@ tl_database_find(Oid dboid, bool make)
 	vacant->bars = 0;
 	vacant->retry_at_us = 0;
 	vacant->failures = 0;
-	pg_atomic_init_u32(&vacant->clock_extension, InvalidOid);
-	pg_atomic_init_u32(&vacant->clock_settled, InvalidOid);
-	pg_atomic_init_u64(&vacant->clock_used_us, 0);
-	pg_atomic_init_u32(&vacant->ticking, 0);
-	pg_atomic_init_u64(&vacant->clock_offset, 0);
-	pg_atomic_init_u64(&vacant->clock_limit, 0);
-	pg_atomic_init_u64(&vacant->clock_push, 0);
-	pg_atomic_init_u64(&vacant->start_us, 0);
-	pg_atomic_init_u64(&vacant->pause_us, 0);
-	pg_atomic_init_u64(&vacant->resumed_us, 0);
-	pg_atomic_init_u32(&vacant->sweep_off, 0);
+	tl_clock_init_database(tl_shared, vacant);
+	pg_atomic_init_u64(&vacant->grace.resumed_us, 0);
+	pg_atomic_init_u32(&vacant->grace.sweep_off, 0);
+	pg_atomic_init_u32(&vacant->grace.silent, 0);
+	pg_atomic_init_u64(&vacant->grace.asked_us, 0);
+	pg_atomic_init_u64(&vacant->grace.hold_until_us, 0);
 	pg_atomic_init_u64(&vacant->last_call_us, 0);
-	pg_atomic_init_u32(&vacant->silent, 0);
-	pg_atomic_init_u64(&vacant->asked_us, 0);
-	pg_atomic_init_u64(&vacant->hold_until_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);
 	pg_atomic_init_u32(&vacant->rows_beaten, 0);
@@ -150,7 +141,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->last_sweep_took_us, 0);
 	vacant->mailbox_head = vacant->mailbox_tail = 0;
 	vacant->look_turns = vacant->look_replies = true;
-	vacant->told = false;
+	vacant->latch_set = false;
 	for (i = 0; i < TL_STRIPES; i++)
 		for (j = 0; j < TL_NCOUNTERS; j++)
 			pg_atomic_init_u64(&vacant->stripes[i].counters[j], 0);
@@ -211,6 +202,15 @@ tl_due_again_by(TlDatabase *db, int64 us)
 	while (us < (int64) old &&
 		   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, us))
 		;
+}
+
+/* No beat goes to rows as long as there is room for leases. */
+bool
+tl_rows_are_beaten(void)
+{
+	TlDatabase *db = tl_database();
+
+	return db == NULL || pg_atomic_read_u32(&db->rows_beaten) != 0;
 }
 
 void

@@ -11,7 +11,9 @@
 
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
+#define TL_KEPT_PAUSES	16
 #define TL_STRIPES			16		/* copies of each counter */
+#define TL_MAX_PREPARED		16
 
 /* cumulative counters, in the order of the columns of stat_row */
 typedef enum TlCounter
@@ -62,6 +64,33 @@ typedef enum TlWorkerState
 	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
 } TlWorkerState;
 
+/* The clock of a database, see clock.c. */
+typedef struct TlClockState
+{
+	pg_atomic_uint64 offset;
+	pg_atomic_uint64 limit;
+	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
+	pg_atomic_uint64 pause_us;	/* when the last pause ended */
+	pg_atomic_uint32 ticking;	/* a worker ticks */
+} TlClockState;
+
+/* A pause: where the clock stood, and how much wall clock time it lost. */
+typedef struct TlPause
+{
+	pg_atomic_uint64 at;
+	pg_atomic_uint64 lost;
+} TlPause;
+
+/* What holds lapses back in a database, see grace.c. */
+typedef struct TlGraceState
+{
+	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
+	pg_atomic_uint32 sweep_off;
+	pg_atomic_uint32 silent;	/* mass silence was found */
+	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
+	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
+} TlGraceState;
+
 /*
  * One database.  Slots are given out and taken back under TlShared.directory;
  * a session of the database may keep the pointer, as the database cannot go
@@ -69,11 +98,9 @@ typedef enum TlWorkerState
  */
 typedef struct TlDatabase
 {
-	/* what each beat reads, and seldom anybody writes: one cache line */
-	pg_atomic_uint64 clock_offset;
-	pg_atomic_uint64 clock_limit;
+	/* each beat reads these, and seldom a process writes them: one cache line */
+	TlClockState clock;
 	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
-	pg_atomic_uint32 clock_settled; /* clock_extension, once our own row counts */
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */
 	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
 
@@ -87,20 +114,11 @@ typedef struct TlDatabase
 	int64		retry_at_us;	/* monotonic: when the launcher tries again */
 	int			failures;		/* workers in a row that did not come to run */
 
-	/* the liveness clock, see clock.c; more of it is below */
-	pg_atomic_uint32 clock_extension;	/* whose clock it is; InvalidOid: not up */
-	pg_atomic_uint64 clock_used_us; /* not settled, but times were written already */
-	pg_atomic_uint32 ticking;	/* a worker ticks */
-	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
-	pg_atomic_uint64 start_us;	/* the clock when this server started */
-	pg_atomic_uint64 pause_us;	/* ... and when the last pause ended */
+	TlGraceState grace;
 
-	/* grace and hold, see grace.c */
-	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
-	pg_atomic_uint32 sweep_off;
-	pg_atomic_uint32 silent;	/* mass silence was found */
-	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
-	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
+	/* the last pauses of the clock: the worker writes them (clock.c) */
+	TlPause		pauses[TL_KEPT_PAUSES];
+	uint32		npauses;
 
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint32 logged_full;	/* the log has told of that */
@@ -117,9 +135,9 @@ typedef struct TlDatabase
 	LWLock		mailbox_lock;
 	uint64		mailbox_head;	/* bytes ever read */
 	uint64		mailbox_tail;	/* bytes ever written */
-	bool		look_turns;		/* rows may have come that nobody told of */
+	bool		look_turns;		/* rows may have come without a letter */
 	bool		look_replies;	/* the same for replies: notify {} */
-	bool		told;			/* the worker's latch was set for this mail */
+	bool		latch_set;		/* the worker's latch was set for this mail */
 
 	TlStripe	stripes[TL_STRIPES];
 	TimestampTz stats_reset;
@@ -127,15 +145,28 @@ typedef struct TlDatabase
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
 
+/* a prepared transaction whose commit changes the settings of a database */
+typedef struct TlPreparedDdl
+{
+	uint64		name;			/* hash of its identifier; 0: free */
+	Oid			dboid;
+} TlPreparedDdl;
+
 typedef struct TlShared
 {
 	LWLock		directory;
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	uint32		server;			/* this start of the server, never 0 */
+	uint32		run;			/* random: this run of the server, never 0 */
+	TimestampTz anchor;			/* the clock's line begins here (clock.c) ... */
+	int64		anchor_mono;	/* ... at this time of the monotonic clock */
+	int64		downtime;		/* before that */
+	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	bool		look_everywhere;	/* the launcher shall read pg_database */
+	TlPreparedDdl prepared[TL_MAX_PREPARED];	/* a ring: the oldest is overwritten */
+	uint32		next_prepared;
 	TlDatabase	databases[TL_MAX_DATABASES];
 } TlShared;
 
@@ -152,6 +183,8 @@ extern void tl_database_free(TlDatabase *db);
 
 extern void tl_counter_add(TlCounter counter, uint64 n);
 extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
+/* do beats go to rows, so that one of them can meet a row that is held? */
+extern bool tl_rows_are_beaten(void);
 extern void tl_due_again_by(TlDatabase *db, int64 us);
 extern void tl_wake_worker(TlDatabase *db);
 extern void tl_wake_launcher(void);

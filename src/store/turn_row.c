@@ -7,17 +7,12 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "storage/bufmgr.h"
-#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "base/args.h"
-#include "shared/mailbox.h"
 #include "store/turn_row.h"
-#include "commit/xact.h"
 
 static int64 get_us(const TlTurn *turn, int att);
 static void put_us(TlTurn *turn, int att, int64 us);
@@ -206,73 +201,4 @@ tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted, voi
 	UnregisterSnapshot(snapshot);
 	qsort(ids, *n, sizeof(text *), tl_compare_texts);
 	return ids;
-}
-
-/*
- * A first beat can bring the deadline forward, to the turn deadline after it,
- * so that is when a sweep looks first; a withheld turn's deadline is known.
- */
-int64
-tl_turn_check_us(const TlTimes *times)
-{
-	if (times->frozen > 0)
-		return times->frozen;
-	return Min(times->armed + Min(times->admission_ms, times->silence_ms) * TL_MS,
-			   times->begun + times->duration_ms * TL_MS);
-}
-
-void
-tl_turn_watch(const TlTurn *turn, bool fresh, bool stamp)
-{
-	TlWatch		watch;
-
-	memset(&watch, 0, sizeof(watch));
-	watch.tid = turn->tid;
-	watch.deployment = turn->deployment_key;
-	watch.turn = turn->turn_key;
-	watch.times = turn->times;
-	watch.fresh = fresh;
-	tl_xact_watch(&watch, stamp);
-}
-
-/*
- * The row is our own transaction's, so no other session can have touched it; a
- * version that a savepoint rolled back, or that a later statement of ours
- * replaced, is not visible and is passed over.
- */
-void
-tl_turn_stamp(ItemPointer tid, int64 seen, int64 armed)
-{
-	TlRel		turns;
-	TupleTableSlot *slot;
-	Snapshot	snapshot = tl_latest_snapshot();
-	TlTurn		turn;
-	TransactionId xmin;
-	bool		isnull;
-
-	tl_rel_open(&turns, TL_TURN, true);
-	slot = table_slot_create(turns.rel, NULL);
-	/* it may be another table, if the extension was made anew since */
-	if (ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(turns.rel) &&
-		table_tuple_fetch_row_version(turns.rel, tid, snapshot, slot))
-	{
-		tl_turn_decode(slot, &turn);
-		xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
-		if (tl_turn_is_owed(&turn) && TransactionIdIsCurrentTransactionId(xmin))
-		{
-			turn.times.seen = seen;
-			if (armed > 0)
-			{
-				if (turn.times.frozen > 0)
-					turn.times.frozen += armed - turn.times.armed;
-				turn.times.begun = turn.times.armed = armed;
-				turn.next_check = tl_turn_check_us(&turn.times);
-			}
-			if (tl_turn_update(&turns, &turn, snapshot) == TM_Ok)
-				tl_turn_watch(&turn, false, false);
-		}
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tl_rel_close(&turns);
-	UnregisterSnapshot(snapshot);
 }

@@ -93,11 +93,4 @@ typedef bool (*TlTurnWanted) (const TlTurn *turn, void *arg);
 extern text **tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted,
 								void *arg, int *n);
 
-/* when a sweep has to look at it next, if no beat comes */
-extern int64 tl_turn_check_us(const TlTimes *times);
-/* tell the worker of an owed row at turn->tid that this transaction wrote */
-extern void tl_turn_watch(const TlTurn *turn, bool fresh, bool stamp);
-/* xact.c, before the commit; armed is 0 if that time stands */
-extern void tl_turn_stamp(ItemPointer tid, int64 seen, int64 armed);
-
 #endif							/* TL_TURN_ROW_H */

@@ -57,15 +57,19 @@ arm_again(TlTurn *turn, void *arg)
 		again->result = TL_ANSWERED;
 		return false;
 	}
-	times->epoch = tl_epoch();
-	times->armed = tl_clock_now();
+	tl_turn_adopt(turn, 0);
+	times->armed = tl_clock_arm_stamp();
+	/* how long it took elsewhere, and lay in a dump, is no time of ours */
+	if (tl_epoch_place(times->epoch) != tl_epoch_place(tl_clock_epoch()))
+		times->begun = times->armed;
+	times->epoch = tl_clock_epoch();
 	times->seen = times->beat = times->started = 0;
 	times->admission_ms = again->admission_ms;
 	times->silence_ms = again->silence_ms;
 	/* a mark stays until it is cleared, but the new worker gets its time */
 	if (times->frozen > 0)
 		times->frozen = times->armed + times->admission_ms * TL_MS;
-	turn->next_check = tl_turn_check_us(times);
+	turn->next_check = tl_times_next_check(times);
 	tl_turn_set(turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 	again->result = TL_PENDING;
 	return true;
@@ -87,7 +91,8 @@ arm(TlTurn *turn, text *deployment, text *message_id)
 		if (tl_turn_insert_unless_there(&turns, turn))
 		{
 			tl_xact_touch(turn->deployment_key, 0);
-			tl_turn_watch(turn, true, true);
+			tl_xact_watch_turn(turn, true);
+			tl_xact_wrote_turn(turn, true);
 			tl_counter_add(TL_COUNT_ARMED, 1);
 			break;
 		}
@@ -160,6 +165,7 @@ mark_turn(TlTurn *turn, void *arg)
 	if (mark->error_code != NULL)
 	{
 		(void) tl_turn_judge(turn, &verdict);
+		tl_turn_adopt(turn, 0);
 		/* the leases forget beats: the row keeps them with the mark */
 		if (verdict.last_beat > 0)
 			times->beat = verdict.last_beat;
@@ -172,11 +178,12 @@ mark_turn(TlTurn *turn, void *arg)
 	}
 	else
 	{
+		tl_turn_adopt(turn, 0);
 		times->frozen = 0;
 		tl_turn_set_null(turn, TURN_ERROR_CODE);
 		tl_turn_set_null(turn, TURN_REASON);
 	}
-	turn->next_check = tl_turn_check_us(times);
+	turn->next_check = tl_times_next_check(times);
 	mark->changed++;
 	return true;
 }

@@ -101,7 +101,6 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 						 TL_EXTENSION, "shared_preload_libraries")));
 	tl_grace_note_call();
 	key = tl_lease_key(deployment);
-	(void) tl_clock_now();		/* the exit callback brings no clock up */
 	if (find_attached(key) >= 0)
 		PG_RETURN_INT32(MyProcPid);
 

@@ -32,7 +32,7 @@
 #define PREFETCH_BUCKET	16
 #define PREFETCH_LEASE	8
 
-static int64 armed_since_start(const TlTimes *times);
+static int64 counts_from(const TlTimes *times);
 static int32 probe_deployment(text *deployment, int64 *sole_armed);
 static bool probe_turn(text *deployment, text *message_id, int64 *armed);
 static void beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed);
@@ -43,15 +43,12 @@ static void check_beat_allowed(void);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
 
-/* When it was armed, on a clock that may have started behind: see deadline.c. */
+/* From when on beats count for the turn: see rules/deadline.c. */
 static int64
-armed_since_start(const TlTimes *times)
+counts_from(const TlTimes *times)
 {
-	int64		epoch = tl_epoch();
-
-	if (tl_database() == NULL || times->epoch == epoch || (times->epoch >> 32) != (epoch >> 32))
-		return times->armed;
-	return Min(times->armed, tl_clock_server_start());
+	return tl_epoch_run(times->epoch) == tl_epoch_run(tl_clock_epoch()) ?
+		times->armed : tl_clock_server_start();
 }
 
 /* How many turns the deployment owes, and when the only one was armed. */
@@ -70,7 +67,7 @@ probe_deployment(text *deployment, int64 *sole_armed)
 	{
 		CHECK_FOR_INTERRUPTS();
 		tl_turn_decode(scan.slot, &turn);
-		*sole_armed = armed_since_start(&turn.times);
+		*sole_armed = counts_from(&turn.times);
 		owed++;
 	}
 	tl_scan_end(&scan);
@@ -93,7 +90,7 @@ probe_turn(text *deployment, text *message_id, int64 *armed)
 	owed = tl_turn_find(&turns, &scan, deployment, message_id, snapshot, &turn) &&
 		tl_turn_is_owed(&turn);
 	if (owed)
-		*armed = armed_since_start(&turn.times);
+		*armed = counts_from(&turn.times);
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
@@ -128,7 +125,7 @@ beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed)
 				 */
 				if (tl_lease_found(key, generation, *owed, sole_armed, now,
 								   !tl_xact_has_touched(key) &&
-								   (*owed != 1 || now > sole_armed)) ||
+								   (*owed != 1 || now >= sole_armed)) ||
 					tries >= MAX_TRIES)
 					return;
 				break;
@@ -172,7 +169,7 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, TlRowBeats *rows, 
 				if (*owed)
 					tl_lease_start_turn(key, turn, armed, now);
 				if (tl_lease_found_turn(key, turn, generation, *owed,
-										!tl_xact_has_touched(key) && (!*owed || now > armed)) ||
+										!tl_xact_has_touched(key) && (!*owed || now >= armed)) ||
 					tries >= MAX_TRIES)
 					return;
 				break;

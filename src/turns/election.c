@@ -85,9 +85,9 @@ tl_elected_read(TlElected *elected, const TlTurn *turn, const TlVerdict *verdict
 		reply->platform = cstring_to_text(TL_DEFAULT_PLATFORM);
 	reply->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
 	if (verdict->first_beat > 0)
-		reply->first_beat = tl_wall_clock(verdict->first_beat, now);
+		reply->first_beat = tl_clock_to_wall(verdict->first_beat, now);
 	if (verdict->last_beat > 0)
-		reply->last_beat = tl_wall_clock(verdict->last_beat, now);
+		reply->last_beat = tl_clock_to_wall(verdict->last_beat, now);
 }
 
 void

@@ -13,24 +13,44 @@
 #include "shared/shmem.h"
 #include "turns/judge.h"
 
+/* The clock is read before the grace, so every pause that it has left is known. */
+static void
+judge(const TlTurn *turn, int64 seen, int64 now, TlVerdict *verdict)
+{
+	TlSigns		signs;
+	TlGrace		grace;
+
+	tl_grace_get(&grace);
+	tl_lease_read(turn->deployment_key, turn->turn_key, &signs);
+	signs.seen = seen;
+	tl_deadline(&turn->times, &signs, &grace, now, verdict);
+}
+
 int64
 tl_turn_judge(const TlTurn *turn, TlVerdict *verdict)
 {
 	int64		now = tl_clock_now();
-	TlSigns		signs;
-	TlGrace		grace;
 
-	tl_lease_read(turn->deployment_key, turn->turn_key, &signs);
-	tl_grace_get(&grace);
-	tl_deadline(&turn->times, &signs, &grace, now, verdict);
+	judge(turn, 0, now, verdict);
 	return now;
 }
 
-/* No beat goes to rows as long as there is room for leases. */
-bool
-tl_rows_are_beaten(void)
+int64
+tl_turn_judge_seen(const TlTurn *turn, int64 seen, TlVerdict *verdict)
 {
-	return tl_database() == NULL || pg_atomic_read_u32(&tl_database()->rows_beaten) != 0;
+	int64		now = tl_clock_sweep_time();
+
+	judge(turn, seen, now, verdict);
+	return now;
+}
+
+void
+tl_turn_adopt(TlTurn *turn, int64 seen)
+{
+	TlGrace		grace;
+
+	tl_grace_get(&grace);
+	tl_times_adopt(&turn->times, &grace, seen, tl_clock_now());
 }
 
 /*

@@ -13,9 +13,12 @@
  * is in force; returns the time at which that was judged.
  */
 extern int64 tl_turn_judge(const TlTurn *turn, TlVerdict *verdict);
+/* the same for a sweep, which may have seen the row first at "seen" */
+extern int64 tl_turn_judge_seen(const TlTurn *turn, int64 seen, TlVerdict *verdict);
 
-/* do beats go to rows, so that one of them can meet a row that is held? */
-extern bool tl_rows_are_beaten(void);
+/* before the row is rewritten: its times become times of this run */
+extern void tl_turn_adopt(TlTurn *turn, int64 seen);
+
 /* may a beat have met the row while a transaction held it that rolled back? */
 extern bool tl_turn_beat_may_be_missing(const TlTurn *turn);
 

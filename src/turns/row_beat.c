@@ -16,7 +16,6 @@
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/snapmgr.h"
@@ -26,6 +25,7 @@
 #include "shared/clock.h"
 #include "shared/shmem.h"
 #include "store/turn_row.h"
+#include "turns/judge.h"
 #include "turns/row_beat.h"
 
 #define PATIENCE_US		TL_SECOND	/* of one call, in real time */
@@ -83,12 +83,16 @@ beat_row(TlRel *turns, RowBeat *beat, int64 now)
 	{
 		bool		armed_here = tl_xact_has_armed(&turn.tid);
 
+		tl_turn_adopt(&turn, 0);
 		turn.times.beat = Max(turn.times.beat, now);
-		if (beat->starts && turn.times.started <= turn.times.armed)
+		if (beat->starts && turn.times.started < turn.times.armed)
 			turn.times.started = now;
 		done = tl_turn_update(turns, &turn, snapshot) == TM_Ok;
 		if (done)
-			tl_turn_watch(&turn, armed_here, true);
+		{
+			tl_xact_watch_turn(&turn, armed_here);
+			tl_xact_wrote_turn(&turn, armed_here);
+		}
 	}
 	tl_scan_end(&scan);
 	UnregisterSnapshot(snapshot);

@@ -111,9 +111,9 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 
 		nulls[0] = verdict.first_beat == 0;
 		nulls[1] = verdict.last_beat == 0;
-		values[0] = TimestampTzGetDatum(tl_wall_clock(verdict.first_beat, now));
-		values[1] = TimestampTzGetDatum(tl_wall_clock(verdict.last_beat, now));
-		values[2] = TimestampTzGetDatum(tl_wall_clock(verdict.deadline, now));
+		values[0] = TimestampTzGetDatum(tl_clock_to_wall(verdict.first_beat, now));
+		values[1] = TimestampTzGetDatum(tl_clock_to_wall(verdict.last_beat, now));
+		values[2] = TimestampTzGetDatum(tl_clock_to_wall(verdict.deadline, now));
 		state = now >= verdict.deadline ? "lapsed" :
 			turn.times.frozen > 0 ? "withheld" :
 			verdict.started ? "running" : "waiting";

@@ -15,7 +15,6 @@
 
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
@@ -61,7 +60,7 @@ typedef struct Sweep
 
 static bool is_alone(void);
 static bool read_owed(Sweep *sweep, const TlSweepItem *item, Snapshot snapshot, TlTurn *turn);
-static bool note_first_sight(Sweep *sweep, const TlSweepItem *item, TlTurn *turn, int64 now);
+static bool note_first_sight(Sweep *sweep, const TlSweepItem *item, TlTurn *turn);
 static bool is_left_to_worker(const Sweep *sweep, TlTurn *turn, const TlVerdict *verdict,
 							  int64 now);
 static bool has_died(const TlTurn *turn, int64 died);
@@ -81,7 +80,7 @@ PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 static bool
 is_alone(void)
 {
-	return tl_database() == NULL || pg_atomic_read_u32(&tl_database()->ticking) == 0;
+	return tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
 }
 
 /* The table may have been rewritten since the address was noted. */
@@ -99,25 +98,31 @@ read_owed(Sweep *sweep, const TlSweepItem *item, Snapshot snapshot, TlTurn *turn
 
 /*
  * A row that became visible late counts from its first sight.  The worker keeps
- * that time in memory; a session writes it into the row.  False: the row is
- * restored, and the worker has seen it and knows when.
+ * that time in memory (item->seen); a session, which may be the first to see the
+ * row, writes it down.  False: the row is restored, and the worker has seen it and
+ * knows when.
  */
 static bool
-note_first_sight(Sweep *sweep, const TlSweepItem *item, TlTurn *turn, int64 now)
+note_first_sight(Sweep *sweep, const TlSweepItem *item, TlTurn *turn)
 {
-	int64	   *seen = &turn->times.seen;
-	int64		start = tl_clock_server_start();
+	int64		now = tl_clock_now();
 	bool		unseen;
+	TlGrace		grace;
 
-	if (item->seen > 0 && (*seen < item->seen || *seen == TL_SEEN_UNKNOWN))
-		*seen = item->seen;
-	unseen = (turn->times.epoch >> 32) != (tl_epoch() >> 32) && (*seen == 0 || *seen < start);
 	if (!sweep->move_check)
 		return true;
+	tl_grace_get(&grace);
+	unseen = item->seen == 0 &&
+		tl_epoch_run(turn->times.epoch) != tl_epoch_run(grace.epoch) &&
+		(grace.start_is_unsure ||
+		 tl_epoch_place(turn->times.epoch) != tl_epoch_place(grace.epoch));
 	if (unseen && !sweep->alone)
 		return false;
-	if (unseen || *seen == TL_SEEN_UNKNOWN)
-		*seen = now;
+	if (unseen || turn->times.seen == TL_SEEN_UNKNOWN)
+	{
+		tl_turn_adopt(turn, now);
+		turn->times.seen = now;
+	}
 	return true;
 }
 
@@ -134,7 +139,7 @@ is_left_to_worker(const Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, in
 	if (!sweep->move_check || turn->times.seen != 0 || verdict->deadline + WORKER_LEAD >= now)
 		return false;
 	if (!sweep->alone)
-		return pg_atomic_read_u32(&tl_database()->sweep_off) == 0;
+		return pg_atomic_read_u32(&tl_database()->grace.sweep_off) == 0;
 	if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
 		turn->times.seen = now;
 	return false;
@@ -146,23 +151,24 @@ has_died(const TlTurn *turn, int64 died)
 {
 	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
 
-	return died > 0 && last <= died && turn->times.armed < died;
+	return died > 0 && last <= died && turn->times.armed <= died;
 }
 
 /* Decide about an owed turn. */
 static void
 look_at_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot, TlTurn *turn)
 {
-	int64		now = tl_clock_now();
+	int64		now;
 	TlVerdict	verdict;
 	bool		missing = false;
 	bool		lapsed;
 	bool		died;
+	bool		armed_here;
 
 	item->status = TL_SWEEP_LIVE;
-	if (!note_first_sight(sweep, item, turn, now))
+	if (!note_first_sight(sweep, item, turn))
 		return;
-	(void) tl_turn_judge(turn, &verdict);
+	now = tl_turn_judge_seen(turn, item->seen, &verdict);
 	if (is_left_to_worker(sweep, turn, &verdict, now))
 		return;
 	item->look_us = verdict.held ? now + BUSY_PAUSE : verdict.deadline;
@@ -184,8 +190,11 @@ look_at_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot, TlTurn *turn)
 
 	/* a beat may have come since the first look */
 	if (missing)
+	{
+		tl_turn_adopt(turn, item->seen);
 		turn->times.seen = now;
-	now = tl_turn_judge(turn, &verdict);
+	}
+	now = tl_turn_judge_seen(turn, item->seen, &verdict);
 	lapsed = verdict.deadline <= now && !verdict.held;
 	died = !lapsed && !missing && has_died(turn, item->died);
 	if (lapsed || died)
@@ -198,9 +207,12 @@ look_at_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot, TlTurn *turn)
 	if (sweep->move_check || missing)
 	{
 		/* the row has another address then: the worker is told */
+		tl_turn_adopt(turn, item->seen);
 		turn->next_check = item->look_us;
+		armed_here = tl_xact_has_armed(&turn->tid);
 		tl_turn_write(&sweep->turns, turn, snapshot);
-		tl_turn_watch(turn, false, tl_rows_are_beaten());
+		tl_xact_watch_turn(turn, armed_here);
+		tl_xact_wrote_turn(turn, armed_here);
 	}
 }
 
@@ -208,14 +220,14 @@ static void
 fail_turn(Sweep *sweep, TlTurn *turn, Snapshot snapshot, const TlVerdict *verdict, bool died,
 		  int64 now)
 {
-	const char *lapse = died ? TL_CODE_DIED : verdict->code;
+	TlCode		lapse = died ? TL_CODE_DIED : verdict->code;
 	TlElected	elected;
 	text	   *code;
 	text	   *error;
 	int64		id;
 
 	tl_elected_read(&elected, turn, verdict, now);
-	code = tl_turn_isnull(turn, TURN_ERROR_CODE) ? cstring_to_text(lapse) :
+	code = tl_turn_isnull(turn, TURN_ERROR_CODE) ? cstring_to_text(tl_code_name(lapse)) :
 		tl_turn_text(turn, TURN_ERROR_CODE);
 	error = tl_turn_isnull(turn, TURN_REASON) ? cstring_to_text(tl_code_message(lapse)) :
 		tl_turn_text(turn, TURN_REASON);
@@ -255,8 +267,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 		TlTurn		turn;
 
 		CHECK_FOR_INTERRUPTS();
-		tl_clock_tick_on();
-		tl_mailbox_take_early();
+		tl_clock_tick_if_worker();
 		if (failed >= max)
 		{
 			items[i].status = TL_SWEEP_BUSY;
@@ -495,17 +506,12 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	tl_check_writable("sweep_expired_turns");
 	db = tl_database();
 	alone = is_alone();
-	if (alone)
-	{
-		tl_clock_save(false);
-		tl_clock_note_sweep(tl_sweep);
-		if (db != NULL)
-			tl_grace_watch(tl_clock_now());
-	}
+	if (alone && db != NULL)
+		tl_grace_watch(tl_clock_now());
 	if (!tl_sweep)
 		PG_RETURN_INT32(0);
 
-	now = tl_clock_now();
+	now = tl_clock_sweep_time();
 	if (tl_attach_oldest_death() <= now - tl_reconnect_window * TL_MS)
 		failed = tl_sweep_deaths(now - tl_reconnect_window * TL_MS, max);
 	failed += sweep_overdue(now, max - failed);
@@ -518,7 +524,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	}
 	if (alone)
 	{
-		(void) tl_delivery_due_again(0, tl_clock_now());
+		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now());
 		(void) tl_retention_run(tl_sweep_batch);
 		tl_notify_in_transaction();
 	}

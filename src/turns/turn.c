@@ -21,6 +21,7 @@
 #include "base/args.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/shmem.h"
 #include "turns/judge.h"
 #include "turns/turn.h"
 
@@ -38,12 +39,12 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 
 	memset(turn, 0, sizeof(*turn));
 	memset(turn->nulls, true, sizeof(turn->nulls));
-	turn->times.epoch = tl_epoch();
-	turn->times.begun = turn->times.armed = tl_clock_now();
+	turn->times.epoch = tl_clock_epoch();
+	turn->times.begun = turn->times.armed = tl_clock_arm_stamp();
 	turn->times.admission_ms = admission_ms;
 	turn->times.silence_ms = silence_ms;
 	turn->times.duration_ms = duration_ms;
-	turn->next_check = tl_turn_check_us(&turn->times);
+	turn->next_check = tl_times_next_check(&turn->times);
 
 	tl_turn_set(turn, TURN_DEPLOYMENT, PointerGetDatum(deployment));
 	tl_turn_set(turn, TURN_MESSAGE_ID, PointerGetDatum(message_id));
@@ -97,7 +98,8 @@ write_changed(TlRel *turns, TlTurn *turn, Snapshot snapshot, int64 was_armed)
 	if (!tl_turn_is_owed(turn))
 		return;
 	tl_xact_touch(turn->deployment_key, 0);
-	tl_turn_watch(turn, armed, armed || tl_rows_are_beaten());
+	tl_xact_watch_turn(turn, armed);
+	tl_xact_wrote_turn(turn, armed);
 }
 
 bool

@@ -72,8 +72,8 @@ static bool is_news(const ErrorData *error);
 static bool run_round(int64 *again, MemoryContext context);
 
 /*
- * SIGTERM.  Between rounds there is time to save the clock; inside one, which may
- * wait for a lock, it ends there and then.
+ * SIGTERM.  Between rounds the worker leaves its loop; inside one, which may wait
+ * for a lock, it ends there and then.
  */
 static void
 end_soon(SIGNAL_ARGS)
@@ -90,7 +90,7 @@ static void
 withdraw(int code, Datum arg)
 {
 	if (MyDatabaseId != InvalidOid)
-		tl_clock_hand_back();
+		tl_clock_release();
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	if (my_slot->worker_pid == MyProcPid)
@@ -331,14 +331,5 @@ tl_worker_main(Datum arg)
 		ResetLatch(MyLatch);
 	}
 
-	/*
-	 * An error here is no loss: the clock starts a little behind.  A lock that
-	 * somebody holds, a prepared transaction say, must not keep the server up, nor
-	 * a standby that does not answer; who terminates us once more does not wait either.
-	 */
-	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_OVERRIDE);
-	in_round = true;
-	tl_worker_round_end();
 	proc_exit(0);
 }

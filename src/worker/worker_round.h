@@ -15,7 +15,5 @@ extern int64 tl_worker_round(TlDatabase *db);
 extern bool tl_worker_round_extension_dropped(void);
 /* and another one created, which wants a worker that starts with it */
 extern bool tl_worker_round_extension_recreated(void);
-/* before the worker ends */
-extern void tl_worker_round_end(void);
 
 #endif							/* TL_WORKER_ROUND_H */

@@ -62,7 +62,7 @@ SELECT is(h.parallel, w.parallel, 'parallel label of ' || w.name) FROM want w LE
 -- beyond the contract there is only what the views and the table of turns need
 SELECT set_eq(
 	$$SELECT name FROM have WHERE name NOT IN (SELECT name FROM want) AND name NOT LIKE 'stat%'$$,
-	ARRAY['clock_us', 'turn_status', 'foreign_change'], 'no other function, but what the views need');
+	ARRAY['clock_now', 'turn_status', 'foreign_change'], 'no other function, but what the views need');
 SELECT is_empty($$SELECT name FROM have GROUP BY name HAVING count(*) > 1$$, 'functions are never overloaded');
 SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) WHERE p.prosecdef$$, 'no function runs with more rights than its caller');
 SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) WHERE p.proconfig IS NOT NULL$$, 'no function pays for a SET clause');

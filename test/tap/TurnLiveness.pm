@@ -86,20 +86,23 @@ sub advance
 	return;
 }
 
+# The liveness clock in microseconds since 2000.
 sub clock_us
 {
-	my ($node) = @_;
-	return $node->safe_psql('postgres', 'SELECT turn_liveness.clock_us()');
+	my ($node, $db) = @_;
+	return $node->safe_psql($db // 'postgres',
+		"SELECT (1e6 * extract(epoch FROM turn_liveness.clock_now() - '2000-01-01 UTC'))::bigint");
 }
 
 # Until that much time has passed on the liveness clock.  This is no call that
 # counts as a sign that the path to the database is alive.
 sub wait_clock
 {
-	my ($node, $seconds, $since) = @_;
-	$since //= clock_us($node);
-	$node->poll_query_until('postgres',
-		"SELECT turn_liveness.clock_us() >= $since + 1000000 * $seconds")
+	my ($node, $seconds, $since, $db) = @_;
+	$since //= clock_us($node, $db);
+	$node->poll_query_until($db // 'postgres',
+		"SELECT turn_liveness.clock_now() >= '2000-01-01 UTC'::timestamptz"
+		  . " + ($since + 1000000 * $seconds) * interval '1 microsecond'")
 	  or die 'the liveness clock stands still';
 	return;
 }
