@@ -130,7 +130,7 @@ my $since = time;
 ok( wait_until(
 		'all are failed',
 		sub {
-			$node->safe_psql('alive', "SELECT turn_liveness.has_live_turn('nobody', 'm')");
+			$node->safe_psql('alive', "SELECT turn_liveness.heartbeat('nobody')");
 			return failed('alive') == 200;
 		}),
 	'others call, the workers are dead: they are failed');
