@@ -15,7 +15,7 @@ extern int64 tl_clock_sweep_time(void);
 extern int64 tl_clock_arm_stamp(void);
 /* the clock at the start of the server, or at its promotion; 0 in recovery */
 extern int64 tl_clock_server_start(void);
-/* how long the server was down before that start */
+/* how long the server was down, or recovered, before that start */
 extern int64 tl_clock_downtime(void);
 /* place and run in which a row's times are written: see rules/deadline.h */
 extern int64 tl_clock_epoch(void);
