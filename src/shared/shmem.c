@@ -130,6 +130,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->clock_offset, 0);
 	pg_atomic_init_u64(&vacant->clock_limit, 0);
 	pg_atomic_init_u64(&vacant->clock_push, 0);
+	pg_atomic_init_u32(&vacant->no_pauses, 0);
 	pg_atomic_init_u64(&vacant->start_us, 0);
 	pg_atomic_init_u64(&vacant->pause_us, 0);
 	pg_atomic_init_u64(&vacant->resumed_us, 0);

@@ -91,6 +91,7 @@ typedef struct TlDatabase
 	pg_atomic_uint64 clock_used_us; /* not settled, but times were written already */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
 	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
+	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 	pg_atomic_uint64 start_us;	/* the clock when this server started */
 	pg_atomic_uint64 pause_us;	/* ... and when the last pause ended */
 
