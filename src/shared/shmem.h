@@ -70,6 +70,7 @@ typedef struct TlClockState
 	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
 	pg_atomic_uint64 pause_us;	/* when the last pause ended */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
+	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 } TlClockState;
 
 /* A pause: where the clock stood, and how much wall clock time it lost. */
