@@ -73,6 +73,7 @@ typedef struct TlClockState
 	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
 	pg_atomic_uint64 pause_us;	/* when the last pause ended */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
+	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 } TlClockState;
 
 /* A pause: where the clock stood, and how much wall clock time it lost. */
@@ -159,7 +160,7 @@ typedef struct TlShared
 	uint32		run;			/* random: this run of the server, never 0 */
 	TimestampTz anchor;			/* the clock's line begins here (clock.c) ... */
 	int64		anchor_mono;	/* ... at this time of the monotonic clock */
-	int64		downtime;		/* before that */
+	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
 	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
