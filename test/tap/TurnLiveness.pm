@@ -17,7 +17,8 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   new_node add_extension worker_pid wait_worker advance clock_us wait_clock
   wait_until arm ends wait_ended owed failures session backend_pid client_pid
-  notified median wall_clock_passes wall_clock_shim
+  notified median psql_takes in_time worker_looked wall_clock_passes
+  wall_clock_shim
 );
 
 # A server that is up, with the extension in database "postgres".  The settings
@@ -121,6 +122,49 @@ sub wait_until
 	}
 	diag "gave up waiting until $what";
 	return 0;
+}
+
+# Until the worker has looked at all that had lapsed when this was called: a turn
+# that lapses at this moment, in a deployment of its own, has been failed.
+my $probes = 0;
+
+sub worker_looked
+{
+	my ($node, $db) = @_;
+	my $probe = 'probe' . ++$probes;
+	$db //= 'postgres';
+	$node->safe_psql($db, "SELECT turn_liveness.arm_turn('$probe', 'm', admission => '1ms', silence => '1ms')");
+	return $node->poll_query_until($db,
+		"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = '$probe' AND error_code = 'WORKER_NEVER_STARTED'");
+}
+
+# Seconds that one call of psql takes on this machine at this moment.
+sub psql_takes
+{
+	my ($node) = @_;
+	my $start = Time::HiRes::time();
+	$node->safe_psql('postgres', 'SELECT 1');
+	return Time::HiRes::time() - $start;
+}
+
+# For the few promises that are a time.  A busy machine is late now and then, a
+# program that breaks its promise is late always: of several tries one must
+# hold.  $code does it once and returns the seconds that it took; what it spends
+# on calls of psql ($calls of them) is measured beside it and allowed for.
+sub in_time
+{
+	my ($node, $seconds, $calls, $what, $code) = @_;
+	my @took;
+
+	foreach my $round (1 .. 10)
+	{
+		my $took = $code->($round);
+		my $allowed = $seconds + ($calls ? $calls * psql_takes($node) : 0);
+		return pass($what) if $took <= $allowed;
+		push @took, sprintf '%.3f s (%.3f s allowed)', $took, $allowed;
+	}
+	diag 'it took ', join ', ', @took;
+	return fail($what);
 }
 
 # For tests that stop processes: how long they stay stopped is what they test.
