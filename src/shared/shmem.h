@@ -69,6 +69,7 @@ typedef struct TlClockState
 	pg_atomic_uint64 offset;
 	pg_atomic_uint64 limit;
 	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
+	pg_atomic_uint32 no_pauses;	/* for tests: no late tick ends a pause */
 	pg_atomic_uint64 pause_us;	/* when the last pause ended */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
 } TlClockState;
