@@ -15,7 +15,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
-  new_node add_extension worker_pid wait_worker advance clock_us wait_clock
+  new_node add_extension worker_pid wait_worker advance no_pauses clock_us wait_clock
   wait_until arm ends wait_ended owed failures session backend_pid client_pid
   notified median psql_takes in_time worker_looked wall_clock_passes
   wall_clock_shim
@@ -84,6 +84,18 @@ sub advance
 {
 	my ($node, $interval) = @_;
 	$node->safe_psql('postgres', "SELECT public.tl_advance('$interval')");
+	return;
+}
+
+# From here on no late tick of the worker is a pause, which would give all turns
+# another turn deadline: for tests of the deadlines themselves, on a busy machine.
+sub no_pauses
+{
+	my ($node, $db) = @_;
+	$node->safe_psql($db // 'postgres', q{
+CREATE OR REPLACE FUNCTION public.tl_no_pauses() RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_no_pauses' LANGUAGE C;
+SELECT public.tl_no_pauses()});
 	return;
 }
 
