@@ -408,9 +408,9 @@ turn_liveness_clock_advance(PG_FUNCTION_ARGS)
 }
 
 /*
- * For tests of the deadlines, which create it themselves: on a busy machine the
- * worker ticks late now and then, and each such pause would give all turns
- * another turn deadline.
+ * For tests of the deadlines, which create the function themselves: on a busy
+ * machine the worker ticks late now and then, and each such pause gives every
+ * turn another turn deadline.
  */
 Datum
 turn_liveness_clock_no_pauses(PG_FUNCTION_ARGS)
