@@ -497,23 +497,98 @@ COMMENT ON COLUMN turn_liveness.stat.stats_reset IS 'since when the counters cou
  * Administration.
  */
 
+-- What each kind of role may do stands here and nowhere else.  A role can be of
+-- several kinds, and REVOKE knows privileges only: what another kind needs is
+-- granted again after it.  A gateway may do all that a worker may, so a role
+-- that is both is known as a gateway.  The statements run with the caller's
+-- rights; from another than the owner, GRANT would only warn.
+CREATE FUNCTION turn_liveness.change_privileges(verb text, kind text, role regrole)
+RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- inside the views, where the reader's privilege counts
+	of_views CONSTANT text[] := '{clock_now, turn_status, stat_row}';
+	of_workers CONSTANT text[] := '{heartbeat, heartbeats, commit_terminal_reply, has_live_turn,
+		mark_provider_failed, clear_provider_failed, attach_worker, detach_worker}';
+	of_gateways CONSTANT text[] := of_workers || of_views || '{arm_turn, fail_turn, fail_deployment,
+		reject_turn, discharge_turn, sweep_expired_turns, read_replies, claim_replies, ack_replies,
+		release_replies, retry_dead_reply}'::text[];
+	functions CONSTANT text[] := CASE kind WHEN 'gateway' THEN of_gateways WHEN 'worker' THEN of_workers ELSE of_views END;
+	-- what a monitor reads shows neither routing nor answers
+	of_monitors CONSTANT text[] := ARRAY[
+		'(deployment, message_id, conversation_id, platform, organization_id,
+		  armed_at, first_beat, last_beat, deadline, state, error_code, reason) ON turn_liveness.turns',
+		'(reply_id, deployment, message_ids, conversation_id, platform, organization_id,
+		  outcome, error_code, decided_by, armed_at, first_beat, last_beat, created_at,
+		  state, attempt, gateway, claimed_at, due_at, delivered_at, last_error) ON turn_liveness.replies',
+		'(deployment, message_ids, conversation_id, verdict, created_at) ON turn_liveness.late_replies',
+		'ON turn_liveness.stat'];
+	views CONSTANT text[] := CASE kind WHEN 'gateway' THEN
+		'{ON turn_liveness.turns, ON turn_liveness.replies, ON turn_liveness.late_replies, ON turn_liveness.stat}'
+		WHEN 'monitor' THEN of_monitors ELSE '{}' END;
+	direction CONSTANT text := CASE verb WHEN 'GRANT' THEN 'TO ' ELSE 'FROM ' END;
+	name text := (SELECT rolname FROM pg_roles WHERE oid = role);
+	kinds text[];
+	statement text;
+BEGIN
+	IF role IS NULL OR role = 0 THEN
+		RAISE EXCEPTION 'invalid role' USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'Neither NULL nor "-", which stands for PUBLIC, is accepted.',
+			HINT = 'Create a role for it and make others its members.';
+	ELSIF name IS NULL THEN
+		RAISE EXCEPTION 'role with OID % does not exist', role::oid USING ERRCODE = 'undefined_object';
+	ELSIF NOT (SELECT pg_has_role(extowner, 'USAGE') FROM pg_extension WHERE extname = 'turn_liveness') THEN
+		RAISE EXCEPTION 'must be owner of extension turn_liveness' USING ERRCODE = 'insufficient_privilege';
+	END IF;
+	-- two GRANTs at once on one object would be an internal error
+	LOCK TABLE turn_liveness.late_reply IN SHARE UPDATE EXCLUSIVE MODE;
+
+	-- what was granted to the role itself tells, not what it has through others
+	kinds := ARRAY(
+		SELECT CASE WHEN bool_or(p.proname = 'arm_turn') THEN 'gateway' ELSE 'worker' END
+		FROM pg_proc p, aclexplode(p.proacl) a
+		WHERE p.oid IN ('turn_liveness.arm_turn'::regproc, 'turn_liveness.commit_terminal_reply'::regproc)
+		  AND a.grantee = role HAVING count(*) > 0
+		UNION ALL
+		SELECT 'monitor' FROM pg_attribute t, aclexplode(t.attacl) a
+		WHERE t.attrelid = 'turn_liveness.turns'::regclass AND t.attname = 'deployment' AND a.grantee = role);
+
+	name := direction || quote_ident(name);
+	FOREACH statement IN ARRAY ARRAY['USAGE ON SCHEMA turn_liveness', 'EXECUTE ON FUNCTION '
+		|| (SELECT string_agg('turn_liveness.' || f, ', ') FROM unnest(functions) f)]
+		|| ARRAY(SELECT 'SELECT ' || v FROM unnest(views) v)
+	LOOP
+		EXECUTE concat_ws(' ', verb, statement, name);
+	END LOOP;
+	IF verb = 'REVOKE' THEN
+		PERFORM turn_liveness.change_privileges('GRANT', k, role) FROM unnest(kinds) k WHERE k <> kind;
+	END IF;
+END $$;
+COMMENT ON FUNCTION turn_liveness.change_privileges(text, text, regrole) IS 'internal: what grant_... and revoke_... do';
+
 CREATE FUNCTION turn_liveness.grant_gateway(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_grant_gateway' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('GRANT', 'gateway', role)$$;
 COMMENT ON FUNCTION turn_liveness.grant_gateway(regrole) IS 'grant the role what a gateway needs: everything but administration, and the views';
-CREATE FUNCTION turn_liveness.revoke_gateway(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_revoke_gateway' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.revoke_gateway(regrole) IS 'take back what grant_gateway granted';
 CREATE FUNCTION turn_liveness.grant_worker(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_grant_worker' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.grant_worker(regrole) IS 'grant the role what a worker needs: beats, its terminal reply, has_live_turn, attach and detach';
-CREATE FUNCTION turn_liveness.revoke_worker(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_revoke_worker' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.revoke_worker(regrole) IS 'take back what grant_worker granted';
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('GRANT', 'worker', role)$$;
+COMMENT ON FUNCTION turn_liveness.grant_worker(regrole) IS 'grant the role what a worker needs: beats, its terminal reply, provider failures, has_live_turn, attach and detach';
 CREATE FUNCTION turn_liveness.grant_monitor(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_grant_monitor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('GRANT', 'monitor', role)$$;
 COMMENT ON FUNCTION turn_liveness.grant_monitor(regrole) IS 'grant the role the views without payload and routing';
+CREATE FUNCTION turn_liveness.revoke_gateway(role regrole) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('REVOKE', 'gateway', role)$$;
+COMMENT ON FUNCTION turn_liveness.revoke_gateway(regrole) IS 'take back what grant_gateway granted';
+CREATE FUNCTION turn_liveness.revoke_worker(role regrole) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('REVOKE', 'worker', role)$$;
+COMMENT ON FUNCTION turn_liveness.revoke_worker(regrole) IS 'take back what grant_worker granted';
 CREATE FUNCTION turn_liveness.revoke_monitor(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_revoke_monitor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('REVOKE', 'monitor', role)$$;
 COMMENT ON FUNCTION turn_liveness.revoke_monitor(regrole) IS 'take back what grant_monitor granted';
 
 CREATE FUNCTION turn_liveness.stat_reset() RETURNS void
