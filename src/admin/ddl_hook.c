@@ -35,6 +35,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
@@ -42,11 +43,13 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
+#include "base/catalog.h"
 #include "admin/ddl_exclusion.h"
 #include "admin/ddl_hook.h"
 #include "worker/launcher.h"
-#include "commit/prepared.h"
 #include "store/rel.h"
+#include "shared/lease.h"
+#include "shared/mailbox.h"
 #include "shared/shmem.h"
 
 #define MAX_WANTED		16
@@ -71,12 +74,16 @@ static ProcessUtility_hook_type prev_utility = NULL;
 static Oid	wanted[MAX_WANTED];
 static int	nwanted = 0;
 static bool want_all = false;
+static uint64 preparing = 0;	/* hash of the identifier in PREPARE TRANSACTION */
 
 static void utility(PlannedStmt *pstmt, const char *query, bool read_only,
 					ProcessUtilityContext context, ParamListInfo params,
 					QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
 static void run(Command *command);
+static void run_transaction(Command *command, TransactionStmt *stmt);
 static void run_barred(Command *command, Oid dboid, bool dropping);
+static void keep_prepared(void);
+static void take_prepared(uint64 name, bool commit);
 static void at_end_of_xact(XactEvent event, void *arg);
 static void want(Oid dboid);
 static void want_by_name(const char *name);
@@ -219,15 +226,101 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 			break;
 
 		case T_TransactionStmt:
-			tl_prepared_begin((TransactionStmt *) node);
-			run(&command);
-			tl_prepared_end((TransactionStmt *) node);
+			run_transaction(&command, (TransactionStmt *) node);
 			break;
 
 		default:
 			run(&command);
 			break;
 	}
+}
+
+/*
+ * Run a transaction command.  No callback runs at COMMIT PREPARED, so this
+ * function does for the prepared transaction what its commit asks for: the
+ * session may not know it, hence the worker looks at all rows, and beats look
+ * at the table again.
+ */
+static void
+run_transaction(Command *command, TransactionStmt *stmt)
+{
+	bool		commit = stmt->kind == TRANS_STMT_COMMIT_PREPARED;
+	char		empty[1] = "";
+	StringInfoData nothing = {.data = empty};
+	TlDatabase *db;
+	uint64		name = 0;
+	bool		served;
+
+	if (stmt->gid != NULL)
+		name = hash_bytes_extended((const unsigned char *) stmt->gid, strlen(stmt->gid),
+								   MyDatabaseId) | 1;
+	preparing = stmt->kind == TRANS_STMT_PREPARE ? name : 0;
+	run(command);
+	preparing = 0;
+	if (!commit && stmt->kind != TRANS_STMT_ROLLBACK_PREPARED)
+		return;
+
+	take_prepared(name, commit);
+	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	db = tl_database_find(MyDatabaseId, false);
+	served = db != NULL && db->worker_pid != 0;
+	LWLockRelease(&tl_shared->directory);
+	if (db != NULL)
+	{
+		if (commit)
+			tl_lease_move_database();
+		tl_mailbox_post(db, &nothing, true, commit);
+	}
+
+	/* it may have created the extension */
+	if (commit && !served)
+	{
+		AcceptInvalidationMessages();
+		if (OidIsValid(tl_extension_oid()))
+			tl_database_want(MyDatabaseId);
+	}
+}
+
+/*
+ * At PREPARE, where nothing may fail: keep what the commit of the transaction
+ * will ask for.  A restart of the server forgets it; an entry that was left by
+ * an earlier transaction of the same name goes.
+ */
+static void
+keep_prepared(void)
+{
+	int			i;
+
+	take_prepared(preparing, false);
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	for (i = 0; i < nwanted; i++)
+	{
+		TlPreparedDdl *entry = &tl_shared->prepared[tl_shared->next_prepared++ % TL_MAX_PREPARED];
+
+		entry->name = preparing;
+		entry->dboid = wanted[i];
+	}
+	LWLockRelease(&tl_shared->directory);
+}
+
+/* Forget what this prepared transaction asks for; if it was committed, do it. */
+static void
+take_prepared(uint64 name, bool commit)
+{
+	Oid			dboids[TL_MAX_PREPARED];
+	int			n = 0;
+	int			i;
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	for (i = 0; i < TL_MAX_PREPARED; i++)
+		if (tl_shared->prepared[i].name == name)
+		{
+			dboids[n++] = tl_shared->prepared[i].dboid;
+			tl_shared->prepared[i].name = 0;
+		}
+	LWLockRelease(&tl_shared->directory);
+	for (i = 0; i < n && commit; i++)
+		tl_database_want(dboids[i]);
 }
 
 /*
@@ -241,15 +334,15 @@ at_end_of_xact(XactEvent event, void *arg)
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
-	if (event != XACT_EVENT_ABORT && tl_shared != NULL)
+	if (event == XACT_EVENT_COMMIT && tl_shared != NULL)
 	{
-		bool		now = event == XACT_EVENT_COMMIT;
-
 		if (want_all)
-			now ? tl_database_want_all() : tl_prepared_want(InvalidOid);
+			tl_database_want_all();
 		for (i = 0; i < nwanted; i++)
-			now ? tl_database_want(wanted[i]) : tl_prepared_want(wanted[i]);
+			tl_database_want(wanted[i]);
 	}
+	else if (event == XACT_EVENT_PREPARE && preparing != 0)
+		keep_prepared();
 	nwanted = 0;
 	want_all = false;
 }

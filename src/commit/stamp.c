@@ -45,7 +45,7 @@ stamp_row(TlRel *turns, TupleTableSlot *slot, const ItemPointerData *tid, int64 
 		if (tl_turn_is_owed(&turn) && TransactionIdIsCurrentTransactionId(xmin))
 		{
 			tl_grace_get(&grace);
-			tl_times_adopt(&turn.times, &grace, 0);
+			tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 			turn.times.seen = seen;
 			if (tl_turn_update(turns, &turn, snapshot) == TM_Ok)
 				tl_xact_watch_turn(&turn, &turns->slot->tts_tid, false);

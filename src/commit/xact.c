@@ -4,15 +4,13 @@
  *
  * Gathered while the transaction runs, in its own memory; done at
  * XACT_EVENT_COMMIT, where nothing may fail: only LWLocks, atomics and latches.
- * Forgotten on ABORT and, but for the counters, on PREPARE.  COMMIT PREPARED runs no
- * callback: the utility hook raises the look flags then (prepared.c).
+ * Forgotten on ABORT and on PREPARE.  COMMIT PREPARED runs no callback: the
+ * utility hook (ddl_hook.c) raises the look flags then.
  *
  * What a rolled-back savepoint left in the list costs a needless look and nothing
  * more; but a lease is dropped with its last turn only by a transaction that
  * rolled back none and did nothing but end turns: who arms one and ends it again has
  * ended none of those that were counted.  A turn that is owed must keep its beats.
- *
- * Counters count what is committed: what a savepoint counted goes with it.
  *
  * Rows that it armed are stamped before the commit: see stamp.c.
  */
@@ -23,7 +21,6 @@
 #include "utils/snapmgr.h"
 
 #include "shared/clock.h"
-#include "commit/prepared.h"
 #include "store/turn_row.h"
 #include "commit/xact.h"
 
@@ -39,13 +36,6 @@ typedef struct Touched
 	uint32		generation;
 } Touched;
 
-/* what the transaction or one of its savepoints counts */
-typedef struct Counts
-{
-	struct Counts *outer;
-	int			nest_level;
-	uint32		n[TL_NCOUNTERS];
-} Counts;
 
 typedef struct Pending
 {
@@ -65,7 +55,6 @@ typedef struct Pending
 	TlDeath    *deaths;
 	int			ndeaths;
 	int			maxdeaths;
-	Counts	   *counts;			/* innermost first; NULL: none */
 } Pending;
 
 /* in TopTransactionContext; NULL if this transaction did nothing of ours */
@@ -75,7 +64,6 @@ static Pending *get_pending(void);
 static void at_end_of_xact(XactEvent event, void *arg);
 static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 							  SubTransactionId parent, void *arg);
-static void end_counts(bool commit);
 static void after_commit(Pending *p);
 
 void
@@ -238,11 +226,11 @@ tl_xact_reply(const text *conversation, const text *platform)
 {
 	Pending    *p = get_pending();
 
-	if (p->letter.len > MAX_LETTER)
+	if (p->letter.len > MAX_LETTER ||
+		!tl_mail_reply(&p->letter,
+					   VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
+					   VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform)))
 		p->look_replies = true;
-	else
-		tl_mail_reply(&p->letter, VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
-					  VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform));
 }
 
 void
@@ -277,45 +265,6 @@ tl_xact_foreign_change(void)
 	p->look_turns = true;
 }
 
-void
-tl_xact_count(TlCounter counter, int n)
-{
-	Pending    *p = get_pending();
-	int			nest_level = GetCurrentTransactionNestLevel();
-
-	if (p->counts == NULL || p->counts->nest_level < nest_level)
-	{
-		Counts	   *counts = MemoryContextAllocZero(TopTransactionContext, sizeof(Counts));
-
-		counts->outer = p->counts;
-		counts->nest_level = nest_level;
-		p->counts = counts;
-	}
-	p->counts->n[counter] += n;
-}
-
-/* A savepoint ends: what it has counted is the outer one's, or nobody's. */
-static void
-end_counts(bool commit)
-{
-	Counts	   *mine = pending->counts;
-	Counts	   *outer;
-	int			i;
-
-	if (mine == NULL || mine->nest_level < GetCurrentTransactionNestLevel())
-		return;
-	outer = mine->outer;
-	if (commit && (outer == NULL || outer->nest_level < mine->nest_level - 1))
-	{
-		mine->nest_level--;
-		return;
-	}
-	for (i = 0; commit && i < TL_NCOUNTERS; i++)
-		outer->n[i] += mine->n[i];
-	pending->counts = outer;
-	pfree(mine);
-}
-
 /* The conversations of this transaction so far; NULL if there are none. */
 StringInfo
 tl_xact_letter(bool *look_replies)
@@ -348,8 +297,6 @@ at_end_of_xact(XactEvent event, void *arg)
 	{
 		int			i;
 
-		if (event == XACT_EVENT_PREPARE && p->counts != NULL)
-			tl_prepared_count(p->counts->n);
 		/* counts that left out what a sweep had condemned are void again */
 		for (i = 0; i < p->ntouched; i++)
 			tl_lease_moved(p->touched[i].deployment, false, 0);
@@ -362,8 +309,6 @@ static void
 at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 				  SubTransactionId parent, void *arg)
 {
-	if (pending != NULL && (event == SUBXACT_EVENT_ABORT_SUB || event == SUBXACT_EVENT_COMMIT_SUB))
-		end_counts(event == SUBXACT_EVENT_COMMIT_SUB);
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	tl_lease_decided();
@@ -392,9 +337,6 @@ after_commit(Pending *p)
 	}
 	if (p->everything)
 		tl_lease_move_database();
-	for (i = 0; p->counts != NULL && i < TL_NCOUNTERS; i++)
-		if (p->counts->n[i] > 0)
-			tl_counter_add(i, p->counts->n[i]);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)

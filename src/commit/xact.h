@@ -41,7 +41,5 @@ extern StringInfo tl_xact_letter(bool *look_replies);
 extern void tl_xact_settle(const TlDeath *death);
 /* rows changed by other means than our functions */
 extern void tl_xact_foreign_change(void);
-/* a counter that counts only what commits, savepoints too */
-extern void tl_xact_count(TlCounter counter, int n);
 
 #endif							/* TL_XACT_H */

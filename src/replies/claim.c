@@ -279,11 +279,11 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 	tl_rel_close(&deliveries);
 
 	if (dead > 0)
-		tl_xact_count(TL_COUNT_DEAD, dead);
+		tl_counter_add(TL_COUNT_DEAD, dead);
 	if (n > 0)
 	{
-		tl_xact_count(TL_COUNT_CLAIMS, n);
-		tl_xact_count(TL_COUNT_REDELIVERIES, again);
+		tl_counter_add(TL_COUNT_CLAIMS, n);
+		tl_counter_add(TL_COUNT_REDELIVERIES, again);
 		tl_xact_due_again(due);
 		return_claimed(rsinfo, claimed, n);
 	}

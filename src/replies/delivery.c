@@ -276,9 +276,9 @@ static void
 note(const Request *request, const TlDelivery *d)
 {
 	if (request->change == ACKNOWLEDGE)
-		tl_xact_count(TL_COUNT_ACKNOWLEDGED, 1);
+		tl_counter_add(TL_COUNT_ACKNOWLEDGED, 1);
 	else if (request->change == RELEASE && d->state == TL_DELIVERY_DEAD)
-		tl_xact_count(TL_COUNT_DEAD, 1);
+		tl_counter_add(TL_COUNT_DEAD, 1);
 	else if (d->due > request->now)
 		tl_xact_due_again(d->due);
 	else
@@ -398,7 +398,7 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 		return;
 	tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
 	if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
-		tl_xact_count(TL_COUNT_DEAD, 1);
+		tl_counter_add(TL_COUNT_DEAD, 1);
 }
 
 /*

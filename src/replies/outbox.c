@@ -23,6 +23,7 @@
 #include "shared/clock.h"
 #include "replies/delivery.h"
 #include "base/enums.h"
+#include "base/guc.h"
 #include "replies/outbox.h"
 #include "store/reply_row.h"
 #include "commit/xact.h"
@@ -38,6 +39,7 @@ enum
 
 static void lock_tag(LOCKTAG *tag, const text *conversation);
 static Datum make_array(text **ids, int nids);
+static TlCounter counter_of(const TlReply *reply);
 
 static void
 lock_tag(LOCKTAG *tag, const text *conversation)
@@ -55,9 +57,34 @@ make_array(text **ids, int nids)
 	return PointerGetDatum(construct_array((Datum *) ids, nids, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+/* Which counter the turns that this reply ends belong to. */
+static TlCounter
+counter_of(const TlReply *reply)
+{
+	static const TlCounter counters[TL_NCODES] = {
+		[TL_CODE_UNRESPONSIVE] = TL_COUNT_FAILED_UNRESPONSIVE,
+		[TL_CODE_NEVER_STARTED] = TL_COUNT_FAILED_NEVER_STARTED,
+		[TL_CODE_DIED] = TL_COUNT_FAILED_DIED,
+		[TL_CODE_TOO_LONG] = TL_COUNT_FAILED_TOO_LONG,
+	};
+	const text *code = reply->error_code;
+	int			i;
+
+	if (reply->outcome == TL_OUTCOME_ANSWER)
+		return TL_COUNT_ANSWERED;
+	if (reply->outcome == TL_OUTCOME_DISCHARGED)
+		return TL_COUNT_DISCHARGED;
+	for (i = 0; code != NULL && i < TL_NCODES; i++)
+		if (VARSIZE_ANY_EXHDR(code) == strlen(tl_code_name(i)) &&
+			memcmp(VARDATA_ANY(code), tl_code_name(i), strlen(tl_code_name(i))) == 0)
+			return counters[i];
+	return TL_COUNT_FAILED_OTHER;
+}
+
 void
 tl_outbox_open(TlOutbox *outbox, bool discharged)
 {
+	memset(outbox->stored, 0, sizeof(outbox->stored));
 	outbox->sequence = tl_reply_sequence_oid();
 	tl_rel_open(&outbox->replies, TL_REPLY, true);
 	/* new ones are due, or were discharged */
@@ -65,9 +92,17 @@ tl_outbox_open(TlOutbox *outbox, bool discharged)
 						(discharged ? 0 : TL_BIT(TL_IDX_DELIVERY_DELIVERED)));
 }
 
+/*
+ * The outbox counts here and not when it stores a reply: a sweep that undoes a
+ * batch after an error never closes its outbox, and does the batch again.
+ */
 void
 tl_outbox_close(TlOutbox *outbox)
 {
+	int			i;
+
+	for (i = 0; i < TL_NCOUNTERS; i++)
+		tl_counter_add(i, outbox->stored[i]);
 	tl_rel_close(&outbox->deliveries);
 	tl_rel_close(&outbox->replies);
 }
@@ -133,6 +168,7 @@ tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 		set(dvalues, dnulls, DELIVERY_DELIVERED_AT, TimestampTzGetDatum(created));
 	(void) tl_rel_insert(&outbox->deliveries, dvalues, dnulls);
 
+	outbox->stored[counter_of(reply)] += reply->nids;
 	tl_xact_reply(reply->conversation, reply->platform);
 	return id;
 }
@@ -159,6 +195,6 @@ tl_outbox_keep_late(const text *deployment, text **ids, int nids,
 
 	tl_rel_open(&late, TL_LATE_REPLY, true);
 	if (tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL))
-		tl_xact_count(lost ? TL_COUNT_LATE : TL_COUNT_UNKNOWN, 1);
+		tl_counter_add(lost ? TL_COUNT_LATE : TL_COUNT_UNKNOWN, 1);
 	tl_rel_close(&late);
 }

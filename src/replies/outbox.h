@@ -9,6 +9,7 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
+#include "shared/shmem.h"
 #include "store/rel.h"
 
 /* one terminal record */
@@ -35,10 +36,12 @@ typedef struct TlOutbox
 	TlRel		replies;
 	TlRel		deliveries;
 	Oid			sequence;
+	uint64		stored[TL_NCOUNTERS];	/* turns that were ended, by counter */
 } TlOutbox;
 
 extern void tl_outbox_open(TlOutbox *outbox, bool discharged);
 extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
+/* also adds the turns that were stored to the counters */
 extern void tl_outbox_close(TlOutbox *outbox);
 
 /* keep a reply that was not delivered; an equal one is kept once */

@@ -18,27 +18,49 @@
 #include "rules/deadline.h"
 
 /*
+ * When was a row that came late first seen: by a sweep of this run that stamped
+ * it, by the calling process, or just now?  0 for all other rows.
+ */
+static int64
+first_sight(const TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
+{
+	bool		other_run = tl_epoch_run(times->epoch) != tl_epoch_run(grace->epoch);
+	bool		restored = tl_epoch_place(times->epoch) != tl_epoch_place(grace->epoch);
+
+	if (times->seen != TL_SEEN_UNKNOWN && !other_run)
+		return Max(seen, times->seen);
+	if (seen == 0 && (times->seen == TL_SEEN_UNKNOWN ||
+					  (other_run && (restored || grace->start_is_unsure))))
+		return now;
+	return seen;
+}
+
+/*
  * Translate the times of a row of another run into this run's.  Its beats and
  * looks say nothing here, for the leases of that run are gone.  Downtime right
- * before this run does not count, and nothing was armed after "since".
+ * before this run does not count, and no row was armed after its first sight.
+ * That sight stays in the row: as a row of this run it still has its floor.
  */
 void
-tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen)
+tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
 {
 	bool		ours = tl_epoch_place(times->epoch) == tl_epoch_place(grace->epoch);
-	int64		since = Max(grace->start, seen);
 	int64		downtime = ours ? grace->downtime : 0;
+	int64		since;
 
 	if (tl_epoch_run(times->epoch) == tl_epoch_run(grace->epoch))
 		return;
+	seen = first_sight(times, grace, seen, now);
+	since = Max(grace->start, seen);
 	times->epoch = (int64) ((uint64) tl_epoch_place(times->epoch) << 32 |
 							tl_epoch_run(grace->epoch));
-	times->armed = Min(times->armed + downtime, since);
-	times->begun = Min(times->begun + downtime, since);
+	/* the times may be any: the sum must not overflow */
+	times->armed = Min(times->armed, since - downtime) + downtime;
+	times->begun = Min(times->begun, since - downtime) + downtime;
 	if (times->frozen > 0)
-		times->frozen += downtime;
+		times->frozen = Min(times->frozen, PG_INT64_MAX - downtime) + downtime;
 	if (times->seen != TL_SEEN_UNKNOWN)
-		times->seen = 0;
+		times->seen = seen;
 	times->beat = 0;
 	times->started = 0;
 }
@@ -113,16 +135,9 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 	int64		deadline;
 	int64		too_long;
 
-	/* the first look at a row that came late: of a sweep, or of this caller */
-	seen = signs->seen;
-	if (row->seen != TL_SEEN_UNKNOWN && !other_run)
-		seen = Max(seen, row->seen);
-	if (seen == 0 && (row->seen == TL_SEEN_UNKNOWN ||
-					  (other_run && (restored || grace->start_is_unsure))))
-		seen = now;
+	seen = first_sight(row, grace, signs->seen, now);
 	since = Max(grace->start, seen);
-
-	tl_times_adopt(&turn, grace, seen);
+	tl_times_adopt(&turn, grace, seen, now);
 	in_flight = other_run || restored || turn.armed <= grace->start;
 	read_beats(&turn, signs, Max(other_run ? grace->start : turn.armed, 1), verdict);
 
@@ -145,6 +160,8 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 		deadline = Max(deadline, seen + Min(admission, silence));
 	if (restored && verdict->last_beat == 0)
 		raise_floor(&turn, since, since + grace->restore_grace, &deadline, &too_long);
+	/* begun before the start, and armed again since */
+	raise_floor(&turn, grace->start, grace->start + silence, &deadline, &too_long);
 	raise_floor(&turn, grace->pause, grace->pause + silence, &deadline, &too_long);
 	raise_floor(&turn, grace->resumed, grace->resumed + silence, &deadline, &too_long);
 

@@ -71,8 +71,11 @@ typedef struct TlVerdict
 extern void tl_deadline(const TlTimes *turn, const TlSigns *signs,
 						const TlGrace *grace, int64 now, TlVerdict *verdict);
 
-/* before a row is rewritten: its times become times of this run */
-extern void tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen);
+/*
+ * Before a row is rewritten: its times become times of this run.  "seen" is when
+ * the calling process first saw a row that came late, 0 if it did not.
+ */
+extern void tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now);
 
 /* when a sweep must look at the row next, if no beat comes */
 extern int64 tl_times_next_check(const TlTimes *times);

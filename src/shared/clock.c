@@ -13,17 +13,20 @@
  * limit before, the tick moves the offset back by the time that was lost, and
  * so ends a pause.  So the clock stands still while the machine, the server or
  * the worker is stopped, never jumps, and is deaf to steps of the wall clock.
- * Where no worker serves the database, no process can tell a pause, and there
- * is no limit.
+ * Only a stall for which the clock stood still is a pause and opens a grace
+ * (deadline.c): a shorter one, such as a busy disk makes again and again, must
+ * not put failures off for ever.  Where no worker serves the database, no
+ * process can tell a pause, and there is no limit.
  *
  * Nothing of the clock is stored.  Each row carries the epoch (place and run) in
  * which its times were written, and rules/deadline.c judges rows of another
  * epoch under a floor.
  *
- * Only the ticking worker writes the offset.  It writes the offset before the
- * limit, and a reader reads the limit first, so a reader that sees a new limit
- * sees its offset too.  The limit is written by compare-and-exchange: see
- * tl_clock_arm_stamp().
+ * Only the ticking worker writes the offset.  It writes the offset and the end
+ * of a pause before the limit, and a reader reads the limit first, so a reader
+ * that sees a new limit sees those too: a process that reads the clock and then
+ * the grace knows of each pause that the clock has left behind.  The limit is
+ * written by compare-and-exchange: see tl_clock_arm_stamp().
  *
  * Without preload there is no shared memory: the wall clock counts, and a run
  * is told by the postmaster's start.
@@ -140,6 +143,26 @@ tl_clock_now(void)
 	limit = (int64) pg_atomic_read_u64(&db->clock.limit);
 	pg_read_barrier();
 	return Min(tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock.offset), limit);
+}
+
+/*
+ * While the clock stands still, no worker may have been able to beat since the
+ * last tick, and the grace of this pause is not known yet.  So a session that
+ * sweeps judges by the time of that tick.
+ */
+int64
+tl_clock_sweep_time(void)
+{
+	TlDatabase *db = tl_database();
+	int64		limit;
+
+	if (db == NULL || ticks_here || !pg_atomic_read_u32(&db->clock.ticking))
+		return tl_clock_now();
+	limit = (int64) pg_atomic_read_u64(&db->clock.limit);
+	pg_read_barrier();
+	if (tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock.offset) < limit)
+		return tl_clock_now();
+	return limit - TICK_REACH;
 }
 
 /*
@@ -276,8 +299,9 @@ note_pause(TlDatabase *db, int64 at, int64 lost)
 }
 
 /*
- * A tick that finds the clock at its limit ends a pause: in the time that was
- * lost no worker may have been able to beat.
+ * A tick that finds the clock at its limit moves the offset back by the time
+ * that was lost.  After a pause no worker may have been able to beat since the
+ * last tick: the grace counts from here.
  */
 int64
 tl_clock_tick(void)
@@ -287,25 +311,23 @@ tl_clock_tick(void)
 	int64		offset = (int64) pg_atomic_read_u64(&db->clock.offset);
 	uint64		limit = pg_atomic_read_u64(&db->clock.limit);
 	int64		push = (int64) pg_atomic_exchange_u64(&db->clock.push, 0);
+	int64		lost;
 	int64		now;
-	bool		paused;
 
 	Assert(ticks_here);
 	do
 	{
-		now = mono + offset;
-		paused = now > (int64) limit;
-		now = Min(now, (int64) limit) + push;
-		if (paused || push > 0)
+		lost = Max(mono + offset - (int64) limit, 0);
+		now = mono + offset - lost + push;
+		if (lost > 0 || push > 0)
 			pg_atomic_write_u64(&db->clock.offset, now - mono);
+		if (lost > 0)
+			pg_atomic_write_u64(&db->clock.pause_us, now);
 		pg_write_barrier();
 		/* an arm may move the limit meanwhile */
 	} while (!pg_atomic_compare_exchange_u64(&db->clock.limit, &limit, now + TICK_REACH));
-	if (paused)
-	{
-		note_pause(db, now - push, mono + offset - (now - push));
-		pg_atomic_write_u64(&db->clock.pause_us, now);
-	}
+	if (lost > 0)
+		note_pause(db, now - push, lost);
 	return now;
 }
 

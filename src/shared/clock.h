@@ -9,6 +9,8 @@
 
 /* microseconds of the liveness clock of this database */
 extern int64 tl_clock_now(void);
+/* the same for a sweep: at the last tick, while the clock stands still */
+extern int64 tl_clock_sweep_time(void);
 /* the same for a turn that is armed: greater than every time given out before */
 extern int64 tl_clock_arm_stamp(void);
 /* the clock at the start of the server, or at its promotion; 0 in recovery */

@@ -22,7 +22,6 @@
 #include "shared/attach.h"
 #include "shared/clock.h"
 #include "shared/lease.h"
-#include "commit/prepared.h"
 #include "shared/shmem.h"
 
 TlShared   *tl_shared = NULL;
@@ -52,7 +51,6 @@ request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(TlShared)));
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
-	RequestAddinShmemSpace(tl_prepared_shmem_size());
 	/* one tranche: which of our locks is waited for shows in the code, not here */
 	RequestNamedLWLockTranche(TL_EXTENSION, 1);
 }
@@ -92,7 +90,6 @@ startup(void)
 	}
 	tl_lease_shmem_startup(tranche);
 	tl_attach_shmem_startup(tranche);
-	tl_prepared_shmem_startup(tranche);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -142,7 +139,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->last_sweep_took_us, 0);
 	vacant->mailbox_head = vacant->mailbox_tail = 0;
 	vacant->look_turns = vacant->look_replies = true;
-	vacant->told = false;
+	vacant->latch_set = false;
 	for (i = 0; i < TL_STRIPES; i++)
 		for (j = 0; j < TL_NCOUNTERS; j++)
 			pg_atomic_init_u64(&vacant->stripes[i].counters[j], 0);

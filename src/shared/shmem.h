@@ -13,6 +13,7 @@
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
 #define TL_KEPT_PAUSES	16
 #define TL_STRIPES			16		/* copies of each counter */
+#define TL_MAX_PREPARED		16
 
 /* cumulative counters, in the order of the columns of stat_row */
 typedef enum TlCounter
@@ -131,15 +132,22 @@ typedef struct TlDatabase
 	LWLock		mailbox_lock;
 	uint64		mailbox_head;	/* bytes ever read */
 	uint64		mailbox_tail;	/* bytes ever written */
-	bool		look_turns;		/* rows may have come that nobody told of */
+	bool		look_turns;		/* rows may have come without a letter */
 	bool		look_replies;	/* the same for replies: notify {} */
-	bool		told;			/* the worker's latch was set for this mail */
+	bool		latch_set;		/* the worker's latch was set for this mail */
 
 	TlStripe	stripes[TL_STRIPES];
 	TimestampTz stats_reset;
 
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
+
+/* a prepared transaction whose commit changes the settings of a database */
+typedef struct TlPreparedDdl
+{
+	uint64		name;			/* hash of its identifier; 0: free */
+	Oid			dboid;
+} TlPreparedDdl;
 
 typedef struct TlShared
 {
@@ -154,6 +162,8 @@ typedef struct TlShared
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	bool		look_everywhere;	/* the launcher shall read pg_database */
+	TlPreparedDdl prepared[TL_MAX_PREPARED];	/* a ring: the oldest is overwritten */
+	uint32		next_prepared;
 	TlDatabase	databases[TL_MAX_DATABASES];
 } TlShared;
 

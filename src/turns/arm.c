@@ -83,9 +83,12 @@ arm_again(TlRel *turns, text *deployment, text *message_id,
 			TlGrace		grace;
 
 			tl_grace_get(&grace);
-			tl_times_adopt(&turn.times, &grace, 0);
-			turn.times.epoch = tl_clock_epoch();
+			tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 			turn.times.armed = tl_clock_arm_stamp();
+			/* how long it took elsewhere, and lay in a dump, is no time of ours */
+			if (tl_epoch_place(turn.times.epoch) != tl_epoch_place(grace.epoch))
+				turn.times.begun = turn.times.armed;
+			turn.times.epoch = grace.epoch;
 			turn.times.seen = turn.times.beat = turn.times.started = 0;
 			turn.times.admission_ms = admission_ms;
 			turn.times.silence_ms = silence_ms;
@@ -152,7 +155,7 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 			result = TL_ARMED;
 			tl_xact_touch(turn.deployment_key, 0);
 			tl_xact_watch_turn(&turn, &turn.tid, true);
-			tl_xact_count(TL_COUNT_ARMED, 1);
+			tl_counter_add(TL_COUNT_ARMED, 1);
 			break;
 		}
 		/* the turn that is there may have any conversation */
@@ -213,7 +216,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 						TlVerdict	verdict;
 
 						(void) tl_turn_judge(&turn, &verdict);
-						tl_times_adopt(&turn.times, &grace, 0);
+						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 						/* beats that the leases forget are kept with the mark */
 						if (verdict.last_beat > 0)
 							turn.times.beat = verdict.last_beat;
@@ -226,7 +229,7 @@ change_owed(text *deployment, text *error_code, text *reason)
 					}
 					else
 					{
-						tl_times_adopt(&turn.times, &grace, 0);
+						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 						turn.times.frozen = 0;
 						tl_turn_set_null(&turn, TURN_ERROR_CODE);
 						tl_turn_set_null(&turn, TURN_REASON);

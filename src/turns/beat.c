@@ -185,7 +185,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 		owed++;
 		ours = tl_xact_has_armed(&turn.tid);
 		tl_grace_get(&grace);
-		tl_times_adopt(&turn.times, &grace, 0);
+		tl_times_adopt(&turn.times, &grace, 0, now);
 		turn.times.beat = now;
 		if (starts && turn.times.started < turn.times.armed)
 			turn.times.started = now;

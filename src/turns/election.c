@@ -264,13 +264,6 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 		if (nids > 1)
 			order_as_called(fcinfo, ids, nids, won, nwon);
 		store_groups(deployment, won, nwon, reply, error_code, outcome, tl_clock_now());
-		if (outcome == TL_OUTCOME_ERROR)
-		{
-			for (i = 0; i < nwon; i++)
-				tl_count_failure(error_code);
-		}
-		else
-			tl_xact_count(TL_COUNT_ANSWERED, nwon);
 		PG_RETURN_OID(tl_election_oid(TL_WON));
 	}
 
@@ -305,9 +298,6 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	owed = tl_elect(&turns, deployment, message_id, TL_OUTCOME_DISCHARGED, NULL, &won, NULL, NULL) == TL_WON;
 	tl_rel_close(&turns);
 	if (owed)
-	{
 		store_groups(deployment, &won, 1, NULL, NULL, TL_OUTCOME_DISCHARGED, tl_clock_now());
-		tl_xact_count(TL_COUNT_DISCHARGED, 1);
-	}
 	PG_RETURN_BOOL(owed);
 }

@@ -50,32 +50,6 @@ tl_store_error(TlOutbox *outbox, const text *deployment, TlElected *won,
 	reply.first_beat = won->first_beat;
 	reply.last_beat = won->last_beat;
 	(void) tl_outbox_store(outbox, &reply, now);
-	tl_count_failure(error_code);
-}
-
-void
-tl_count_failure(const text *error_code)
-{
-	static const TlCounter counters[TL_NCODES] = {
-		[TL_CODE_UNRESPONSIVE] = TL_COUNT_FAILED_UNRESPONSIVE,
-		[TL_CODE_NEVER_STARTED] = TL_COUNT_FAILED_NEVER_STARTED,
-		[TL_CODE_DIED] = TL_COUNT_FAILED_DIED,
-		[TL_CODE_TOO_LONG] = TL_COUNT_FAILED_TOO_LONG,
-	};
-	int			i;
-
-	for (i = 0; error_code != NULL && i < TL_NCODES; i++)
-	{
-		const char *name = tl_code_name(i);
-
-		if (VARSIZE_ANY_EXHDR(error_code) == strlen(name) &&
-			memcmp(VARDATA_ANY(error_code), name, strlen(name)) == 0)
-		{
-			tl_xact_count(counters[i], 1);
-			return;
-		}
-	}
-	tl_xact_count(TL_COUNT_FAILED_OTHER, 1);
 }
 
 void

@@ -7,11 +7,10 @@
 
 #include "turns/election.h"
 
-/* the reply of a turn that was won; counted too */
+/* store the reply of a turn that was won */
 extern void tl_store_error(TlOutbox *outbox, const text *deployment, TlElected *won,
 						   const text *error, const text *error_code,
 						   char decided_by, int64 now);
-extern void tl_count_failure(const text *error_code);
 /* for LOG lines: what the setting asks for */
 extern void tl_log_failure(const text *deployment, const text *message_id,
 						   const char *code, const char *decided_by);

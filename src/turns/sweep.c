@@ -89,7 +89,7 @@ static bool
 sweep_row(Sweep *sweep, TlSweepItem *item)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
-	int64		now = tl_clock_now();
+	int64		now = tl_clock_sweep_time();
 	bool		failed = false;
 	TlTurn		turn;
 	TlSigns		signs;
@@ -98,6 +98,9 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	bool		unseen;
 	bool		lapsed;
 	bool		missing;
+
+	/* after the clock was read: so each pause that it has left behind is known */
+	tl_grace_get(&sweep->grace);
 
 	/* the table may have been rewritten since the address was noted */
 	item->status = TL_SWEEP_GONE;
@@ -129,7 +132,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 	if (sweep->move_check && (unseen || turn.times.seen == TL_SEEN_UNKNOWN))
 	{
-		tl_times_adopt(&turn.times, &sweep->grace, now);
+		tl_times_adopt(&turn.times, &sweep->grace, now, now);
 		turn.times.seen = now;
 	}
 
@@ -155,7 +158,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 	else if (missing)
 	{
-		tl_times_adopt(&turn.times, &sweep->grace, item->seen);
+		tl_times_adopt(&turn.times, &sweep->grace, item->seen, now);
 		turn.times.seen = now;
 		item->status = TL_SWEEP_LIVE;
 		item->look_us = now + Min(turn.times.admission_ms, turn.times.silence_ms) * TL_MS;
@@ -172,7 +175,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		if (sweep->move_check)
 		{
 			/* the row has another address now: a worker must be told */
-			tl_times_adopt(&turn.times, &sweep->grace, item->seen);
+			tl_times_adopt(&turn.times, &sweep->grace, item->seen, now);
 			turn.check = item->look_us;
 			if (tl_turn_update(&sweep->turns, &turn, snapshot) == TM_Ok)
 				tl_xact_watch_turn(&turn, &sweep->turns.slot->tts_tid, false);
@@ -226,14 +229,12 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.move_check = move_check;
 	sweep.alone = tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
-	tl_grace_get(&sweep.grace);
 	for (i = 0; i < nitems; i++)
 	{
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
 		tl_clock_tick_if_worker();
-		tl_mailbox_take_early();
 		if (failed >= max)
 		{
 			items[i].status = TL_SWEEP_BUSY;
@@ -420,7 +421,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	if (!tl_sweep)
 		PG_RETURN_INT32(0);
 
-	now = tl_clock_now();
+	now = tl_clock_sweep_time();
 	if (tl_attach_oldest_death() <= now - tl_reconnect_window * TL_MS)
 		failed = tl_sweep_deaths(now - tl_reconnect_window * TL_MS, max);
 

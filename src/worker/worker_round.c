@@ -344,6 +344,6 @@ tl_worker_round(TlDatabase *db)
 	gather = now - last_notify < gather_us;
 	if (gather || tl_notify_pending() > 0)
 		again = Min(again, last_notify + gather_us);
-	tl_mailbox_wake_me(db, !gather, again);
+	tl_mailbox_arm_latch(db, !gather, again);
 	return again;
 }

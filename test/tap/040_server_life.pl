@@ -188,34 +188,6 @@ $node->safe_psql('one', "BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'set'");
 $node->safe_psql('one', "COMMIT PREPARED 'set'");
 is(worker('two'), $worker_two, 'one that was rolled back leaves nothing behind under its name');
 
-# Counters of prepared transactions count when they are committed
-
-my $counters = 'SELECT armed, answered FROM turn_liveness.stat';
-$node->safe_psql('two', 'SELECT turn_liveness.stat_reset()');
-$node->safe_psql('two', qq{
-BEGIN;
-SELECT turn_liveness.arm_turn('counted', 'm' || i) FROM generate_series(1, 3) i;
-SELECT turn_liveness.commit_terminal_reply('counted', '{m1}', '{}');
-PREPARE TRANSACTION 'count'});
-$node->safe_psql('two', qq{
-BEGIN;
-SELECT turn_liveness.arm_turn('not counted', 'm1');
-PREPARE TRANSACTION 'count not'});
-is($node->safe_psql('two', $counters), '0|0', 'what is prepared is not counted');
-$node->safe_psql('two', "ROLLBACK PREPARED 'count not'");
-is($node->safe_psql('two', $counters), '0|0', 'nor what is rolled back');
-$node->safe_psql('two', "COMMIT PREPARED 'count'");
-is($node->safe_psql('two', $counters), '3|1', 'but what is committed');
-$node->safe_psql('two', "SELECT turn_liveness.fail_deployment('counted')");
-foreach my $i (1 .. 12)
-{
-	# more names than the server holds at once
-	$node->safe_psql('two', "BEGIN; SELECT turn_liveness.arm_turn('counted', 'n$i'); PREPARE TRANSACTION 'n$i'");
-	$node->safe_psql('two', "COMMIT PREPARED 'n$i'");
-}
-is($node->safe_psql('two', $counters), '15|1', 'one after the other');
-$node->safe_psql('two', "SELECT turn_liveness.fail_deployment('counted')");
-
 # A turn that was armed by a prepared transaction, and one that was rolled back
 
 $node->safe_psql('two',
