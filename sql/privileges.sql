@@ -26,6 +26,21 @@ SELECT tl_test.try($$SELECT turn_liveness.grant_monitor(4294967295::oid::regrole
 SELECT tl_test.try($$SELECT turn_liveness.grant_monitor(NULL)$$);
 SELECT tl_test.try($$SELECT turn_liveness.revoke_monitor('-')$$);
 SELECT has_schema_privilege('tl_nobody', 'turn_liveness', 'USAGE') AS public_has_schema;
+-- EXECUTE alone is not enough to grant
+GRANT USAGE ON SCHEMA turn_liveness TO tl_nobody;
+GRANT EXECUTE ON FUNCTION turn_liveness.grant_gateway, turn_liveness.change_privileges TO tl_nobody;
+SET ROLE tl_nobody;
+SELECT tl_test.try($$SELECT turn_liveness.grant_gateway('tl_nobody')$$);
+SELECT tl_test.try($$SELECT turn_liveness.change_privileges('GRANT', 'worker', 'tl_nobody')$$);
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION turn_liveness.grant_gateway, turn_liveness.change_privileges FROM tl_nobody;
+REVOKE USAGE ON SCHEMA turn_liveness FROM tl_nobody;
+-- a name that has to be quoted
+CREATE ROLE "Role; x ""y""";
+SELECT turn_liveness.grant_worker('"Role; x ""y"""');
+SELECT has_function_privilege('Role; x "y"', 'turn_liveness.heartbeat'::regproc, 'EXECUTE');
+SELECT turn_liveness.revoke_worker('"Role; x ""y"""');
+DROP ROLE "Role; x ""y""";
 
 -- what each role may call
 SELECT p.proname, has_function_privilege('tl_gateway', p.oid, 'EXECUTE') AS gateway, has_function_privilege('tl_worker', p.oid, 'EXECUTE') AS worker,
@@ -62,7 +77,7 @@ SELECT (SELECT count(*) FROM turn_liveness.turns WHERE deployment = 'priv-1') AS
 SELECT payload ->> 'content' AS content FROM turn_liveness.replies WHERE deployment = 'priv-1' AND outcome = 'answer';
 SELECT tl_test.code(f) AS administration FROM unnest(ARRAY['SELECT turn_liveness.stat_reset()', 'SELECT turn_liveness.grant_gateway(''tl_nobody'')', 'SELECT turn_liveness.grant_worker(''tl_nobody'')', 'SELECT turn_liveness.grant_monitor(''tl_nobody'')',
 	'SELECT turn_liveness.revoke_gateway(''tl_worker'')', 'SELECT turn_liveness.revoke_worker(''tl_worker'')', 'SELECT turn_liveness.revoke_monitor(''tl_monitor'')']) f;
-SELECT c, tl_test.code('SELECT count(*) FROM turn_liveness.' || c) FROM unnest(ARRAY['turn', 'reply', 'delivery', 'late_reply', 'clock', 'home', 'reply_id_seq']) c;
+SELECT c, tl_test.code('SELECT count(*) FROM turn_liveness.' || c) FROM unnest(ARRAY['turn', 'reply', 'delivery', 'late_reply', 'reply_id_seq']) c;
 SELECT c AS command, tl_test.run(c) FROM unnest(ARRAY['INSERT INTO turn_liveness.turn SELECT', 'UPDATE turn_liveness.turn SET outcome = NULL', 'DELETE FROM turn_liveness.reply', 'CREATE TABLE turn_liveness.x ()', 'SELECT nextval(''turn_liveness.reply_id_seq'')', 'LOCK TABLE turn_liveness.turn', 'TRUNCATE turn_liveness.turn', 'ALTER TABLE turn_liveness.turn ADD x integer', 'DROP EXTENSION turn_liveness', 'COPY turn_liveness.turn TO STDOUT']) c;
 RESET ROLE;
 
@@ -70,14 +85,15 @@ RESET ROLE;
 SET ROLE tl_worker;
 SELECT turn_liveness.heartbeat('priv-1'), turn_liveness.heartbeat('priv-1', ARRAY['m5']), turn_liveness.has_live_turn('priv-1', 'm5');
 SELECT count(*) FROM turn_liveness.heartbeats(ARRAY['priv-1', 'priv-none']);
+SELECT turn_liveness.mark_provider_failed('priv-1', 'c', 'r'), turn_liveness.clear_provider_failed('priv-1');
 SELECT turn_liveness.commit_terminal_reply('priv-1', ARRAY['m5'], '{"content": "by the worker"}');
 SELECT turn_liveness.commit_terminal_reply('priv-1', ARRAY['m5'], '{"content": "late"}');
 SELECT turn_liveness.attach_worker('priv-1') = pg_backend_pid() AS attached, turn_liveness.detach_worker('priv-1');
 SELECT f AS call, tl_test.code('SELECT ' || f) FROM unnest(ARRAY['turn_liveness.arm_turn(''priv-2'', ''m1'')', 'turn_liveness.fail_turn(''priv-1'', ''m5'', ''x'')', 'turn_liveness.fail_deployment(''priv-1'')',
-	'turn_liveness.reject_turn(''priv-1'', ''m5'', ''{}'', ''x'')', 'turn_liveness.discharge_turn(''priv-1'', ''m5'')', 'turn_liveness.mark_provider_failed(''priv-1'', ''c'', ''r'')', 'turn_liveness.clear_provider_failed(''priv-1'')',
+	'turn_liveness.reject_turn(''priv-1'', ''m5'', ''{}'', ''x'')', 'turn_liveness.discharge_turn(''priv-1'', ''m5'')',
 	'turn_liveness.sweep_expired_turns()', 'turn_liveness.read_replies(ARRAY[''priv-A''])', 'turn_liveness.claim_replies(''w'', ARRAY[''priv-A''])', 'turn_liveness.ack_replies(''w'', ARRAY[1::bigint])',
 	'turn_liveness.release_replies(''w'', ARRAY[1::bigint])', 'turn_liveness.retry_dead_reply(1)', 'turn_liveness.stat_reset()', 'turn_liveness.grant_worker(''tl_nobody'')']) f;
-SELECT c, tl_test.code('SELECT count(*) FROM turn_liveness.' || c) FROM unnest(ARRAY['turn', 'reply', 'delivery', 'late_reply', 'clock', 'home', 'turns', 'replies', 'late_replies', 'stat']) c;
+SELECT c, tl_test.code('SELECT count(*) FROM turn_liveness.' || c) FROM unnest(ARRAY['turn', 'reply', 'delivery', 'late_reply', 'turns', 'replies', 'late_replies', 'stat']) c;
 RESET ROLE;
 
 -- the monitor sees everything but routing and answers, and calls nothing that writes
@@ -181,7 +197,7 @@ CREATE FUNCTION tl_test.fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAIS
 DO $$
 DECLARE t text;
 BEGIN
-	FOREACH t IN ARRAY ARRAY['turn', 'reply', 'delivery', 'late_reply', 'clock'] LOOP
+	FOREACH t IN ARRAY ARRAY['turn', 'reply', 'delivery', 'late_reply'] LOOP
 		EXECUTE format('CREATE TRIGGER tl_test_row BEFORE INSERT OR UPDATE OR DELETE ON turn_liveness.%I FOR EACH ROW EXECUTE FUNCTION tl_test.fire()', t);
 		EXECUTE format('CREATE TRIGGER tl_test_after AFTER INSERT OR UPDATE OR DELETE ON turn_liveness.%I FOR EACH ROW EXECUTE FUNCTION tl_test.fire()', t);
 		EXECUTE format('CREATE TRIGGER tl_test_statement BEFORE INSERT OR UPDATE OR DELETE ON turn_liveness.%I EXECUTE FUNCTION tl_test.fire()', t);
@@ -212,7 +228,7 @@ SELECT tl_test.code($$UPDATE turn_liveness.delivery SET attempt = 0$$);
 DO $$
 DECLARE t text;
 BEGIN
-	FOREACH t IN ARRAY ARRAY['turn', 'reply', 'delivery', 'late_reply', 'clock'] LOOP
+	FOREACH t IN ARRAY ARRAY['turn', 'reply', 'delivery', 'late_reply'] LOOP
 		EXECUTE format('DROP TRIGGER tl_test_row ON turn_liveness.%I; DROP TRIGGER tl_test_after ON turn_liveness.%I; DROP TRIGGER tl_test_statement ON turn_liveness.%I', t, t, t);
 		EXECUTE format('DROP RULE tl_test_insert ON turn_liveness.%I; DROP RULE tl_test_delete ON turn_liveness.%I', t, t);
 		EXECUTE format('ALTER TABLE turn_liveness.%I DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', t);

@@ -13,6 +13,7 @@
 #include "base/catalog.h"
 #include "store/rel.h"
 #include "shared/shmem.h"
+#include "commit/stamp.h"
 #include "commit/xact.h"
 
 PG_MODULE_MAGIC;
@@ -28,6 +29,7 @@ _PG_init(void)
 	tl_catalog_init();
 	tl_rel_init();
 	tl_xact_init();
+	tl_stamp_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	tl_shmem_init();

@@ -112,20 +112,20 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 	if (db != NULL && pg_atomic_read_u64(&db->last_sweep_us) > 0)
 	{
 		SET(STAT_LAST_SWEEP,
-			TimestampTzGetDatum(tl_wall_clock(pg_atomic_read_u64(&db->last_sweep_us), now)));
+			TimestampTzGetDatum(tl_clock_to_wall(pg_atomic_read_u64(&db->last_sweep_us), now)));
 		SET(STAT_LAST_SWEEP_MS,
 			Float8GetDatum(pg_atomic_read_u64(&db->last_sweep_took_us) / 1000.0));
 	}
 
 	SET(STAT_SWEEP_ENABLED,
-		BoolGetDatum(db != NULL && pg_atomic_read_u32(&db->ticking) ?
-					 pg_atomic_read_u32(&db->sweep_off) == 0 : tl_sweep));
+		BoolGetDatum(db != NULL && pg_atomic_read_u32(&db->clock.ticking) ?
+					 pg_atomic_read_u32(&db->grace.sweep_off) == 0 : tl_sweep));
 	initStringInfo(&grace);
 	if (describe_grace(db, now, &grace, &until))
 	{
 		SET(STAT_GRACE, CStringGetTextDatum(grace.data));
 		if (until > 0)
-			SET(STAT_GRACE_UNTIL, TimestampTzGetDatum(tl_wall_clock(until, now)));
+			SET(STAT_GRACE_UNTIL, TimestampTzGetDatum(tl_clock_to_wall(until, now)));
 	}
 
 	if (db != NULL)
@@ -243,15 +243,13 @@ describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until)
 	*until = 0;
 	tl_grace_get(&grace);
 
-	if (db != NULL && pg_atomic_read_u32(&db->ticking) ?
-		pg_atomic_read_u32(&db->sweep_off) != 0 : !tl_sweep)
+	if (db != NULL && pg_atomic_read_u32(&db->clock.ticking) ?
+		pg_atomic_read_u32(&db->grace.sweep_off) != 0 : !tl_sweep)
 	{
 		appendStringInfoString(what, "sweep off, ");
 		open_end = true;
 	}
-	/* the clock of a database that got the extension later starts then: no grace in that */
-	if (now < grace.start + deadline &&
-		GetCurrentTimestamp() - PgStartTime < deadline + 60 * TL_SECOND)
+	if (now < grace.start + deadline)
 	{
 		appendStringInfoString(what, "server start, ");
 		*until = Max(*until, grace.start + deadline);
@@ -266,13 +264,13 @@ describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until)
 		appendStringInfoString(what, "sweep on again, ");
 		*until = Max(*until, grace.resumed + deadline);
 	}
-	if (grace.hold_max > 0 && (grace.silent || now < grace.hold_until))
+	if (tl_is_held(&grace, deadline, now, now))
 	{
 		appendStringInfoString(what, "mass silence, ");
-		if (grace.silent)
+		if (now - grace.last_call >= deadline / 2)
 			open_end = true;
 		else
-			*until = Max(*until, grace.hold_until);
+			*until = Max(*until, grace.gaps[0].to + deadline);
 	}
 	if (what->len == 0)
 		return false;

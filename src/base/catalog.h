@@ -11,8 +11,6 @@ typedef enum TlTable
 	TL_REPLY,
 	TL_DELIVERY,
 	TL_LATE_REPLY,
-	TL_CLOCK,
-	TL_HOME,
 	TL_NTABLES
 } TlTable;
 
@@ -30,7 +28,6 @@ typedef enum TlIndex
 	TL_IDX_DELIVERY_DEAD,
 	TL_IDX_LATE_REPLY_KEY,
 	TL_IDX_LATE_REPLY_KEPT,
-	TL_IDX_CLOCK_KEY,
 	TL_NINDEXES
 } TlIndex;
 
@@ -46,7 +43,6 @@ extern Oid	tl_index_oid(TlIndex index);
 /* TL_BIT of this index; 0 if it is none of ours */
 extern uint32 tl_index_bit(Oid index);
 extern const char *tl_table_name(TlTable table);
-extern int32 tl_home(void);
 extern Oid	tl_reply_sequence_oid(void);
 /* moves on whenever what was looked up by name may have changed */
 extern uint32 tl_catalog_generation(void);

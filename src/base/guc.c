@@ -26,7 +26,7 @@ int			tl_claim_timeout = 30 * 1000;
 bool		tl_enabled = true;
 int			tl_lease_capacity = 131072;
 bool		tl_log_failures = true;
-int			tl_mass_silence_hold = 120 * 1000;
+int			tl_mass_silence_hold = 60 * 1000;
 int			tl_max_attempts = 30;
 int			tl_max_reply_size = 1024;
 int			tl_max_routing_size = 64;
@@ -124,7 +124,7 @@ tl_guc_init(void)
 				"Logs one line for each turn that is failed by the extension.",
 				&tl_log_failures);
 	define_time("turn_liveness.mass_silence_hold",
-				"How long lapses are held back when all sessions fall silent at once.",
+				"How long lapses are held back when all workers fall silent at once.",
 				&tl_mass_silence_hold, 0);
 	DefineCustomIntVariable("turn_liveness.max_attempts",
 							"How many times a reply is claimed before it is dead.",
@@ -228,13 +228,31 @@ tl_undelivered_retention_us(void)
 }
 
 const char *
-tl_code_message(const char *code)
+tl_code_name(TlCode code)
 {
-	if (strcmp(code, TL_CODE_NEVER_STARTED) == 0)
-		return tl_message_never_started;
-	if (strcmp(code, TL_CODE_DIED) == 0)
-		return tl_message_died;
-	if (strcmp(code, TL_CODE_TOO_LONG) == 0)
-		return tl_message_too_long;
-	return tl_message_unresponsive;
+	static const char *const names[TL_NCODES] = {
+		[TL_CODE_UNRESPONSIVE] = "WORKER_UNRESPONSIVE",
+		[TL_CODE_NEVER_STARTED] = "WORKER_NEVER_STARTED",
+		[TL_CODE_DIED] = "WORKER_DIED",
+		[TL_CODE_TOO_LONG] = "TURN_TOO_LONG",
+	};
+
+	Assert(code < TL_NCODES);
+	return names[code];
+}
+
+const char *
+tl_code_message(TlCode code)
+{
+	switch (code)
+	{
+		case TL_CODE_NEVER_STARTED:
+			return tl_message_never_started;
+		case TL_CODE_DIED:
+			return tl_message_died;
+		case TL_CODE_TOO_LONG:
+			return tl_message_too_long;
+		default:
+			return tl_message_unresponsive;
+	}
 }

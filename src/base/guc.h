@@ -37,7 +37,8 @@ extern void tl_guc_init(void);
 extern int	tl_default_duration(void);
 extern int64 tl_undelivered_retention_us(void);
 
-/* the text of one of our codes */
-extern const char *tl_code_message(const char *code);
+/* the code as callers see it, and its text, which a setting gives */
+extern const char *tl_code_name(TlCode code);
+extern const char *tl_code_message(TlCode code);
 
 #endif							/* TL_GUC_H */

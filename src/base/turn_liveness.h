@@ -44,10 +44,14 @@
 #define TL_DELIVERY_DONE		'd'
 #define TL_DELIVERY_DEAD		'x'
 
-/* codes that the extension sets */
-#define TL_CODE_UNRESPONSIVE	"WORKER_UNRESPONSIVE"
-#define TL_CODE_NEVER_STARTED	"WORKER_NEVER_STARTED"
-#define TL_CODE_DIED			"WORKER_DIED"
-#define TL_CODE_TOO_LONG		"TURN_TOO_LONG"
+/* error codes that the extension sets; tl_code_name() spells them */
+typedef enum TlCode
+{
+	TL_CODE_UNRESPONSIVE,
+	TL_CODE_NEVER_STARTED,
+	TL_CODE_DIED,
+	TL_CODE_TOO_LONG,
+	TL_NCODES
+} TlCode;
 
 #endif							/* TURN_LIVENESS_H */

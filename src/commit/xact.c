@@ -12,9 +12,7 @@
  * rolled back none and did nothing but end turns: who arms one and ends it again has
  * ended none of those that were counted.  A turn that is owed must keep its beats.
  *
- * At PRE_COMMIT a transaction that was open for long after it armed a turn stamps the
- * row: it becomes visible only now, and must not lapse at that instant.  At PRE_PREPARE
- * every armed row is stamped with the far future (TL_SEEN_UNKNOWN): whoever sweeps first replaces that.
+ * Rows that it armed are stamped before the commit: see stamp.c.
  */
 #include "base/turn_liveness.h"
 
@@ -38,12 +36,6 @@ typedef struct Touched
 	uint32		generation;
 } Touched;
 
-typedef struct Armed
-{
-	ItemPointerData tid;
-	int64		armed;
-	int64		patience;		/* the shorter of admission and silence */
-} Armed;
 
 typedef struct Pending
 {
@@ -53,7 +45,7 @@ typedef struct Pending
 	bool		everything;		/* too many to name */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
-	Armed	   *armed;
+	TlArmed	   *armed;
 	int			narmed;
 	int			maxarmed;
 	StringInfoData letter;
@@ -72,8 +64,6 @@ static Pending *get_pending(void);
 static void at_end_of_xact(XactEvent event, void *arg);
 static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 							  SubTransactionId parent, void *arg);
-static bool wrote_times(const Pending *p);
-static void stamp_late_rows(bool prepare);
 static void after_commit(Pending *p);
 
 void
@@ -179,8 +169,8 @@ tl_xact_watch(const TlWatch *watch, bool by_arm)
 		{
 			p->maxarmed = Max(16, p->maxarmed * 2);
 			p->armed = p->armed ?
-				repalloc_huge(p->armed, p->maxarmed * sizeof(Armed)) :
-				MemoryContextAlloc(TopTransactionContext, p->maxarmed * sizeof(Armed));
+				repalloc_huge(p->armed, p->maxarmed * sizeof(TlArmed)) :
+				MemoryContextAlloc(TopTransactionContext, p->maxarmed * sizeof(TlArmed));
 		}
 		p->armed[p->narmed].tid = watch->tid;
 		p->armed[p->narmed].armed = watch->times.armed;
@@ -192,6 +182,20 @@ tl_xact_watch(const TlWatch *watch, bool by_arm)
 		p->look_turns = true;
 	else
 		tl_mail_watch(&p->letter, watch);
+}
+
+void
+tl_xact_watch_turn(const TlTurn *turn, ItemPointer tid, bool by_arm)
+{
+	TlWatch		watch;
+
+	memset(&watch, 0, sizeof(watch));
+	watch.tid = *tid;
+	watch.deployment = turn->deployment_key;
+	watch.turn = turn->turn_key;
+	watch.times = turn->times;
+	watch.fresh = by_arm;
+	tl_xact_watch(&watch, by_arm);
 }
 
 /*
@@ -210,16 +214,23 @@ tl_xact_has_armed(ItemPointer tid)
 	return false;
 }
 
+const TlArmed *
+tl_xact_armed(int *n)
+{
+	*n = pending != NULL ? pending->narmed : 0;
+	return *n > 0 ? pending->armed : NULL;
+}
+
 void
 tl_xact_reply(const text *conversation, const text *platform)
 {
 	Pending    *p = get_pending();
 
-	if (p->letter.len > MAX_LETTER)
+	if (p->letter.len > MAX_LETTER ||
+		!tl_mail_reply(&p->letter,
+					   VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
+					   VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform)))
 		p->look_replies = true;
-	else
-		tl_mail_reply(&p->letter, VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
-					  VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform));
 }
 
 void
@@ -268,20 +279,7 @@ at_end_of_xact(XactEvent event, void *arg)
 	Pending    *p = pending;
 
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
-	{
-		if (p != NULL && wrote_times(p))
-		{
-			int64		least = PG_INT64_MAX;
-			int			i;
-
-			for (i = 0; i < p->narmed; i++)
-				least = Min(least, p->armed[i].armed);
-			tl_clock_keep(least, event == XACT_EVENT_PRE_PREPARE);
-		}
-		if (p != NULL && p->narmed > 0)
-			stamp_late_rows(event == XACT_EVENT_PRE_PREPARE);
 		return;
-	}
 	if (event == XACT_EVENT_PARALLEL_PRE_COMMIT || event == XACT_EVENT_PARALLEL_COMMIT ||
 		event == XACT_EVENT_PARALLEL_ABORT)
 		return;
@@ -299,9 +297,6 @@ at_end_of_xact(XactEvent event, void *arg)
 	{
 		int			i;
 
-		/* whoever commits it cannot tell */
-		if (event == XACT_EVENT_PREPARE && wrote_times(p))
-			tl_clock_note_use(tl_database());
 		/* counts that left out what a sweep had condemned are void again */
 		for (i = 0; i < p->ntouched; i++)
 			tl_lease_moved(p->touched[i].deployment, false, 0);
@@ -320,13 +315,6 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 	tl_rel_at_abort(GetCurrentTransactionNestLevel());
 	if (pending != NULL)
 		pending->rolled_back = true;
-}
-
-/* Did this transaction store values of the liveness clock? */
-static bool
-wrote_times(const Pending *p)
-{
-	return p->narmed > 0 || p->due_again < PG_INT64_MAX || p->ntouched > 0 || p->letter.len > 0;
 }
 
 /* Everything here is visible already; nothing here can fail. */
@@ -349,52 +337,12 @@ after_commit(Pending *p)
 	}
 	if (p->everything)
 		tl_lease_move_database();
-	if (wrote_times(p))
-		tl_clock_note_use(db);
 	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	/* by the slot, for we read no tables any more; where its clock is not up the worker looks at all rows */
 	if (p->narmed > 0)
 		tl_mail_stamp(&p->letter, tl_clock_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
-}
-
-/*
- * What was armed long ago is stamped, and what was armed by another clock, if a restore
- * came or was passed over while we were at it, is armed now.  Rows that a rolled-back savepoint armed are not
- * visible to us and are passed over.
- */
-static void
-stamp_late_rows(bool prepare)
-{
-	Pending    *p = pending;
-	int64		now;
-	int			i;
-	bool		any = prepare;
-	int64		moved_to;
-
-	/* dropped since */
-	if (!OidIsValid(tl_extension_oid()))
-		return;
-	now = tl_clock_now();
-	for (i = 0; i < p->narmed && !any; i++)
-		any = (now - p->armed[i].armed) * 4 > p->armed[i].patience ||
-			now > p->armed[i].armed + TL_SECOND || p->armed[i].armed > now + TL_SECOND;
-	if (!any)
-		return;
-	moved_to = tl_clock_moved_to();
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	for (i = 0; i < p->narmed; i++)
-	{
-		Armed	   *armed = &p->armed[i];
-		bool		moved = armed->armed < moved_to || armed->armed > now + TL_SECOND;
-
-		if (prepare || moved || (now - armed->armed) * 4 > armed->patience)
-			tl_turn_stamp(&armed->tid, prepare ? TL_SEEN_UNKNOWN : now, moved ? now : 0);
-	}
-	PopActiveSnapshot();
 }

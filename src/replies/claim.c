@@ -19,7 +19,6 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "replies/delivery.h"
-#include "shared/grace.h"
 #include "base/guc.h"
 #include "replies/read.h"
 #include "commit/xact.h"
@@ -99,7 +98,7 @@ offer_due(TlRel *deliveries, const Filter *filter, HTAB *passed_over, int64 now,
 			while (tl_scan_next(&scan, ForwardScanDirection))
 			{
 				int64		id = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
-				int64		due = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_DUE_US, &isnull));
+				int64		due = DatumGetTimestampTz(slot_getattr(scan.slot, DELIVERY_DUE_AT, &isnull));
 
 				CHECK_FOR_INTERRUPTS();
 				if (due > now)
@@ -121,11 +120,11 @@ offer_due(TlRel *deliveries, const Filter *filter, HTAB *passed_over, int64 now,
 		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
 		if (again)
 		{
-			tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
+			tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, DT_NOBEGIN);
 			tl_scan_key_int8(&scan, 2, BTLessEqualStrategyNumber, now);
 		}
 		else
-			tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, 0);
+			tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, DT_NOBEGIN);
 		for (i = 0; i < filter->nplatforms; i++)
 		{
 			int64		offered = 0;
@@ -171,7 +170,6 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 	int			dead = 0;
 
 	tl_check_writable("claim_replies()");
-	tl_grace_note_call();
 	gateway = tl_arg_name(fcinfo, 0, "gateway");
 	if (PG_ARGISNULL(1) && PG_ARGISNULL(2))
 		ereport(ERROR,
@@ -227,7 +225,7 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 				else
 				{
 					tl_delivery_set(&d, DELIVERY_ATTEMPT, Int32GetDatum(d.attempt + 1));
-					tl_delivery_set(&d, DELIVERY_DUE_US, Int64GetDatum(due));
+					tl_delivery_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(due));
 					tl_delivery_set(&d, DELIVERY_GATEWAY, PointerGetDatum(gateway));
 					tl_delivery_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 				}

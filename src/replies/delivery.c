@@ -3,8 +3,8 @@
  *		From stored to delivered: claim, acknowledge, release, put back.
  *
  * A reply is open, delivered or dead (delivery.state).  An open one is claimed
- * while it names a gateway and due_us is ahead, so a claim that is not
- * acknowledged is over without anybody writing that down; due_us = 0 is due
+ * while it names a gateway and due is ahead, so a claim that is not
+ * acknowledged is over without anybody writing that down; due = DT_NOBEGIN is due
  * since it was stored.  The gateway of a claim that has timed out stays named:
  * it may still say that it delivered.
  *
@@ -33,7 +33,6 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "replies/delivery.h"
-#include "shared/grace.h"
 #include "base/guc.h"
 #include "store/reply_row.h"
 #include "commit/xact.h"
@@ -79,7 +78,7 @@ tl_delivery_decode(TupleTableSlot *slot, TlDelivery *d)
 	d->reply_id = DatumGetInt64(d->values[DELIVERY_REPLY_ID - 1]);
 	d->state = DatumGetChar(d->values[DELIVERY_STATE - 1]);
 	d->attempt = DatumGetInt32(d->values[DELIVERY_ATTEMPT - 1]);
-	d->due_us = DatumGetInt64(d->values[DELIVERY_DUE_US - 1]);
+	d->due = DatumGetTimestampTz(d->values[DELIVERY_DUE_AT - 1]);
 }
 
 void
@@ -226,16 +225,16 @@ decide(const Request *request, TlDelivery *d)
 	{
 		case ACKNOWLEDGE:
 			/* once timed out it is still mine, until another one takes it */
-			if (!mine && d->due_us > request->now)
+			if (!mine && d->due > request->now)
 				return false;
 			tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DONE));
-			tl_delivery_set(d, DELIVERY_KEPT_US, Int64GetDatum(request->now));
+			tl_delivery_set(d, DELIVERY_KEPT_AT, TimestampTzGetDatum(request->now));
 			tl_delivery_set(d, DELIVERY_GATEWAY, PointerGetDatum(request->gateway));
 			tl_delivery_set(d, DELIVERY_DELIVERED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 			return true;
 
 		case RELEASE:
-			if (!mine || d->due_us <= request->now)
+			if (!mine || d->due <= request->now)
 				return false;
 			delay = request->delay;
 			if (delay < 0)
@@ -253,18 +252,18 @@ decide(const Request *request, TlDelivery *d)
 				d->state = TL_DELIVERY_DEAD;
 				tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(d->state));
 			}
-			d->due_us = request->now + delay;
-			tl_delivery_set(d, DELIVERY_DUE_US, Int64GetDatum(d->due_us));
+			d->due = request->now + delay;
+			tl_delivery_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(d->due));
 			tl_delivery_set_null(d, DELIVERY_GATEWAY);
 			if (request->error != NULL)
 				tl_delivery_set(d, DELIVERY_LAST_ERROR, PointerGetDatum(request->error));
 			return true;
 
 		case RETRY:
-			d->due_us = request->now;
+			d->due = request->now;
 			tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_OPEN));
 			tl_delivery_set(d, DELIVERY_ATTEMPT, Int32GetDatum(0));
-			tl_delivery_set(d, DELIVERY_DUE_US, Int64GetDatum(d->due_us));
+			tl_delivery_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(d->due));
 			tl_delivery_set_null(d, DELIVERY_GATEWAY);
 			return true;
 	}
@@ -279,8 +278,8 @@ note(const Request *request, const TlDelivery *d)
 		tl_counter_add(TL_COUNT_ACKNOWLEDGED, 1);
 	else if (request->change == RELEASE && d->state == TL_DELIVERY_DEAD)
 		tl_counter_add(TL_COUNT_DEAD, 1);
-	else if (d->due_us > request->now)
-		tl_xact_due_again(d->due_us);
+	else if (d->due > request->now)
+		tl_xact_due_again(d->due);
 	else
 		tl_xact_reply(DatumGetTextPP(d->values[DELIVERY_CONVERSATION_ID - 1]),
 					  DatumGetTextPP(d->values[DELIVERY_PLATFORM - 1]));
@@ -294,7 +293,6 @@ turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 	int			n;
 
 	tl_check_writable("ack_replies()");
-	tl_grace_note_call();
 	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
 	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
 	request.now = tl_clock_now();
@@ -309,7 +307,6 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 	int			n;
 
 	tl_check_writable("release_replies()");
-	tl_grace_note_call();
 	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
 	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
 	if (!PG_ARGISNULL(2))
@@ -341,7 +338,6 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 	int64		id;
 
 	tl_check_writable("retry_dead_reply()");
-	tl_grace_note_call();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -402,9 +398,8 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 }
 
 /*
- * No claim and no delay lasts that long: a stamp of another server's clock, which
- * came to where others had been written.  Nobody holds such a reply here.  Before
- * anything was written, the clock will yet go on from that server's.
+ * No claim and no delay lasts that long: the row has a time of another server,
+ * whose clock was ahead of ours, and no gateway of this server holds the reply.
  */
 static void
 free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapshot,
@@ -412,8 +407,6 @@ free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapsh
 {
 	TlScan		scan = {0};
 
-	if (!tl_clock_is_settled())
-		return;
 	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
 	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber,
 					 now + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS));
@@ -428,7 +421,7 @@ free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapsh
 		if (!tl_rel_try_lock(deliveries, &tid, snapshot, slot, LockTupleNoKeyExclusive))
 			continue;
 		tl_delivery_set_null(&d, DELIVERY_GATEWAY);
-		tl_delivery_set(&d, DELIVERY_DUE_US, Int64GetDatum(now));
+		tl_delivery_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
 		if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
 			tl_xact_reply(DatumGetTextPP(d.values[DELIVERY_CONVERSATION_ID - 1]),
 						  DatumGetTextPP(d.values[DELIVERY_PLATFORM - 1]));
@@ -437,7 +430,7 @@ free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapsh
 }
 
 int64
-tl_delivery_due_again(int64 after_us, int64 until_us)
+tl_delivery_due_again(int64 after, int64 until)
 {
 	TlRel		deliveries;
 	Snapshot	snapshot;
@@ -454,16 +447,16 @@ tl_delivery_due_again(int64 after_us, int64 until_us)
 		TlScan		scan = {0};
 		bool		isnull;
 
-		free_foreign(&deliveries, platform, until_us, snapshot, slot);
+		free_foreign(&deliveries, platform, until, snapshot, slot);
 		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
-		tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, Max(after_us, 0));
+		tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, after);
 		tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
 		while (tl_scan_next(&scan, ForwardScanDirection))
 		{
-			int64		due = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_DUE_US, &isnull));
+			int64		due = DatumGetTimestampTz(slot_getattr(scan.slot, DELIVERY_DUE_AT, &isnull));
 
 			CHECK_FOR_INTERRUPTS();
-			if (due > until_us)
+			if (due > until)
 			{
 				next = Min(next, due);
 				break;

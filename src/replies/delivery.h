@@ -12,8 +12,8 @@ enum
 	DELIVERY_REPLY_ID = 1,
 	DELIVERY_STATE,
 	DELIVERY_ATTEMPT,
-	DELIVERY_DUE_US,
-	DELIVERY_KEPT_US,
+	DELIVERY_DUE_AT,
+	DELIVERY_KEPT_AT,
 	DELIVERY_CONVERSATION_ID,
 	DELIVERY_PLATFORM,
 	DELIVERY_GATEWAY,
@@ -29,7 +29,7 @@ typedef struct TlDelivery
 	int64		reply_id;
 	char		state;
 	int32		attempt;
-	int64		due_us;
+	int64		due;			/* DT_NOBEGIN: since it was stored */
 	Datum		values[DELIVERY_NATTS];
 	bool		nulls[DELIVERY_NATTS];
 } TlDelivery;
@@ -45,6 +45,6 @@ extern text *tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapsh
  * For the sweep: tell the listeners what became due again after one time and
  * until the other; returns when the next one will, PG_INT64_MAX for never.
  */
-extern int64 tl_delivery_due_again(int64 after_us, int64 until_us);
+extern int64 tl_delivery_due_again(int64 after, int64 until);
 
 #endif							/* TL_DELIVERY_H */

@@ -23,6 +23,7 @@
 #include "shared/clock.h"
 #include "replies/delivery.h"
 #include "base/enums.h"
+#include "base/guc.h"
 #include "replies/outbox.h"
 #include "store/reply_row.h"
 #include "commit/xact.h"
@@ -60,15 +61,11 @@ make_array(text **ids, int nids)
 static TlCounter
 counter_of(const TlReply *reply)
 {
-	static const struct
-	{
-		const char *code;
-		TlCounter	counter;
-	}			codes[] = {
-		{TL_CODE_UNRESPONSIVE, TL_COUNT_FAILED_UNRESPONSIVE},
-		{TL_CODE_NEVER_STARTED, TL_COUNT_FAILED_NEVER_STARTED},
-		{TL_CODE_DIED, TL_COUNT_FAILED_DIED},
-		{TL_CODE_TOO_LONG, TL_COUNT_FAILED_TOO_LONG},
+	static const TlCounter counters[TL_NCODES] = {
+		[TL_CODE_UNRESPONSIVE] = TL_COUNT_FAILED_UNRESPONSIVE,
+		[TL_CODE_NEVER_STARTED] = TL_COUNT_FAILED_NEVER_STARTED,
+		[TL_CODE_DIED] = TL_COUNT_FAILED_DIED,
+		[TL_CODE_TOO_LONG] = TL_COUNT_FAILED_TOO_LONG,
 	};
 	const text *code = reply->error_code;
 	int			i;
@@ -77,10 +74,10 @@ counter_of(const TlReply *reply)
 		return TL_COUNT_ANSWERED;
 	if (reply->outcome == TL_OUTCOME_DISCHARGED)
 		return TL_COUNT_DISCHARGED;
-	for (i = 0; code != NULL && i < lengthof(codes); i++)
-		if (VARSIZE_ANY_EXHDR(code) == strlen(codes[i].code) &&
-			memcmp(VARDATA_ANY(code), codes[i].code, strlen(codes[i].code)) == 0)
-			return codes[i].counter;
+	for (i = 0; code != NULL && i < TL_NCODES; i++)
+		if (VARSIZE_ANY_EXHDR(code) == strlen(tl_code_name(i)) &&
+			memcmp(VARDATA_ANY(code), tl_code_name(i), strlen(tl_code_name(i))) == 0)
+			return counters[i];
 	return TL_COUNT_FAILED_OTHER;
 }
 
@@ -163,8 +160,8 @@ tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 	set(dvalues, dnulls, DELIVERY_REPLY_ID, Int64GetDatum(id));
 	set(dvalues, dnulls, DELIVERY_STATE, CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN));
 	set(dvalues, dnulls, DELIVERY_ATTEMPT, Int32GetDatum(0));
-	set(dvalues, dnulls, DELIVERY_DUE_US, Int64GetDatum(0));
-	set(dvalues, dnulls, DELIVERY_KEPT_US, Int64GetDatum(now));
+	set(dvalues, dnulls, DELIVERY_DUE_AT, TimestampTzGetDatum(DT_NOBEGIN));
+	set(dvalues, dnulls, DELIVERY_KEPT_AT, TimestampTzGetDatum(now));
 	set(dvalues, dnulls, DELIVERY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
 	set(dvalues, dnulls, DELIVERY_PLATFORM, PointerGetDatum(reply->platform));
 	if (discharged)
@@ -194,7 +191,7 @@ tl_outbox_keep_late(const text *deployment, text **ids, int nids,
 	set(values, nulls, LATE_PAYLOAD, JsonbPGetDatum(payload));
 	set(values, nulls, LATE_VERDICT, ObjectIdGetDatum(tl_election_oid(lost ? TL_LOST : TL_UNKNOWN)));
 	set(values, nulls, LATE_CREATED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-	set(values, nulls, LATE_KEPT, Int64GetDatum(tl_clock_now()));
+	set(values, nulls, LATE_KEPT, TimestampTzGetDatum(tl_clock_now()));
 
 	tl_rel_open(&late, TL_LATE_REPLY, true);
 	if (tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL))

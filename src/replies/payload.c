@@ -45,7 +45,7 @@ static const char *const member_keys[NMEMBERS] = {
 /* a payload that is being made */
 typedef struct Payload
 {
-	JsonbParseState *state;
+	TlJsonbState state;
 	Member		next;			/* those before it are pushed, or left out */
 	Jsonb	   *routing;
 	const text *const *ids;
@@ -73,7 +73,7 @@ push_string(Payload *payload, JsonbIteratorToken token, const char *string, int 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, string);
 	value.val.string.len = len;
-	(void) pushJsonbValue(&payload->state, token, &value);
+	tl_push_jsonb_compat(&payload->state, token, &value);
 }
 
 static void
@@ -118,7 +118,7 @@ push_member(Payload *payload, Member member)
 		case MEMBER_TEAM_ID:
 			push_string(payload, WJB_KEY, key, strlen(key));
 			if (get(payload->routing, key, &value) || get(payload->routing, "platform", &value))
-				(void) pushJsonbValue(&payload->state, WJB_VALUE, &value);
+				tl_push_jsonb_compat(&payload->state, WJB_VALUE, &value);
 			else
 				push_string(payload, WJB_VALUE, "api", 3);
 			return;
@@ -132,15 +132,15 @@ push_member(Payload *payload, Member member)
 			push_string(payload, WJB_KEY, key, strlen(key));
 			value.type = jbvNumeric;
 			value.val.numeric = int64_to_numeric((GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000);
-			(void) pushJsonbValue(&payload->state, WJB_VALUE, &value);
+			tl_push_jsonb_compat(&payload->state, WJB_VALUE, &value);
 			return;
 
 		case MEMBER_PROCESSED_MESSAGE_IDS:
 			push_string(payload, WJB_KEY, key, strlen(key));
-			(void) pushJsonbValue(&payload->state, WJB_BEGIN_ARRAY, NULL);
+			tl_push_jsonb_compat(&payload->state, WJB_BEGIN_ARRAY, NULL);
 			for (i = 0; i < payload->nids; i++)
 				push_text(payload, WJB_ELEM, payload->ids[i]);
-			(void) pushJsonbValue(&payload->state, WJB_END_ARRAY, NULL);
+			tl_push_jsonb_compat(&payload->state, WJB_END_ARRAY, NULL);
 			return;
 
 		case MEMBER_USER_ID:
@@ -152,7 +152,7 @@ push_member(Payload *payload, Member member)
 			if (!get(payload->routing, key, &value))
 				return;
 			push_string(payload, WJB_KEY, key, strlen(key));
-			(void) pushJsonbValue(&payload->state, WJB_VALUE, &value);
+			tl_push_jsonb_compat(&payload->state, WJB_VALUE, &value);
 			return;
 
 		case NMEMBERS:
@@ -175,9 +175,10 @@ tl_payload_error(Jsonb *routing, const text *message_id,
 	Payload		payload = {.routing = routing, .ids = &message_id, .nids = 1,
 	.error = error, .error_code = error_code};
 
-	(void) pushJsonbValue(&payload.state, WJB_BEGIN_OBJECT, NULL);
+	tl_push_jsonb_compat(&payload.state, WJB_BEGIN_OBJECT, NULL);
 	push_members(&payload, NULL);
-	return JsonbValueToJsonb(pushJsonbValue(&payload.state, WJB_END_OBJECT, NULL));
+	tl_push_jsonb_compat(&payload.state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(payload.state.result);
 }
 
 /* The reply's own members stay, but for the ids. */
@@ -191,7 +192,7 @@ tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
 	bool		skip = false;
 
 	(void) JsonbIteratorNext(&it, &value, true);	/* the object begins */
-	(void) pushJsonbValue(&payload.state, WJB_BEGIN_OBJECT, NULL);
+	tl_push_jsonb_compat(&payload.state, WJB_BEGIN_OBJECT, NULL);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
 	{
 		if (token == WJB_KEY)
@@ -207,10 +208,11 @@ tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
 			}
 		}
 		if (!skip)
-			(void) pushJsonbValue(&payload.state, token, &value);
+			tl_push_jsonb_compat(&payload.state, token, &value);
 	}
 	push_members(&payload, NULL);
-	return JsonbValueToJsonb(pushJsonbValue(&payload.state, WJB_END_OBJECT, NULL));
+	tl_push_jsonb_compat(&payload.state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(payload.state.result);
 }
 
 /* A non-empty "error": not null, false or "". */

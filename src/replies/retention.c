@@ -170,7 +170,7 @@ remove_record(Batch *batch, TupleTableSlot *slot)
 	int			i;
 
 	CHECK_FOR_INTERRUPTS();
-	tl_clock_tick_on();
+	tl_clock_tick_if_worker();
 	MemoryContextReset(batch->context);
 
 	batch->reply_scan.keys[0].sk_argument = slot_getattr(slot, DELIVERY_CONVERSATION_ID, &isnull);
@@ -239,7 +239,7 @@ remove_delivered(Batch *batch)
 }
 
 /*
- * kept_us of an undelivered one is the time when it was stored.
+ * kept_at of an undelivered one is the time when it was stored.
  */
 static void
 remove_undelivered(Batch *batch)
@@ -265,7 +265,7 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 		TlScan		scan = {0};
 
 		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, platform);
-		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber, 0);
+		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber, DT_NOBEGIN);
 		tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, batch->snapshot);
 		while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
 		{
@@ -273,14 +273,14 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 
 			CHECK_FOR_INTERRUPTS();
 			tl_delivery_decode(scan.slot, &d);
-			if (DatumGetInt64(d.values[DELIVERY_KEPT_US - 1]) >= cutoff)
+			if (DatumGetTimestampTz(d.values[DELIVERY_KEPT_AT - 1]) >= cutoff)
 			{
 				if (round == 0)
 					break;
 				continue;
 			}
 			/* claimed: its gateway may be sending it */
-			if (!d.nulls[DELIVERY_GATEWAY - 1] && d.due_us > batch->now)
+			if (!d.nulls[DELIVERY_GATEWAY - 1] && d.due > batch->now)
 				continue;
 			if (remove_record(batch, scan.slot))
 				expire(batch, scan.slot);
@@ -300,7 +300,7 @@ remove_dead(Batch *batch, int64 cutoff)
 		TlDelivery	d;
 
 		tl_delivery_decode(scan.slot, &d);
-		if (DatumGetInt64(d.values[DELIVERY_KEPT_US - 1]) >= cutoff)
+		if (DatumGetTimestampTz(d.values[DELIVERY_KEPT_AT - 1]) >= cutoff)
 			break;
 		if (remove_record(batch, scan.slot))
 			expire(batch, scan.slot);

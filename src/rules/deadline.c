@@ -2,141 +2,209 @@
  * deadline.c
  *		When a turn lapses, and why.
  *
- * The one place where the rules of the contract's part 3 stand.  A pure
- * function: no clock, no table, no shared memory, so that the sweep, the beat,
- * the views and the worker's watch list cannot differ.
+ * All rules of time stand here.  The functions are pure: no clock, no table and
+ * no shared memory, so that the sweep, the beat, the views and the worker's
+ * watch list cannot differ.
+ *
+ * Times of one run of a server are exact among themselves.  A row that another
+ * run wrote (before a restart, on the primary of a promoted standby, on the
+ * server of a backup) has times of the same line, for every run is anchored at
+ * the wall clock, but how far its clock stood from ours is not known.  So such
+ * a row is judged under a floor: nothing of it lapses before one whole turn
+ * deadline has passed since this run began, or since a sweeper first saw it.
  */
 #include "base/turn_liveness.h"
 
 #include "rules/deadline.h"
 
-void
-tl_deadline(const TlTimes *turn, const TlSigns *signs, const TlGrace *grace,
-			int64 now, TlVerdict *verdict)
+/*
+ * When was a row that came late first seen: by a sweep of this run that stamped
+ * it, by the calling process, or just now?  0 for all other rows.
+ */
+static int64
+first_sight(const TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
 {
-	int64		admission = turn->admission_ms * TL_MS;
-	int64		silence = turn->silence_ms * TL_MS;
-	bool		foreign = (turn->epoch >> 32) != (grace->epoch >> 32);
-	bool		earlier = !foreign && turn->epoch != grace->epoch;
-	int64		armed = turn->armed;
-	int64		begun = turn->begun;
+	bool		other_run = tl_epoch_run(times->epoch) != tl_epoch_run(grace->epoch);
+	bool		restored = tl_epoch_place(times->epoch) != tl_epoch_place(grace->epoch);
+
+	if (times->seen != TL_SEEN_UNKNOWN && !other_run)
+		return Max(seen, times->seen);
+	if (seen == 0 && (times->seen == TL_SEEN_UNKNOWN ||
+					  (other_run && (restored || grace->start_is_unsure))))
+		return now;
+	return seen;
+}
+
+/*
+ * Translate the times of a row of another run into this run's.  Its beats and
+ * looks say nothing here, for the leases of that run are gone.  Downtime right
+ * before this run does not count, and no row was armed after its first sight.
+ * That sight stays in the row: as a row of this run it still has its floor.
+ */
+void
+tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
+{
+	bool		ours = tl_epoch_place(times->epoch) == tl_epoch_place(grace->epoch);
+	int64		downtime = ours ? grace->downtime : 0;
+	int64		since;
+
+	if (tl_epoch_run(times->epoch) == tl_epoch_run(grace->epoch))
+		return;
+	seen = first_sight(times, grace, seen, now);
+	since = Max(grace->start, seen);
+	times->epoch = (int64) ((uint64) tl_epoch_place(times->epoch) << 32 |
+							tl_epoch_run(grace->epoch));
+	/* the times may be any: the sum must not overflow */
+	times->armed = Min(times->armed, since - downtime) + downtime;
+	times->begun = Min(times->begun, since - downtime) + downtime;
+	if (times->frozen > 0)
+		times->frozen = Min(times->frozen, PG_INT64_MAX - downtime) + downtime;
+	if (times->seen != TL_SEEN_UNKNOWN)
+		times->seen = seen;
+	times->beat = 0;
+	times->started = 0;
+}
+
+/*
+ * A first beat can bring the deadline forward, to the turn deadline after it,
+ * so that is when a sweep looks first; a withheld turn's deadline is known.
+ */
+int64
+tl_times_next_check(const TlTimes *times)
+{
+	if (times->frozen > 0)
+		return times->frozen;
+	return Min(times->armed + Min(times->admission_ms, times->silence_ms) * TL_MS,
+			   times->begun + times->duration_ms * TL_MS);
+}
+
+/*
+ * Read the beats that cover the turn: those at or after its arm.  An arm's stamp
+ * is greater than every time that was given out before it (clock.c), so a beat
+ * that came before the arm is less.  Of a row of another run, every beat of this
+ * run counts.
+ */
+static void
+read_beats(const TlTimes *turn, const TlSigns *signs, int64 armed, TlVerdict *verdict)
+{
 	int64		first = 0;
 	int64		last = 0;
-	int64		deadline;
-	int64		too_long;
-	int64		seen = turn->seen == TL_SEEN_UNKNOWN ? now : turn->seen;
-	int64		beat = turn->beat;
-	int64		started = turn->started;
 
-	/*
-	 * A clock that started behind after a crash: what was armed before cannot
-	 * have been armed after the start.
-	 */
-	if (earlier)
-	{
-		armed = Min(armed, grace->start);
-		begun = Min(begun, grace->start);
-	}
-	/* what a restored row tells of sweeps and beats was elsewhere */
-	if (foreign)
-	{
-		if (seen < grace->start)
-			seen = 0;
-		if (beat < grace->start)
-			beat = 0;
-		if (started < grace->start)
-			started = 0;
-	}
-	/* its stamps may be ahead, if it was dumped between two saves */
-	if (foreign && seen > 0)
-	{
-		armed = Min(armed, seen);
-		begun = Min(begun, seen);
-	}
-
-	/*
-	 * A beat covers what was armed before it.  One that came in the very
-	 * microsecond of the arm is taken as earlier.
-	 */
-	if (beat > armed)
-		last = beat;
-	if (signs->beat > armed)
+	if (turn->beat >= armed)
+		last = turn->beat;
+	if (signs->beat >= armed)
 		last = Max(last, signs->beat);
-	if (signs->turn_last > armed)
+	if (signs->turn_last >= armed)
 		last = Max(last, signs->turn_last);
 
 	/* the beat that started it: the first that named it, or found it alone */
-	if (started > armed)
-		first = started;
-	if (signs->turn_first > armed && (first == 0 || signs->turn_first < first))
+	if (turn->started >= armed)
+		first = turn->started;
+	if (signs->turn_first >= armed && (first == 0 || signs->turn_first < first))
 		first = signs->turn_first;
-	if (signs->solo > armed && (first == 0 || signs->solo < first))
+	if (signs->solo >= armed && (first == 0 || signs->solo < first))
 		first = signs->solo;
 
-	if (first > 0)
-		deadline = Max(first, last) + silence;
+	verdict->first_beat = first;
+	verdict->last_beat = Max(first, last);
+	verdict->started = first > 0;
+}
+
+/* Nothing that was armed or begun by then lapses before the new floor. */
+static void
+raise_floor(const TlTimes *turn, int64 by, int64 floor, int64 *deadline, int64 *too_long)
+{
+	if (turn->armed <= by)
+		*deadline = Max(*deadline, floor);
+	if (turn->begun <= by)
+		*too_long = Max(*too_long, floor);
+}
+
+/*
+ * An outage of the workers' path to the database is not their death.  Their own
+ * calls tell that the path lives.  While none has come for half of the turn's
+ * silence deadline, though many deployments beat before, and then for one whole
+ * silence deadline after calls came again, the lapse is held back; but for no
+ * longer than the hold in all.
+ */
+bool
+tl_is_held(const TlGrace *grace, int64 silence, int64 deadline, int64 now)
+{
+	bool		silent = grace->crowd && now - grace->last_call >= silence / 2;
+	bool		again = false;
+	int			i;
+
+	for (i = 0; i < TL_GAPS; i++)
+		again |= now < grace->gaps[i].to + silence &&
+			grace->gaps[i].to - grace->gaps[i].from >= silence / 2;
+	return (silent || again) && deadline <= now && now < deadline + grace->hold_max;
+}
+
+void
+tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
+			int64 now, TlVerdict *verdict)
+{
+	TlTimes		turn = *row;
+	int64		admission = turn.admission_ms * TL_MS;
+	int64		silence = turn.silence_ms * TL_MS;
+	bool		restored = tl_epoch_place(row->epoch) != tl_epoch_place(grace->epoch);
+	bool		other_run = tl_epoch_run(row->epoch) != tl_epoch_run(grace->epoch);
+	bool		in_flight;		/* it was armed before this run */
+	int64		seen;
+	int64		since;
+	int64		deadline;
+	int64		too_long;
+
+	seen = first_sight(row, grace, signs->seen, now);
+	since = Max(grace->start, seen);
+	tl_times_adopt(&turn, grace, seen, now);
+	in_flight = other_run || restored || turn.armed <= grace->start;
+	read_beats(&turn, signs, Max(other_run ? grace->start : turn.armed, 1), verdict);
+
+	if (turn.frozen > 0)
+		deadline = turn.frozen;
+	else if (verdict->started)
+		deadline = verdict->last_beat + silence;
 	else
 	{
-		deadline = armed + admission;
-		if (last > 0)
-			deadline = Max(deadline, last + silence);
+		deadline = turn.armed + admission;
+		if (verdict->last_beat > 0)
+			deadline = Max(deadline, verdict->last_beat + silence);
 	}
-	if (turn->frozen > 0)
-		deadline = turn->frozen;
-
-	too_long = begun + turn->duration_ms * TL_MS;
+	too_long = turn.begun + turn.duration_ms * TL_MS;
 
 	/* grace: beats before the start are lost, so its worker gets one deadline */
-	if (earlier)
-		deadline = Max(deadline, grace->start + silence);
-	if (seen > 0)
+	if (in_flight)
+		raise_floor(&turn, since, since + silence, &deadline, &too_long);
+	else if (seen > 0)
 		deadline = Max(deadline, seen + Min(admission, silence));
-	if (foreign && last == 0)
-	{
-		int64		until = (seen > 0 ? seen : now) + grace->restore_grace;
-
-		deadline = Max(deadline, until);
-		too_long = Max(too_long, until);
-	}
-	if (turn->armed < grace->pause)
-		deadline = Max(deadline, grace->pause + silence);
-	if (turn->armed < grace->resumed)
-	{
-		deadline = Max(deadline, grace->resumed + silence);
-		too_long = Max(too_long, grace->resumed + silence);
-	}
+	if (restored && verdict->last_beat == 0)
+		raise_floor(&turn, since, since + grace->restore_grace, &deadline, &too_long);
+	/* begun before the start, and armed again since */
+	raise_floor(&turn, grace->start, grace->start + silence, &deadline, &too_long);
+	raise_floor(&turn, grace->pause, grace->pause + silence, &deadline, &too_long);
+	raise_floor(&turn, grace->resumed, grace->resumed + silence, &deadline, &too_long);
 
 	verdict->held = false;
 	if (too_long <= deadline)
 	{
 		verdict->deadline = too_long;
 		verdict->code = TL_CODE_TOO_LONG;
+		return;
 	}
-	else
+	verdict->deadline = deadline;
+	/* whether it had beaten before the start is not known any more */
+	verdict->code = verdict->started || in_flight ?
+		TL_CODE_UNRESPONSIVE : TL_CODE_NEVER_STARTED;
+
+	verdict->held = (verdict->started || in_flight) &&
+		tl_is_held(grace, silence, deadline, now);
+
+	/* the duration limit is not held */
+	if (verdict->held && too_long <= now)
 	{
-		verdict->deadline = deadline;
-		/* whether it had beaten before the start is not known any more */
-		verdict->code = first > 0 || earlier || foreign ?
-			TL_CODE_UNRESPONSIVE : TL_CODE_NEVER_STARTED;
-
-		/*
-		 * An outage of the path to the database is not the death of the
-		 * workers: hold back, but no lapse for longer than the hold.
-		 */
-		if ((first > 0 || earlier) && deadline <= now &&
-			now < deadline + grace->hold_max &&
-			(grace->silent || now < grace->hold_until))
-			verdict->held = true;
-
-		/* the duration limit is not held */
-		if (verdict->held && too_long <= now)
-		{
-			verdict->held = false;
-			verdict->deadline = too_long;
-			verdict->code = TL_CODE_TOO_LONG;
-		}
+		verdict->held = false;
+		verdict->deadline = too_long;
+		verdict->code = TL_CODE_TOO_LONG;
 	}
-	verdict->first_beat = first;
-	verdict->last_beat = Max(first, last);
-	verdict->started = first > 0;
 }

@@ -1,48 +1,72 @@
 /*
  * deadline.h
- *		When a turn lapses, and why: a pure function of a row, the signs of
- *		life and the grace that is in force.
+ *		When a turn lapses, and why: pure functions of a row's times, the signs
+ *		of life and the grace that is in force.
+ *
+ * All times are microseconds of the liveness clock; 0 means that there is none.
  */
 #ifndef TL_DEADLINE_H
 #define TL_DEADLINE_H
 
-/* became visible by COMMIT PREPARED: whoever sweeps first notes the time */
+/* the row became visible by COMMIT PREPARED: no sweep has seen it yet */
 #define TL_SEEN_UNKNOWN	PG_INT64_MAX
 
-/* what of a turn's row decides; microseconds of the liveness clock, 0 = none */
+/*
+ * An epoch is place << 32 | run: the installation in which the turn was armed,
+ * and the run of a server (at one place) in which the row's times were written.
+ */
+#define tl_epoch_place(epoch)	((uint32) ((uint64) (epoch) >> 32))
+#define tl_epoch_run(epoch)		((uint32) (epoch))
+
+/* what of a turn's row decides */
 typedef struct TlTimes
 {
 	int64		epoch;
-	int64		begun;
-	int64		armed;
+	int64		begun;			/* first armed: the duration counts from here */
+	int64		armed;			/* armed, or armed again */
 	int64		seen;			/* it became visible later than it was armed */
-	int64		beat;			/* row-backed beats */
-	int64		started;
-	int64		frozen;			/* withheld: beats do not count */
+	int64		beat;			/* last row-backed beat */
+	int64		started;		/* row-backed beat that started it */
+	int64		frozen;			/* withheld: its deadline, which beats do not move */
 	int32		admission_ms;
 	int32		silence_ms;
 	int32		duration_ms;
 } TlTimes;
 
-/* what the leases say; 0 = nothing */
+/* what shared memory and the process that asks know of the turn */
 typedef struct TlSigns
 {
 	int64		beat;			/* last beat of the deployment */
 	int64		solo;			/* its beat that started the only turn it owed */
 	int64		turn_first;		/* first and last beat that named the turn */
 	int64		turn_last;
+	int64		seen;			/* first look of this process at a row that came late */
 } TlSigns;
+
+/*
+ * A mass silence that calls ended.  The latest comes first; the other is a longer
+ * one before it, which may still hold turns that the latest does not concern.
+ */
+#define TL_GAPS		2
+typedef struct TlGap
+{
+	int64		from;
+	int64		to;
+} TlGap;
 
 /* what holds for all turns of the database */
 typedef struct TlGrace
 {
-	int64		epoch;
-	int64		start;			/* start of the server */
-	int64		resumed;		/* sweep was turned on again; 0 = never off */
-	int64		pause;			/* end of the last pause of server or sweeper; 0 = none */
+	int64		epoch;			/* of this place and run */
+	int64		start;			/* start of the server, or its promotion */
+	int64		downtime;		/* before that start */
+	bool		start_is_unsure;	/* rows of another run count from their first sight */
+	int64		resumed;		/* sweep was turned on again */
+	int64		pause;			/* end of the last pause of server or sweeper */
 	int64		restore_grace;
-	bool		silent;			/* mass silence: see grace.c */
-	int64		hold_until;
+	bool		crowd;			/* mass silence: many beat before the last call */
+	int64		last_call;		/* of any worker */
+	TlGap		gaps[TL_GAPS];	/* mass silences that calls ended */
 	int64		hold_max;
 } TlGrace;
 
@@ -53,10 +77,21 @@ typedef struct TlVerdict
 	int64		last_beat;
 	bool		started;
 	bool		held;			/* lapsed, but held back (mass silence) */
-	const char *code;			/* what it is failed with at the deadline */
+	TlCode		code;			/* what it is failed with at the deadline */
 } TlVerdict;
 
+/* is a turn of that silence deadline held back at that time, and lapses by then? */
+extern bool tl_is_held(const TlGrace *grace, int64 silence, int64 deadline, int64 now);
 extern void tl_deadline(const TlTimes *turn, const TlSigns *signs,
 						const TlGrace *grace, int64 now, TlVerdict *verdict);
+
+/*
+ * Before a row is rewritten: its times become times of this run.  "seen" is when
+ * the calling process first saw a row that came late, 0 if it did not.
+ */
+extern void tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now);
+
+/* when a sweep must look at the row next, if no beat comes */
+extern int64 tl_times_next_check(const TlTimes *times);
 
 #endif							/* TL_DEADLINE_H */

@@ -7,14 +7,12 @@
 
 #include "rules/deadline.h"
 
-/* a session called one of our functions */
+/* a worker called: the path of the workers to the database lives */
 extern void tl_grace_note_call(void);
 extern void tl_grace_note_call_at(int64 now);
 /* what is in force now */
 extern void tl_grace_get(TlGrace *grace);
-/* the same outside a transaction, where the epoch cannot be looked up */
-extern void tl_grace_get_for(int64 epoch, TlGrace *grace);
-/* whoever sweeps, the worker at least once a second: watch for mass silence and sweep = off */
+/* for sweeps, the worker at least once a second: watch for mass silence and sweep = off */
 extern void tl_grace_watch(int64 now);
 
 #endif							/* TL_GRACE_H */

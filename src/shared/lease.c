@@ -175,7 +175,7 @@ tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
 			if (keep)
 			{
 				/* the first beat that finds this turn alone starts it */
-				if (owed == 1 && (int64) pg_atomic_read_u64(&lease->first) <= sole_armed)
+				if (owed == 1 && (int64) pg_atomic_read_u64(&lease->first) < sole_armed)
 					pg_atomic_write_u64(&lease->first, now);
 				pg_atomic_write_u32(&lease->cached_at, (uint32) (now >> RECHECK_SHIFT));
 				pg_atomic_write_u64(&lease->cache, ((uint64) generation << 32) | (uint32) owed);
@@ -227,7 +227,7 @@ tl_lease_start_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 armed, int64 n
 
 	LWLockAcquire(lock, LW_SHARED);
 	named = tl_lease_find(turn);
-	if (named != NULL && (int64) pg_atomic_read_u64(&named->first) <= armed)
+	if (named != NULL && (int64) pg_atomic_read_u64(&named->first) < armed)
 		pg_atomic_write_u64(&named->first, now);
 	LWLockRelease(lock);
 }
@@ -273,7 +273,8 @@ tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
  */
 bool
 tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
-				 const TlGrace *grace, int64 now, int64 died, TlVerdict *verdict)
+				 const TlGrace *grace, int64 now, int64 seen, int64 died,
+				 TlVerdict *verdict)
 {
 	TlSigns		signs;
 	bool		lapsed;
@@ -283,12 +284,14 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 	if (tl_lease_table == NULL)
 	{
 		memset(&signs, 0, sizeof(signs));
+		signs.seen = seen;
 		tl_deadline(times, &signs, grace, now, verdict);
 		return verdict->deadline <= now && !verdict->held;
 	}
 
 	LWLockAcquire(tl_lease_partition(deployment), LW_EXCLUSIVE);
 	read_signs(deployment, turn, &signs);
+	signs.seen = seen;
 	lease = tl_lease_find(deployment);
 	tl_deadline(times, &signs, grace, now, verdict);
 	lapsed = verdict->deadline <= now && !verdict->held;
@@ -298,7 +301,8 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 
 		if (lease != NULL)
 			last = Max(last, (int64) pg_atomic_read_u64(&lease->named));
-		lapsed = last <= died && times->armed < died;
+		/* a death is stamped like an arm: see tl_clock_arm_stamp */
+		lapsed = last < died && times->armed < died;
 		verdict->code = TL_CODE_DIED;
 	}
 	if (lapsed)

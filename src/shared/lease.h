@@ -55,7 +55,8 @@ extern void tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs
 /* the sweep: true if the turn has lapsed, and is condemned until decided */
 extern bool tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn,
 							 const TlTimes *times, const TlGrace *grace,
-							 int64 now, int64 died, TlVerdict *verdict);
+							 int64 now, int64 seen, int64 died,
+							 TlVerdict *verdict);
 extern void tl_lease_decided(void);
 extern bool tl_lease_is_condemned(TlLeaseKey turn);
 

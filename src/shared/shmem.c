@@ -24,6 +24,7 @@
 
 #include "base/catalog.h"
 #include "shared/attach.h"
+#include "shared/clock.h"
 #include "shared/lease.h"
 #include "shared/shmem.h"
 
@@ -81,11 +82,12 @@ startup(void)
 		memset(tl_shared, 0, sizeof(TlShared));
 		LWLockInitialize(&tl_shared->directory, tranche);
 		if (!pg_strong_random(tl_shared->seeds, sizeof(tl_shared->seeds)) ||
-			!pg_strong_random(&tl_shared->server, sizeof(tl_shared->server)))
+			!pg_strong_random(&tl_shared->run, sizeof(tl_shared->run)))
 			ereport(FATAL,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("could not obtain random numbers")));
-		tl_shared->server |= 1;
+		tl_shared->run |= 1;
+		tl_clock_init(tl_shared);
 		pg_atomic_init_u32(&tl_shared->generation, 1);
 		tl_shared->rescan_databases = true;
 		for (i = 0; i < TL_MAX_DATABASES; i++)
@@ -141,21 +143,13 @@ tl_database_find(Oid dboid, bool make)
 	memset(&vacant->worker, 0, sizeof(vacant->worker));
 	vacant->worker.state = TL_WORKER_WANTED;
 	pg_atomic_init_u64(&vacant->worker.step_since_us, 0);
-	pg_atomic_init_u32(&vacant->clock_extension, InvalidOid);
-	pg_atomic_init_u32(&vacant->clock_settled, InvalidOid);
-	pg_atomic_init_u64(&vacant->clock_used_us, 0);
-	pg_atomic_init_u32(&vacant->ticking, 0);
-	pg_atomic_init_u64(&vacant->clock_offset, 0);
-	pg_atomic_init_u64(&vacant->clock_limit, 0);
-	pg_atomic_init_u64(&vacant->clock_push, 0);
-	pg_atomic_init_u64(&vacant->start_us, 0);
-	pg_atomic_init_u64(&vacant->pause_us, 0);
-	pg_atomic_init_u64(&vacant->resumed_us, 0);
-	pg_atomic_init_u32(&vacant->sweep_off, 0);
+	tl_clock_init_database(tl_shared, vacant);
+	pg_atomic_init_u64(&vacant->grace.resumed_us, 0);
+	pg_atomic_init_u32(&vacant->grace.sweep_off, 0);
+	pg_atomic_init_u64(&vacant->grace.asked_us, 0);
+	pg_atomic_init_u32(&vacant->grace.crowd, 0);
+	memset(vacant->grace.gaps, 0, sizeof(vacant->grace.gaps));
 	pg_atomic_init_u64(&vacant->last_call_us, 0);
-	pg_atomic_init_u32(&vacant->silent, 0);
-	pg_atomic_init_u64(&vacant->asked_us, 0);
-	pg_atomic_init_u64(&vacant->hold_until_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);
 	pg_atomic_init_u32(&vacant->warned_full, 0);
@@ -166,7 +160,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->last_sweep_took_us, 0);
 	vacant->mailbox_head = vacant->mailbox_tail = 0;
 	vacant->look_turns = vacant->look_replies = true;
-	vacant->told = false;
+	vacant->latch_set = false;
 	for (i = 0; i < TL_STRIPES; i++)
 		for (j = 0; j < TL_NCOUNTERS; j++)
 			pg_atomic_init_u64(&vacant->stripes[i].counters[j], 0);

@@ -9,8 +9,11 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
+#include "rules/deadline.h"
+
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
+#define TL_KEPT_PAUSES	16
 #define TL_STRIPES			16		/* copies of each counter */
 #define TL_MAX_PREPARED		16
 #define TL_MAX_EXCLUSIONS	8
@@ -82,6 +85,34 @@ typedef enum TlLookResult
 	TL_LOOK_NO_ROOM				/* the extension is there, a free slot is not */
 } TlLookResult;
 
+/* The clock of a database, see clock.c. */
+typedef struct TlClockState
+{
+	pg_atomic_uint64 offset;
+	pg_atomic_uint64 limit;
+	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
+	pg_atomic_uint64 pause_us;	/* when the last pause ended */
+	pg_atomic_uint32 ticking;	/* a worker ticks */
+	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
+} TlClockState;
+
+/* A pause: where the clock stood, and how much wall clock time it lost. */
+typedef struct TlPause
+{
+	pg_atomic_uint64 at;
+	pg_atomic_uint64 lost;
+} TlPause;
+
+/* What holds lapses back in a database, see grace.c. */
+typedef struct TlGraceState
+{
+	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
+	pg_atomic_uint32 sweep_off;
+	pg_atomic_uint64 asked_us;	/* the silence since this call was looked at */
+	pg_atomic_uint32 crowd;		/* ... and many deployments beat before it */
+	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
+} TlGraceState;
+
 /*
  * One database.  Slots are given out and taken back under TlShared.directory;
  * a session of the database may keep the pointer, as the database cannot go
@@ -89,11 +120,9 @@ typedef enum TlLookResult
  */
 typedef struct TlDatabase
 {
-	/* what each beat reads, and seldom anybody writes: one cache line */
-	pg_atomic_uint64 clock_offset;
-	pg_atomic_uint64 clock_limit;
-	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
-	pg_atomic_uint32 clock_settled; /* clock_extension, once our own row counts */
+	/* each beat reads these, and seldom a process writes them: one cache line */
+	TlClockState clock;
+	pg_atomic_uint64 last_call_us;	/* a worker's session called us, see grace.c */
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */
 	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
 
@@ -102,20 +131,11 @@ typedef struct TlDatabase
 	bool		used_before;	/* leases of an earlier database may be left */
 	TlWorkerSlot worker;
 
-	/* the liveness clock, see clock.c; more of it is below */
-	pg_atomic_uint32 clock_extension;	/* whose clock it is; InvalidOid: not up */
-	pg_atomic_uint64 clock_used_us; /* not settled, but times were written already */
-	pg_atomic_uint32 ticking;	/* a worker ticks */
-	pg_atomic_uint64 clock_push;	/* tests move the clock: the ticker does it */
-	pg_atomic_uint64 start_us;	/* the clock when this server started */
-	pg_atomic_uint64 pause_us;	/* ... and when the last pause ended */
+	TlGraceState grace;
 
-	/* grace and hold, see grace.c */
-	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
-	pg_atomic_uint32 sweep_off;
-	pg_atomic_uint32 silent;	/* mass silence was found */
-	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
-	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
+	/* the last pauses of the clock: the worker writes them (clock.c) */
+	TlPause		pauses[TL_KEPT_PAUSES];
+	uint32		npauses;
 
 	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
 
@@ -130,9 +150,9 @@ typedef struct TlDatabase
 	LWLock		mailbox_lock;
 	uint64		mailbox_head;	/* bytes ever read */
 	uint64		mailbox_tail;	/* bytes ever written */
-	bool		look_turns;		/* rows may have come that nobody told of */
+	bool		look_turns;		/* rows may have come without a letter */
 	bool		look_replies;	/* the same for replies: notify {} */
-	bool		told;			/* the worker's latch was set for this mail */
+	bool		latch_set;		/* the worker's latch was set for this mail */
 
 	TlStripe	stripes[TL_STRIPES];
 	TimestampTz stats_reset;
@@ -159,7 +179,11 @@ typedef struct TlShared
 	LWLock		directory;
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	uint32		server;			/* this start of the server, never 0 */
+	uint32		run;			/* random: this run of the server, never 0 */
+	TimestampTz anchor;			/* the clock's line begins here (clock.c) ... */
+	int64		anchor_mono;	/* ... at this time of the monotonic clock */
+	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
+	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	bool		rescan_databases;	/* the launcher shall read pg_database */

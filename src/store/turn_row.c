@@ -19,9 +19,7 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "shared/mailbox.h"
 #include "store/turn_row.h"
-#include "commit/xact.h"
 
 static int64 get_us(const TlTurn *turn, int att);
 
@@ -43,6 +41,7 @@ tl_turn_decode(TupleTableSlot *slot, TlTurn *turn)
 	memcpy(turn->values, slot->tts_values, sizeof(turn->values));
 	memcpy(turn->nulls, slot->tts_isnull, sizeof(turn->nulls));
 
+	turn->check = get_us(turn, TURN_CHECK);
 	turn->times.epoch = get_us(turn, TURN_EPOCH);
 	turn->times.begun = get_us(turn, TURN_BEGUN);
 	turn->times.armed = get_us(turn, TURN_ARMED);
@@ -75,31 +74,40 @@ tl_turn_set_null(TlTurn *turn, int att)
 	turn->nulls[att - 1] = true;
 }
 
-/*
- * A first beat can bring the deadline forward, to the turn deadline after it,
- * so that is when to look first; a withheld turn's deadline is known.
- */
-int64
-tl_turn_check_us(const TlTimes *times)
+/* Write one time into the row: 0 is NULL there, where the column allows it. */
+static void
+set_us(TlTurn *turn, int att, int64 us)
 {
-	if (times->frozen > 0)
-		return times->frozen;
-	return Min(times->armed + Min(times->admission_ms, times->silence_ms) * TL_MS,
-			   times->begun + times->duration_ms * TL_MS);
+	if (us == 0)
+		tl_turn_set_null(turn, att);
+	else
+		tl_turn_set(turn, att, Int64GetDatum(us));
 }
 
+/* A row's times are changed in turn->times only: here they become columns. */
 void
-tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm)
+tl_turn_encode(TlTurn *turn)
 {
-	TlWatch		watch;
+	const TlTimes *times = &turn->times;
 
-	memset(&watch, 0, sizeof(watch));
-	watch.tid = *tid;
-	watch.deployment = turn->deployment_key;
-	watch.turn = turn->turn_key;
-	watch.times = turn->times;
-	watch.fresh = by_arm;
-	tl_xact_watch(&watch, by_arm);
+	tl_turn_set(turn, TURN_EPOCH, Int64GetDatum(times->epoch));
+	tl_turn_set(turn, TURN_BEGUN, Int64GetDatum(times->begun));
+	tl_turn_set(turn, TURN_ARMED, Int64GetDatum(times->armed));
+	tl_turn_set(turn, TURN_CHECK, Int64GetDatum(turn->check));
+	set_us(turn, TURN_SEEN, times->seen);
+	set_us(turn, TURN_BEAT, times->beat);
+	set_us(turn, TURN_STARTED, times->started);
+	set_us(turn, TURN_FROZEN, times->frozen);
+	tl_turn_set(turn, TURN_ADMISSION, Int32GetDatum(times->admission_ms));
+	tl_turn_set(turn, TURN_SILENCE, Int32GetDatum(times->silence_ms));
+	tl_turn_set(turn, TURN_DURATION, Int32GetDatum(times->duration_ms));
+}
+
+TM_Result
+tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot)
+{
+	tl_turn_encode(turn);
+	return tl_rel_update(turns, &turn->tid, snapshot, turn->values, turn->nulls);
 }
 
 bool
@@ -172,54 +180,6 @@ tl_turn_judge(const TlTurn *turn, TlVerdict *verdict)
 	tl_grace_get(&grace);
 	tl_deadline(&turn->times, &signs, &grace, now, verdict);
 	return now;
-}
-
-/*
- * The row is our own transaction's, so nobody else can have touched it; what a
- * savepoint rolled back, or what a later statement of ours replaced, is not
- * visible and was dealt with elsewhere.
- */
-void
-tl_turn_stamp(ItemPointer tid, int64 seen, int64 armed)
-{
-	TlRel		turns;
-	TupleTableSlot *slot;
-	Snapshot	snapshot = tl_latest_snapshot();
-	TlTurn		turn;
-	TransactionId xmin;
-	bool		isnull;
-
-	tl_rel_open(&turns, TL_TURN, true);
-	slot = table_slot_create(turns.rel, NULL);
-	/* it may be another table, if the extension was made anew since */
-	if (ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(turns.rel) &&
-		table_tuple_fetch_row_version(turns.rel, tid, snapshot, slot))
-	{
-		tl_turn_decode(slot, &turn);
-		xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
-		if (tl_turn_is_owed(&turn) && TransactionIdIsCurrentTransactionId(xmin))
-		{
-			tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(seen));
-			turn.times.seen = seen;
-			if (armed > 0)
-			{
-				if (turn.times.frozen > 0)
-				{
-					turn.times.frozen += armed - turn.times.armed;
-					tl_turn_set(&turn, TURN_FROZEN, Int64GetDatum(turn.times.frozen));
-				}
-				turn.times.begun = turn.times.armed = armed;
-				tl_turn_set(&turn, TURN_BEGUN, Int64GetDatum(armed));
-				tl_turn_set(&turn, TURN_ARMED, Int64GetDatum(armed));
-				tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
-			}
-			if (tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
-				tl_turn_watch(&turn, &turns.slot->tts_tid, false);
-		}
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tl_rel_close(&turns);
-	UnregisterSnapshot(snapshot);
 }
 
 /*

@@ -47,6 +47,7 @@ typedef struct TlTurn
 	Datum		values[TURN_NATTS];
 	bool		nulls[TURN_NATTS];
 	TlTimes		times;
+	int64		check;			/* a sweep looks at it next */
 	TlLeaseKey	deployment_key;
 	TlLeaseKey	turn_key;
 } TlTurn;
@@ -61,16 +62,13 @@ extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb
 extern void tl_turn_decode(TupleTableSlot *slot, TlTurn *turn);
 extern void tl_turn_set(TlTurn *turn, int att, Datum value);
 extern void tl_turn_set_null(TlTurn *turn, int att);
-/* when a sweep has to look at it next, if nothing beats */
-extern int64 tl_turn_check_us(const TlTimes *times);
-extern void tl_turn_watch(const TlTurn *turn, ItemPointer tid, bool by_arm);
+/* times to columns; and replace the row, with them */
+extern void tl_turn_encode(TlTurn *turn);
+extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
 
 /* the row of a key under a snapshot; scan must be zeroed, and is to be ended in any case */
 extern bool tl_turn_find(TlRel *turns, TlScan *scan, Datum deployment, Datum message_id,
 						 Snapshot snapshot, TlTurn *turn);
-
-/* xact.c, before the commit; armed is 0 if that time stands */
-extern void tl_turn_stamp(ItemPointer tid, int64 seen, int64 armed);
 
 /* has a sweep that is still open taken this row?  For beats: it is not owed */
 extern bool tl_turn_is_being_swept(TlRel *turns, const TlTurn *turn);

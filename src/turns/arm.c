@@ -32,7 +32,6 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 			 int32 admission_ms, int32 silence_ms, int32 duration_ms)
 {
 	text	   *conversation = tl_routing_text(routing, "conversationId", true);
-	int64		now = tl_clock_now();
 
 	/* checked here, so that no sweep can ever fail on them */
 	(void) tl_routing_text(routing, "platform", true);
@@ -40,8 +39,8 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 
 	memset(turn, 0, sizeof(*turn));
 	memset(turn->nulls, true, sizeof(turn->nulls));
-	turn->times.epoch = tl_epoch();
-	turn->times.begun = turn->times.armed = now;
+	turn->times.epoch = tl_clock_epoch();
+	turn->times.begun = turn->times.armed = tl_clock_arm_stamp();
 	turn->times.admission_ms = admission_ms;
 	turn->times.silence_ms = silence_ms;
 	turn->times.duration_ms = duration_ms;
@@ -51,13 +50,8 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 
 	tl_turn_set(turn, TURN_DEPLOYMENT, PointerGetDatum(deployment));
 	tl_turn_set(turn, TURN_MESSAGE_ID, PointerGetDatum(message_id));
-	tl_turn_set(turn, TURN_EPOCH, Int64GetDatum(turn->times.epoch));
-	tl_turn_set(turn, TURN_BEGUN, Int64GetDatum(now));
-	tl_turn_set(turn, TURN_ARMED, Int64GetDatum(now));
-	tl_turn_set(turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn->times)));
-	tl_turn_set(turn, TURN_ADMISSION, Int32GetDatum(admission_ms));
-	tl_turn_set(turn, TURN_SILENCE, Int32GetDatum(silence_ms));
-	tl_turn_set(turn, TURN_DURATION, Int32GetDatum(duration_ms));
+	turn->check = tl_times_next_check(&turn->times);
+	tl_turn_encode(turn);
 	tl_turn_set(turn, TURN_ARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 	tl_turn_set(turn, TURN_CONVERSATION, PointerGetDatum(conversation ? conversation : deployment));
 	tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
@@ -86,35 +80,30 @@ arm_again(TlRel *turns, text *deployment, text *message_id,
 		}
 		else
 		{
-			int64		now = tl_clock_now();
+			TlGrace		grace;
 
-			turn.times.epoch = tl_epoch();
-			turn.times.armed = now;
+			tl_grace_get(&grace);
+			tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
+			turn.times.armed = tl_clock_arm_stamp();
+			/* how long it took elsewhere, and lay in a dump, is no time of ours */
+			if (tl_epoch_place(turn.times.epoch) != tl_epoch_place(grace.epoch))
+				turn.times.begun = turn.times.armed;
+			turn.times.epoch = grace.epoch;
 			turn.times.seen = turn.times.beat = turn.times.started = 0;
 			turn.times.admission_ms = admission_ms;
 			turn.times.silence_ms = silence_ms;
-			tl_turn_set(&turn, TURN_EPOCH, Int64GetDatum(turn.times.epoch));
-			tl_turn_set(&turn, TURN_ARMED, Int64GetDatum(now));
-			tl_turn_set_null(&turn, TURN_SEEN);
-			tl_turn_set_null(&turn, TURN_BEAT);
-			tl_turn_set_null(&turn, TURN_STARTED);
-			tl_turn_set(&turn, TURN_ADMISSION, Int32GetDatum(admission_ms));
-			tl_turn_set(&turn, TURN_SILENCE, Int32GetDatum(silence_ms));
-			tl_turn_set(&turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 			/* a mark stays until it is cleared, but the new worker gets its time */
 			if (turn.times.frozen > 0)
-			{
-				turn.times.frozen = now + admission_ms * TL_MS;
-				tl_turn_set(&turn, TURN_FROZEN, Int64GetDatum(turn.times.frozen));
-			}
-			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
+				turn.times.frozen = turn.times.armed + admission_ms * TL_MS;
+			tl_turn_set(&turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 
-			update = tl_rel_update(turns, &turn.tid, snapshot, turn.values, turn.nulls);
+			turn.check = tl_times_next_check(&turn.times);
+			update = tl_turn_update(turns, &turn, snapshot);
 			if (update == TM_Ok)
 			{
 				*result = TL_PENDING;
 				tl_xact_touch(turn.deployment_key, 0);
-				tl_turn_watch(&turn, &turns->slot->tts_tid, true);
+				tl_xact_watch_turn(&turn, &turns->slot->tts_tid, true);
 			}
 			else if (IsolationUsesXactSnapshot())
 				tl_serialization_failure();
@@ -153,7 +142,6 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	silence_ms = Min(silence_ms, duration_ms);
 
 	tl_check_writable("arm_turn");
-	tl_grace_note_call();
 	tl_turn_make(&turn, deployment, message_id, routing, admission_ms, silence_ms, duration_ms);
 
 	indexed = tl_turn_value(&turn, TURN_CONVERSATION) != PointerGetDatum(deployment);
@@ -165,7 +153,7 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 		{
 			result = TL_ARMED;
 			tl_xact_touch(turn.deployment_key, 0);
-			tl_turn_watch(&turn, &turn.tid, true);
+			tl_xact_watch_turn(&turn, &turn.tid, true);
 			tl_counter_add(TL_COUNT_ARMED, 1);
 			break;
 		}
@@ -219,37 +207,40 @@ change_owed(text *deployment, text *error_code, text *reason)
 				tl_rel_check_visible(&turns, turn.slot);
 				if (tl_turn_is_owed(&turn) && (turn.times.frozen > 0) == (error_code == NULL))
 				{
+					TlGrace		grace;
+
+					tl_grace_get(&grace);
 					if (error_code != NULL)
 					{
 						TlVerdict	verdict;
 
 						(void) tl_turn_judge(&turn, &verdict);
+						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 						/* beats that the leases forget are kept with the mark */
 						if (verdict.last_beat > 0)
-							tl_turn_set(&turn, TURN_BEAT, Int64GetDatum(verdict.last_beat));
+							turn.times.beat = verdict.last_beat;
 						if (verdict.first_beat > 0)
-							tl_turn_set(&turn, TURN_STARTED, Int64GetDatum(verdict.first_beat));
+							turn.times.started = verdict.first_beat;
 						turn.times.frozen = verdict.deadline;
-						tl_turn_set(&turn, TURN_FROZEN, Int64GetDatum(verdict.deadline));
 						tl_turn_set(&turn, TURN_ERROR_CODE, PointerGetDatum(error_code));
 						if (reason)
 							tl_turn_set(&turn, TURN_REASON, PointerGetDatum(reason));
 					}
 					else
 					{
+						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 						turn.times.frozen = 0;
-						tl_turn_set_null(&turn, TURN_FROZEN);
 						tl_turn_set_null(&turn, TURN_ERROR_CODE);
 						tl_turn_set_null(&turn, TURN_REASON);
 					}
-					tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(tl_turn_check_us(&turn.times)));
 					ours = tl_xact_has_armed(&turn.tid);
-					update = tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls);
+					turn.check = tl_times_next_check(&turn.times);
+					update = tl_turn_update(&turns, &turn, snapshot);
 					if (update == TM_Ok)
 					{
 						changed++;
 						tl_xact_touch(turn.deployment_key, 0);
-						tl_turn_watch(&turn, &turns.slot->tts_tid, ours);
+						tl_xact_watch_turn(&turn, &turns.slot->tts_tid, ours);
 					}
 					else if (IsolationUsesXactSnapshot())
 						tl_serialization_failure();
@@ -271,7 +262,6 @@ turn_liveness_mark_provider_failed(PG_FUNCTION_ARGS)
 	text	   *reason = tl_arg_optional_text(fcinfo, 2, "reason");
 
 	tl_check_writable("mark_provider_failed");
-	tl_grace_note_call();
 	PG_RETURN_INT32(change_owed(deployment, error_code, reason));
 }
 
@@ -281,6 +271,5 @@ turn_liveness_clear_provider_failed(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 
 	tl_check_writable("clear_provider_failed");
-	tl_grace_note_call();
 	PG_RETURN_INT32(change_owed(deployment, NULL, NULL));
 }

@@ -36,7 +36,7 @@
 #define PREFETCH_BUCKET	16
 #define PREFETCH_LEASE	8
 
-static int64 armed_since_start(const TlTimes *times);
+static int64 counts_from(const TlTimes *times);
 static int32 probe_deployment(text *deployment, int64 *sole_armed, bool *swept);
 static bool probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept);
 static int32 beat_rows(text *deployment, text *message_id, int64 now);
@@ -47,15 +47,12 @@ static void check_beat_allowed(void);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
 
-/* When it was armed, on a clock that may have started behind: see deadline.c. */
+/* From when on beats count for the turn: see rules/deadline.c. */
 static int64
-armed_since_start(const TlTimes *times)
+counts_from(const TlTimes *times)
 {
-	int64		epoch = tl_epoch();
-
-	if (tl_database() == NULL || times->epoch == epoch || (times->epoch >> 32) != (epoch >> 32))
-		return times->armed;
-	return Min(times->armed, tl_clock_server_start());
+	return tl_epoch_run(times->epoch) == tl_epoch_run(tl_clock_epoch()) ?
+		times->armed : tl_clock_server_start();
 }
 
 /*
@@ -84,7 +81,7 @@ probe_deployment(text *deployment, int64 *sole_armed, bool *swept)
 			*swept = true;
 			continue;
 		}
-		*sole_armed = armed_since_start(&turn.times);
+		*sole_armed = counts_from(&turn.times);
 		owed++;
 	}
 	tl_scan_end(&scan);
@@ -110,7 +107,7 @@ probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept)
 	if (*swept)
 		owed = false;
 	if (owed)
-		*armed = armed_since_start(&turn.times);
+		*armed = counts_from(&turn.times);
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
@@ -176,6 +173,7 @@ beat_rows(text *deployment, text *message_id, int64 now)
 	for (i = 0; i < ntids; i++)
 	{
 		TlTurn		turn;
+		TlGrace		grace;
 		bool		ours;
 
 		CHECK_FOR_INTERRUPTS();
@@ -186,17 +184,15 @@ beat_rows(text *deployment, text *message_id, int64 now)
 			continue;
 		owed++;
 		ours = tl_xact_has_armed(&turn.tid);
+		tl_grace_get(&grace);
+		tl_times_adopt(&turn.times, &grace, 0, now);
 		turn.times.beat = now;
-		tl_turn_set(&turn, TURN_BEAT, Int64GetDatum(now));
-		if (starts && turn.times.started <= turn.times.armed)
-		{
+		if (starts && turn.times.started < turn.times.armed)
 			turn.times.started = now;
-			tl_turn_set(&turn, TURN_STARTED, Int64GetDatum(now));
-		}
 		if (tl_rel_try_lock(&turns, &turn.tid, snapshot, locked, LockTupleNoKeyExclusive) &&
-			tl_rel_update(&turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok &&
+			tl_turn_update(&turns, &turn, snapshot) == TM_Ok &&
 			(db != NULL || ours))
-			tl_turn_watch(&turn, &turns.slot->tts_tid, ours);
+			tl_xact_watch_turn(&turn, &turns.slot->tts_tid, ours);
 	}
 	ExecDropSingleTupleTableSlot(locked);
 	ExecDropSingleTupleTableSlot(slot);
@@ -241,7 +237,7 @@ beat_deployment(text *deployment, TlLeaseKey key, int64 now)
 				 */
 				if (tl_lease_found(key, generation, owed, sole_armed, now,
 								   !swept && !tl_xact_has_touched(key) &&
-								   (owed != 1 || now > sole_armed)) ||
+								   (owed != 1 || now >= sole_armed)) ||
 					tries >= MAX_TRIES)
 					return owed;
 				break;
@@ -282,7 +278,7 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
 					tl_lease_start_turn(key, turn, armed, now);
 				if (tl_lease_found_turn(key, turn, generation, owed,
 										!swept && !tl_xact_has_touched(key) &&
-										(!owed || now > armed)) ||
+										(!owed || now >= armed)) ||
 					tries >= MAX_TRIES)
 					return owed;
 				break;

@@ -68,9 +68,9 @@ tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot,
 		won->mark_reason = copy_text(tl_turn_value(turn, TURN_REASON));
 	won->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
 	if (verdict->first_beat > 0)
-		won->first_beat = tl_wall_clock(verdict->first_beat, now);
+		won->first_beat = tl_clock_to_wall(verdict->first_beat, now);
 	if (verdict->last_beat > 0)
-		won->last_beat = tl_wall_clock(verdict->last_beat, now);
+		won->last_beat = tl_clock_to_wall(verdict->last_beat, now);
 
 	/* the reply has it all now: the row that stays is small */
 	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(outcome));
@@ -293,7 +293,6 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	bool		owed;
 
 	tl_check_writable("discharge_turn");
-	tl_grace_note_call();
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	owed = tl_elect(&turns, deployment, message_id, TL_OUTCOME_DISCHARGED, NULL, &won, NULL, NULL) == TL_WON;
 	tl_rel_close(&turns);

@@ -17,7 +17,6 @@
 
 #include "base/args.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "store/turn_row.h"
 #include "commit/xact.h"
 
@@ -38,7 +37,6 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	bool		live = false;
 
 	PreventCommandDuringRecovery("has_live_turn");
-	tl_grace_note_call();
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
 	if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
@@ -110,9 +108,9 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 
 		nulls[0] = verdict.first_beat == 0;
 		nulls[1] = verdict.last_beat == 0;
-		values[0] = TimestampTzGetDatum(tl_wall_clock(verdict.first_beat, now));
-		values[1] = TimestampTzGetDatum(tl_wall_clock(verdict.last_beat, now));
-		values[2] = TimestampTzGetDatum(tl_wall_clock(verdict.deadline, now));
+		values[0] = TimestampTzGetDatum(tl_clock_to_wall(verdict.first_beat, now));
+		values[1] = TimestampTzGetDatum(tl_clock_to_wall(verdict.last_beat, now));
+		values[2] = TimestampTzGetDatum(tl_clock_to_wall(verdict.deadline, now));
 		state = now >= verdict.deadline ? "lapsed" :
 			turn.times.frozen > 0 ? "withheld" :
 			verdict.started ? "running" : "waiting";

@@ -89,14 +89,18 @@ static bool
 sweep_row(Sweep *sweep, TlSweepItem *item)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
-	int64		now = tl_clock_now();
+	int64		now = tl_clock_sweep_time();
 	bool		failed = false;
 	TlTurn		turn;
 	TlSigns		signs;
 	TlVerdict	verdict;
+	bool		other_run;
 	bool		unseen;
 	bool		lapsed;
 	bool		missing;
+
+	/* after the clock was read: so each pause that it has left behind is known */
+	tl_grace_get(&sweep->grace);
 
 	/* the table may have been rewritten since the address was noted */
 	item->status = TL_SWEEP_GONE;
@@ -114,11 +118,11 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		return false;
 	}
 
-	/* it became visible late, and this is the first to see it */
-	if (item->seen > 0 && (turn.times.seen < item->seen || turn.times.seen == TL_SEEN_UNKNOWN))
-		turn.times.seen = item->seen;
-	unseen = (turn.times.epoch >> 32) != (sweep->grace.epoch >> 32) &&
-		(turn.times.seen == 0 || turn.times.seen < sweep->grace.start);
+	/* a row of another run counts from its first sight, which this may be */
+	other_run = tl_epoch_run(turn.times.epoch) != tl_epoch_run(sweep->grace.epoch);
+	unseen = other_run && item->seen == 0 &&
+		(sweep->grace.start_is_unsure ||
+		 tl_epoch_place(turn.times.epoch) != tl_epoch_place(sweep->grace.epoch));
 	if (unseen && sweep->move_check && !sweep->alone)
 	{
 		/* a restored one: the worker has seen it, and knows when */
@@ -128,12 +132,13 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 	if (sweep->move_check && (unseen || turn.times.seen == TL_SEEN_UNKNOWN))
 	{
+		tl_times_adopt(&turn.times, &sweep->grace, now, now);
 		turn.times.seen = now;
-		tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(now));
 	}
 
 	/* a first look without a lock: most of what is met here lives, or is plainly dead */
 	tl_lease_read(turn.deployment_key, turn.turn_key, &signs);
+	signs.seen = item->seen;
 	tl_deadline(&turn.times, &signs, &sweep->grace, now, &verdict);
 	/* when a batch is done again, its first try has left marks of its own */
 	missing = false;
@@ -153,26 +158,27 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	}
 	else if (missing)
 	{
+		tl_times_adopt(&turn.times, &sweep->grace, item->seen, now);
 		turn.times.seen = now;
-		tl_turn_set(&turn, TURN_SEEN, Int64GetDatum(now));
 		item->status = TL_SWEEP_LIVE;
 		item->look_us = now + Min(turn.times.admission_ms, turn.times.silence_ms) * TL_MS;
-		tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(item->look_us));
-		if (tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
-			tl_turn_watch(&turn, &sweep->turns.slot->tts_tid, false);
+		turn.check = item->look_us;
+		if (tl_turn_update(&sweep->turns, &turn, snapshot) == TM_Ok)
+			tl_xact_watch_turn(&turn, &sweep->turns.slot->tts_tid, false);
 	}
 	else if (!lapsed ||
 			 !tl_lease_condemn(turn.deployment_key, turn.turn_key, &turn.times,
-							   &sweep->grace, now, item->died, &verdict))
+							   &sweep->grace, now, item->seen, item->died, &verdict))
 	{
 		item->status = TL_SWEEP_LIVE;
 		item->look_us = verdict.held ? now + BUSY_PAUSE : verdict.deadline;
 		if (sweep->move_check)
 		{
 			/* the row has another address now: a worker must be told */
-			tl_turn_set(&turn, TURN_CHECK, Int64GetDatum(item->look_us));
-			if (tl_rel_update(&sweep->turns, &turn.tid, snapshot, turn.values, turn.nulls) == TM_Ok)
-				tl_turn_watch(&turn, &sweep->turns.slot->tts_tid, false);
+			tl_times_adopt(&turn.times, &sweep->grace, item->seen, now);
+			turn.check = item->look_us;
+			if (tl_turn_update(&sweep->turns, &turn, snapshot) == TM_Ok)
+				tl_xact_watch_turn(&turn, &sweep->turns.slot->tts_tid, false);
 		}
 	}
 	else
@@ -182,7 +188,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		text	   *deployment;
 		text	   *code;
 		text	   *error;
-		bool		by_session = strcmp(verdict.code, TL_CODE_DIED) == 0;
+		bool		by_session = verdict.code == TL_CODE_DIED;
 
 		result = tl_elect_row(&sweep->turns, &turn, snapshot, TL_OUTCOME_LAPSED,
 							  NULL, &verdict, now, &won);
@@ -191,7 +197,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 			elog(ERROR, "unexpected result of updating a locked row: %d", (int) result);
 
 		deployment = DatumGetTextPP(tl_turn_value(&turn, TURN_DEPLOYMENT));
-		code = won.mark_code ? won.mark_code : cstring_to_text(verdict.code);
+		code = won.mark_code ? won.mark_code : cstring_to_text(tl_code_name(verdict.code));
 		error = won.mark_reason ? won.mark_reason : cstring_to_text(tl_code_message(verdict.code));
 		tl_store_error(&sweep->outbox, deployment, &won, error, code,
 					   by_session ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP, now);
@@ -222,15 +228,13 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	sweep.locked = table_slot_create(sweep.turns.rel, NULL);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.move_check = move_check;
-	sweep.alone = tl_database() == NULL || pg_atomic_read_u32(&tl_database()->ticking) == 0;
-	tl_grace_get(&sweep.grace);
+	sweep.alone = tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
 	for (i = 0; i < nitems; i++)
 	{
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
-		tl_clock_tick_on();
-		tl_mailbox_take_early();
+		tl_clock_tick_if_worker();
 		if (failed >= max)
 		{
 			items[i].status = TL_SWEEP_BUSY;
@@ -411,18 +415,13 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 				 errmsg("max_turns must not be negative")));
 	tl_check_writable("sweep_expired_turns");
 	db = tl_database();
-	alone = db == NULL || pg_atomic_read_u32(&db->ticking) == 0;
-	if (alone)
-	{
-		tl_clock_save(false);
-		tl_clock_note_sweep(tl_sweep);
-		if (db != NULL)
-			tl_grace_watch(tl_clock_now());
-	}
+	alone = db == NULL || pg_atomic_read_u32(&db->clock.ticking) == 0;
+	if (alone && db != NULL)
+		tl_grace_watch(tl_clock_now());
 	if (!tl_sweep)
 		PG_RETURN_INT32(0);
 
-	now = tl_clock_now();
+	now = tl_clock_sweep_time();
 	if (tl_attach_oldest_death() <= now - tl_reconnect_window * TL_MS)
 		failed = tl_sweep_deaths(now - tl_reconnect_window * TL_MS, max);
 
@@ -454,7 +453,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	}
 	if (alone)
 	{
-		(void) tl_delivery_due_again(0, tl_clock_now());
+		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now());
 		(void) tl_retention_run(tl_sweep_batch);
 		tl_notify_in_transaction();
 	}

@@ -53,7 +53,6 @@ static Ticket *free_tickets = NULL;
 static Ticket *buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
 static int32 longest_silence = 0;
-static int64 home = 0;			/* of this installation */
 
 static void keep_ticket(void);
 static void file_entry(Entry *entry, int64 due);
@@ -117,10 +116,20 @@ file_entry(Entry *entry, int64 due)
 	buckets[at % NBUCKETS] = ticket;
 }
 
+/* It was armed elsewhere, and its times were written there too. */
+static bool
+is_restored(const TlTimes *times)
+{
+	int64		epoch = tl_clock_epoch();
+
+	return tl_epoch_place(times->epoch) != tl_epoch_place(epoch) &&
+		tl_epoch_run(times->epoch) != tl_epoch_run(epoch);
+}
+
 void
 tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now)
 {
-	int64		due = tl_turn_check_us(&watch->times);
+	int64		due = tl_times_next_check(&watch->times);
 	int64		patience = Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
 	bool		found;
 	Entry	   *entry;
@@ -128,11 +137,11 @@ tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now)
 	keep_ticket();
 	entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
 
-	/* a restored row that moved: whoever moved it may not have known when it was seen */
-	if (seen == 0 && (watch->times.epoch >> 32) != home && watch->times.seen <= tl_clock_server_start())
+	/* a restored row is seen from now, unless a sweep of this run has stamped it */
+	if (seen == 0 && is_restored(&watch->times))
 		seen = now;
 
-	/* a stamp of a clock that was further ahead, before a crash or elsewhere */
+	/* the clock of another run may have been ahead of ours */
 	due = Min(due, now + patience);
 
 	/* another turn's row may stand where one stood that has ended since */
@@ -190,9 +199,8 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 			continue;
 
 		times = entry->watch.times;
-		if (entry->seen > 0 && (times.seen < entry->seen || times.seen == TL_SEEN_UNKNOWN))
-			times.seen = entry->seen;
 		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
+		signs.seen = entry->seen;
 		tl_deadline(&times, &signs, grace, now, &verdict);
 		if (verdict.held)
 			file_entry(entry, Max(now + TL_SECOND, (position + 1) * BUCKET_US));
@@ -267,7 +275,6 @@ tl_watch_list_longest_silence(void)
 int64
 tl_watch_list_scan(bool first, int64 (*tick) (void))
 {
-	TlDatabase *db = tl_database();
 	Snapshot	snapshot;
 	TlRel		turns;
 	TlScan		scan = {0};
@@ -275,7 +282,6 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 	int64		now;
 	int			n = 0;
 
-	home = tl_epoch() >> 32;
 	tl_rel_open(&turns, TL_TURN, false);
 	snapshot = tl_latest_snapshot();
 	start = now = tick();
@@ -290,10 +296,7 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 		if (++n % 1000 == 0)
 			now = tick();
 		tl_turn_decode(scan.slot, &turn);
-		/* one of ours: written before a crash, or in the transaction that made the extension */
-		if ((turn.times.epoch >> 32) == home)
-			tl_clock_note_use(db);
-		late = !first || turn.times.seen == TL_SEEN_UNKNOWN || (turn.times.epoch >> 32) != home;
+		late = !first || turn.times.seen == TL_SEEN_UNKNOWN || is_restored(&turn.times);
 		memset(&watch, 0, sizeof(watch));
 		watch.tid = turn.tid;
 		watch.deployment = turn.deployment_key;

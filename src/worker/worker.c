@@ -45,7 +45,6 @@
 
 static TlDatabase *my_slot = NULL;
 static TlWorkerState state_at_exit = TL_WORKER_WANTED;
-static volatile sig_atomic_t in_round = true;
 static volatile sig_atomic_t terminated = false;
 static char *database_name;
 
@@ -59,18 +58,13 @@ static void exit_if_told(void);
 static bool run_round(int64 *again, MemoryContext context);
 static void sleep_until(int64 again);
 
-/*
- * Between rounds the worker ends in good order.  A round may wait for a lock, so
- * it ends there and then.
- */
+/* As die(), but an idle worker ends its loop, and leaves no FATAL in the log. */
 static void
 on_sigterm(SIGNAL_ARGS)
 {
 	terminated = true;
-	if (in_round)
-		die(postgres_signal_arg);
-	else
-		SignalHandlerForShutdownRequest(postgres_signal_arg);
+	ShutdownRequestPending = true;
+	die(postgres_signal_arg);
 }
 
 /* Runs before shared memory is left: only atomics, an LWLock and a latch. */
@@ -80,7 +74,7 @@ withdraw(int code, Datum arg)
 	if (my_slot == NULL)
 		return;
 	if (MyDatabaseId != InvalidOid)
-		tl_clock_hand_back();
+		tl_clock_release();
 	/* the configuration was changed since the worker looked at it */
 	if (state_at_exit == TL_WORKER_DISABLED && ConfigReloadPending)
 		state_at_exit = TL_WORKER_WANTED;
@@ -144,20 +138,9 @@ exit_with(TlWorkerState state)
 static void
 exit_if_told(void)
 {
-	CHECK_FOR_INTERRUPTS();
 	if (ShutdownRequestPending)
-	{
-		/*
-		 * The clock starts a little behind if this fails.  A lock that a prepared
-		 * transaction holds, or a standby that does not answer, must not keep the
-		 * server up.
-		 */
-		SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
-		SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_OVERRIDE);
-		in_round = true;
-		tl_worker_round_end();
 		exit_with(TL_WORKER_WANTED);
-	}
+	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
@@ -173,7 +156,6 @@ run_round(int64 *again, MemoryContext context)
 {
 	volatile bool ok = true;
 
-	in_round = true;
 	PG_TRY();
 	{
 		*again = tl_worker_round(my_slot);
@@ -184,7 +166,6 @@ run_round(int64 *again, MemoryContext context)
 		ok = false;
 	}
 	PG_END_TRY();
-	in_round = false;
 	return ok;
 }
 

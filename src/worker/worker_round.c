@@ -35,32 +35,27 @@
 #define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
 #define LATE_US				TL_SECOND	/* from an arm to its commit */
 #define RETENTION_US		(10 * TL_SECOND)
-#define SAVE_US				(60 * TL_SECOND)
 #define LOOK_SHARE			100		/* a scan that is asked for may take a hundredth of the time */
 #define REVIEW_US			(60 * TL_SECOND)	/* one that nobody asks for: seldom */
 #define REVIEW_SHARE		400
 
-static int64 epoch;				/* the hook has us restarted when the extension changes */
 static uint32 generation;		/* of names.c, when it was last looked for a rewrite */
 static Oid	turn_file;			/* what the watch list's addresses are good for */
 static int64 last_notify = 0;
 static int64 gather_us = GATHER_US;
 static int64 next_retention = 0;
-static int64 next_save = 0;
 static int64 next_look = 0;
 static int64 next_review = 0;
 static int64 due_again_from = 0;
 static bool look_wanted = false;
 static bool hint_wanted = false;
 static bool used_here = false;	/* there are, or were, rows: else nothing is written */
-static bool watch_list_void = false;	/* the clock was moved to a restore's time */
 static StringInfoData letter;
 
 static bool look_at_tables(Oid *file);
 static void scan_turns(bool first);
 static void read_mail(TlDatabase *db);
 static void notify(TlDatabase *db);
-static void settle_clock(void);
 static void look_for_rewrite(void);
 static int64 tick(void);
 
@@ -73,17 +68,13 @@ tick(void)
 bool
 tl_worker_round_begin(void)
 {
-	Oid			last = pg_atomic_read_u32(&tl_database()->clock_extension);
 	int64		now;
 
 	if (!tl_worker_xact_begin("looking for the extension"))
-	{
-		tl_clock_forget(last);
 		return false;
-	}
-	tl_clock_take_over();
+	tl_clock_acquire();
 	now = tl_clock_now();
-	epoch = tl_epoch();
+	(void) tl_clock_epoch();
 	tl_worker_xact_end();
 
 	if (letter.data == NULL)
@@ -101,10 +92,9 @@ tl_worker_round_begin(void)
 	/* between the last worker and us nobody notified */
 	if (used_here)
 		tl_notify_add_all();
-	due_again_from = 0;
+	due_again_from = DT_NOBEGIN;
 	tl_due_again_by(tl_database(), now);
 	next_retention = now;
-	next_save = now + SAVE_US;
 	next_look = 0;
 	tl_worker_xact_reset();
 	look_wanted = false;
@@ -148,30 +138,6 @@ scan_turns(bool first)
 	next_look = tl_clock_now() + Max(TL_SECOND, took * LOOK_SHARE);
 	next_review = tl_clock_now() + Max(REVIEW_US, took * REVIEW_SHARE);
 	look_wanted = false;
-}
-
-/*
- * Rows of a restore may have come, with the time from which to go on.  What was seen
- * before was seen under another time: all of it is seen anew.
- */
-static void
-settle_clock(void)
-{
-	int64		now;
-
-	if (!tl_worker_xact_begin("looking for the time of restored rows"))
-		return;
-	if (tl_clock_settle())
-		watch_list_void = true;
-	tl_worker_xact_end();
-	if (!watch_list_void)
-		return;
-	now = tl_clock_now();
-	tl_watch_list_reset(now);
-	scan_turns(true);
-	due_again_from = 0;
-	tl_due_again_by(tl_database(), now);
-	watch_list_void = false;
 }
 
 static void
@@ -279,15 +245,12 @@ tl_worker_round(TlDatabase *db)
 
 	tl_grace_watch(now);
 	read_mail(db);
-	if (watch_list_void ||
-		(!tl_clock_is_settled() && (used_here || look_wanted || tl_clock_is_used() || now >= next_save)))
-		settle_clock();
 	notify(db);
 
 	if (tl_sweep)
 	{
 		tl_step_fail_dead(db);
-		while (tl_step_fail_lapsed(db, epoch) > 0)
+		while (tl_step_fail_lapsed(db) > 0)
 		{
 			read_mail(db);
 			notify(db);
@@ -352,16 +315,6 @@ tl_worker_round(TlDatabase *db)
 			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
 							 now - Max(tl_watch_list_longest_silence(), tl_turn_deadline) * TL_MS - 60 * TL_SECOND);
 	}
-	if (now >= next_save)
-	{
-		next_save = now + SAVE_US;
-		if (tl_clock_is_used() && tl_worker_xact_begin("saving the clock"))
-		{
-			tl_clock_save(true);
-			tl_worker_xact_end();
-		}
-	}
-
 	/* what the steps above posted */
 	read_mail(db);
 	notify(db);
@@ -379,16 +332,6 @@ tl_worker_round(TlDatabase *db)
 	gather = now - last_notify < gather_us;
 	if (gather || tl_notify_pending() > 0)
 		again = Min(again, last_notify + gather_us);
-	tl_mailbox_wake_me(db, !gather, again);
+	tl_mailbox_arm_latch(db, !gather, again);
 	return again;
-}
-
-void
-tl_worker_round_end(void)
-{
-	if (tl_clock_is_used() && tl_worker_xact_begin("saving the clock"))
-	{
-		tl_clock_save(true);
-		tl_worker_xact_end();
-	}
 }

@@ -11,7 +11,5 @@
 extern bool tl_worker_round_begin(void);
 /* one round; returns when to be called again (liveness clock) */
 extern int64 tl_worker_round(TlDatabase *db);
-/* before the worker ends */
-extern void tl_worker_round_end(void);
 
 #endif							/* TL_WORKER_ROUND_H */

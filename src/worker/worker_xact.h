@@ -20,7 +20,7 @@ extern bool tl_worker_xact_extension_recreated(void);
 
 extern void tl_worker_xact_reset(void);
 /* returns how many rows were looked at: more than none, and there may be more */
-extern int	tl_step_fail_lapsed(TlDatabase *db, int64 epoch);
+extern int	tl_step_fail_lapsed(TlDatabase *db);
 extern void tl_step_fail_dead(TlDatabase *db);
 /* when fail_dead has something to do (liveness clock) */
 extern int64 tl_step_next_death_look(void);
