@@ -10,34 +10,10 @@ use lib $FindBin::RealBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+
 use TurnLiveness;
 
-my $node = new_node('main', "shared_preload_libraries = ''\nautovacuum = off\n", start => 0);
-
-# Without preload the wall clock counts.  The test moves that of the server.
-my ($shim, $set) = wall_clock_shim($node->basedir);
-my $ahead = 0;
-plan skip_all => 'no C compiler: the wall clock cannot be moved' unless $shim;
-
-sub start_server
-{
-	local %ENV = %ENV;
-	$ENV{LD_PRELOAD} = $shim;
-	$ENV{WALL_CLOCK_OFFSET} = $node->basedir . '/offset';
-	$node->start;
-	return;
-}
-
-sub pass_minutes
-{
-	my ($minutes) = @_;
-	$ahead += 60 * $minutes;
-	$set->($ahead);
-	return;
-}
-
-start_server();
-$node->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
+my $node = new_node('main', "autovacuum = off\n", preload => 0);
 my $session = session($node);
 sub sql
 {
@@ -115,13 +91,13 @@ arm($node, 'silent', 'm', q{admission => '1h', silence => '10 min'});
 sql(q{SELECT turn_liveness.heartbeats('{beats,silent}')});
 foreach my $round (1 .. 3)
 {
-	pass_minutes(6);
+	advance($node, '6 min');
 	is(sql(q{SELECT turn_liveness.heartbeat('beats')}), 1, "beat $round");
 	sql('SELECT turn_liveness.sweep_expired_turns()');
 }
 is(ends($node, 'beats', 'm'), '', 'beats in rows keep a turn alive');
 is(ends($node, 'silent', 'm'), 'WORKER_UNRESPONSIVE sweep', 'silence fails one');
-pass_minutes(11);
+advance($node, '11 min');
 is(state_of('beats'), 'lapsed', 'lapsed');
 is(sql(q{SELECT turn_liveness.heartbeat('beats')}), 1, 'a beat before the sweep');
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), 0, 'revives it');
@@ -130,26 +106,26 @@ is(state_of('beats'), 'running', 'so it runs');
 # The duration limit, a withheld beat, the most in one call
 arm($node, 'long', 'm', q{admission => '10 min', silence => '10 min', duration => '12 min'});
 sql(q{SELECT turn_liveness.heartbeat('long')});
-pass_minutes(6);
+advance($node, '6 min');
 sql(q{SELECT turn_liveness.heartbeat('long'), turn_liveness.heartbeat('beats')});
-pass_minutes(7);
+advance($node, '7 min');
 sql('SELECT turn_liveness.sweep_expired_turns()');
 is(ends($node, 'long', 'm'), 'TURN_TOO_LONG sweep', 'the duration limit');
 sql(q{SELECT turn_liveness.heartbeat('beats')});
 is(sql(q{SELECT turn_liveness.mark_provider_failed('beats', 'QUOTA', 'no money')}), 1, 'marked');
-pass_minutes(6);
+advance($node, '6 min');
 is(sql(q{SELECT turn_liveness.heartbeat('beats')}), 1, 'beats');
-pass_minutes(6);
+advance($node, '6 min');
 sql('SELECT turn_liveness.sweep_expired_turns()');
 is(ends($node, 'beats', 'm'), 'QUOTA sweep', 'a withheld beat');
 sql(q{SELECT count(turn_liveness.arm_turn('many' || i, 'm', admission => '10 min')) FROM generate_series(1, 50) i});
-pass_minutes(11);
+advance($node, '11 min');
 is(sql('SELECT turn_liveness.sweep_expired_turns(20)'), 20, 'no more than was asked for');
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), 30, 'then the rest');
 
 # Several sessions sweep at once; each turn ends once.
 sql(q{SELECT count(turn_liveness.arm_turn('race' || i, 'm', admission => '10 min')) FROM generate_series(1, 2000) i});
-pass_minutes(11);
+advance($node, '11 min');
 my @sweepers = map { session($node) } 1 .. 3;
 $_->{stdin} .= "SELECT turn_liveness.sweep_expired_turns(10000);\n" foreach @sweepers;
 my $sum = 0;
@@ -161,13 +137,13 @@ $_->quit foreach @sweepers;
 # An open transaction holds its turn.
 $session->query_safe(q{BEGIN; SELECT turn_liveness.arm_turn('held', 'm', admission => '10 min'); COMMIT});
 $session->query_safe(q{BEGIN; SELECT turn_liveness.commit_terminal_reply('held', '{m}', '{}')});
-pass_minutes(11);
+advance($node, '11 min');
 is(sql(q{SET lock_timeout = '60s'; SELECT turn_liveness.sweep_expired_turns()}), 0, 'a turn in an open election is skipped');
 $session->query_safe('ROLLBACK');
 # a beat could not be written meanwhile, so it may get its time once more
-pass_minutes(11);
+advance($node, '11 min');
 my $after = sql('SELECT turn_liveness.sweep_expired_turns()');
-pass_minutes(11);
+advance($node, '11 min');
 $after += sql('SELECT turn_liveness.sweep_expired_turns()');
 is($after, 1, 'and failed after its rollback');
 
@@ -177,12 +153,12 @@ arm($node, 'restart', 'm', q{admission => '10 min', silence => '10 min'});
 sql(q{SELECT turn_liveness.heartbeat('restart')});
 $_->quit foreach $session, $listener;
 $node->stop;
-pass_minutes(15);
-start_server();
+step_wall_clock($node, 15 * 60);
+$node->start;
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), 0, 'after a restart no turn is failed at once');
-pass_minutes(8);
+advance($node, '8 min');
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), 0, 'nor before one turn deadline has passed');
-pass_minutes(3);
+advance($node, '3 min');
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), 1, 'but after it');
 is(ends($node, 'restart', 'm'), 'WORKER_UNRESPONSIVE sweep', 'WORKER_UNRESPONSIVE');
 
@@ -204,16 +180,8 @@ shared_preload_libraries = 'pg_cron'
 cron.database_name = 'postgres'
 cron.use_background_workers = on
 autovacuum = off
-}, extension => 0, start => 0);
+}, extension => 0, wall_clock => 1);
 
-	# Cron's unit is the minute: the server's wall clock is set to a moment before a full one.
-	($shim, $set) = wall_clock_shim($cron->basedir);
-	{
-		local %ENV = %ENV;
-		$ENV{LD_PRELOAD} = $shim;
-		$ENV{WALL_CLOCK_OFFSET} = $cron->basedir . '/offset';
-		$cron->start;
-	}
 	$cron->safe_psql('postgres', 'CREATE EXTENSION turn_liveness; CREATE EXTENSION pg_cron');
 	note $cron->safe_psql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'});
 	$cron->safe_psql('postgres',
@@ -223,9 +191,8 @@ autovacuum = off
 	arm($cron, 'crond', 'm', q{'{"conversationId": "c-crond"}', admission => '100ms'});
 	arm($cron, 'lives', 'm', q{admission => '1h'});
 
-	$set->((57 - time) % 60);
-
-	# (up to a minute on a machine that is slow just then)
+	# Cron's unit is the minute: three seconds before a full one
+	step_wall_clock($cron, (57 - time) % 60);
 	ok($cron->poll_query_until('postgres', q{SELECT count(*) = 1 FROM turn_liveness.reply}),
 		'pg_cron: the sweep fails what has lapsed');
 	is(ends($cron, 'crond', 'm'), 'WORKER_NEVER_STARTED sweep', 'pg_cron: as it should');
