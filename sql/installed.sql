@@ -118,4 +118,19 @@ ROLLBACK;
 DROP ROLE tl_owner, tl_super;
 
 DROP FUNCTION tl_test.calls();
+-- what the functions refuse the tables refuse too, whoever writes
+SELECT c AS change, tl_test.run(format('UPDATE turn_liveness.%s', c)) AS gives
+  FROM unnest(ARRAY[
+	'turn SET deployment = ''''', 'turn SET deployment = repeat(''x'', 256)', 'turn SET message_id = ''''', 'turn SET message_id = repeat(''x'', 256)',
+	'turn SET conversation_id = repeat(''x'', 2000)', 'turn SET conversation_id = ''''', 'turn SET outcome = ''z''',
+	'turn SET admission_ms = 0', 'turn SET silence_ms = -1', 'turn SET duration_ms = 0', 'turn SET routing = ''[]''', 'turn SET routing = ''"x"''',
+	'turn SET routing = ''{"platform": 1}''', 'turn SET routing = ''{"platform": ""}''', 'turn SET routing = jsonb_build_object(''platform'', repeat(''x'', 256))',
+	'turn SET routing = ''{"conversationId": {}}''', 'turn SET routing = jsonb_build_object(''organizationId'', repeat(''x'', 256))', 'turn SET routing = ''{"organizationId": true}''',
+	'turn SET routing = ''{"platform": null, "conversationId": null, "organizationId": 1}''', 'turn SET routing = ''{}''',
+	'reply SET deployment = ''''', 'reply SET conversation_id = repeat(''x'', 256)', 'reply SET platform = repeat(''x'', 256)', 'reply SET platform = ''''',
+	'reply SET message_ids = ''{}''', 'reply SET message_ids = ''{NULL}''', 'reply SET payload = ''1''', 'reply SET outcome = ''l''', 'reply SET decided_by = ''z''',
+	'delivery SET state = ''c''', 'delivery SET attempt = -1', 'delivery SET conversation_id = repeat(''x'', 256)', 'delivery SET platform = repeat(''x'', 256)', 'delivery SET gateway = ''''',
+	'late_reply SET deployment = ''''', 'late_reply SET message_ids = ''{}''', 'late_reply SET payload = ''[]''']) c;
+SELECT conrelid::regclass, count(*) FROM pg_constraint WHERE connamespace = 'turn_liveness'::regnamespace AND contype = 'c' GROUP BY 1 ORDER BY 1;
+
 SELECT sum(turn_liveness.fail_deployment(d)) FROM (SELECT DISTINCT deployment FROM turn_liveness.turns WHERE deployment LIKE 'inst-%') x (d);

@@ -20,8 +20,8 @@
 
 typedef struct Entry
 {
-	Oid			dboid;			/* InvalidOid: free */
 	TlLeaseKey	key;
+	Oid			dboid;			/* InvalidOid: free */
 	int			sessions;
 	int64		died;			/* 0 = alive */
 	char		deployment[TL_MAX_NAME + 1];

@@ -35,10 +35,10 @@ static const struct
 	int			natts;
 	int			nchecks;
 }			shapes[TL_NTABLES] = {
-	[TL_TURN] = {22, 0},
-	[TL_REPLY] = {14, 0},
-	[TL_DELIVERY] = {11, 0},
-	[TL_LATE_REPLY] = {8, 0},
+	[TL_TURN] = {22, 8},
+	[TL_REPLY] = {14, 7},
+	[TL_DELIVERY] = {11, 5},
+	[TL_LATE_REPLY] = {8, 3},
 };
 
 /* The generation of the catalog at which a table was last found to be as installed. */

@@ -15,7 +15,6 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "shared/shmem.h"
 #include "turns/judge.h"
 #include "turns/turn.h"
@@ -139,7 +138,6 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	silence_ms = Min(silence_ms, duration_ms);
 
 	tl_check_writable("arm_turn");
-	tl_grace_note_call();
 	tl_turn_make(&turn, deployment, message_id, routing, admission_ms, silence_ms, duration_ms);
 	PG_RETURN_OID(tl_arm_result_oid(arm(&turn, deployment, message_id)));
 }
@@ -220,7 +218,6 @@ turn_liveness_mark_provider_failed(PG_FUNCTION_ARGS)
 				 errdetail("It takes %d bytes, %d are allowed.",
 						   (int) VARSIZE_ANY_EXHDR(reason), TL_MAX_REASON)));
 	tl_check_writable("mark_provider_failed");
-	tl_grace_note_call();
 	PG_RETURN_INT32(mark_owed(deployment, error_code, reason));
 }
 
@@ -230,6 +227,5 @@ turn_liveness_clear_provider_failed(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 
 	tl_check_writable("clear_provider_failed");
-	tl_grace_note_call();
 	PG_RETURN_INT32(mark_owed(deployment, NULL, NULL));
 }

@@ -147,7 +147,8 @@ session_ends(int code, Datum arg)
 
 	if (nattached == 0 || db == NULL)
 		return;
-	now = tl_clock_now();
+	/* greater than each beat before, and not than those that come */
+	now = tl_clock_arm_stamp();
 	while (nattached > 0)
 		deaths |= tl_attach_remove(attached[--nattached].entry, Max(now, 1));
 	if (deaths)

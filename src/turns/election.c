@@ -311,7 +311,6 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	bool		discharged = false;
 
 	tl_check_writable("discharge_turn");
-	tl_grace_note_call();
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	(void) tl_turn_change(&turns, deployment, message_id, discharge, &discharged);
 	tl_rel_close(&turns);

@@ -17,7 +17,6 @@
 #include "base/guc.h"
 #include "replies/payload.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "turns/failure.h"
 #include "turns/judge.h"
 #include "turns/turn.h"
@@ -131,7 +130,6 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 	failing.error = tl_arg_text(fcinfo, 2, "error");
 	failing.error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
 	tl_check_writable("fail_turn");
-	tl_grace_note_call();
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	election = fail_one(&turns, deployment, message_id, &failing);
 	tl_outbox_close(&failing.outbox);
@@ -154,7 +152,6 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 		failing.armed_before = PG_GETARG_TIMESTAMPTZ(3);
 	tl_check_writable("fail_deployment");
-	tl_grace_note_call();
 	if (failing.error == NULL)
 		failing.error = cstring_to_text(tl_code_message(TL_CODE_DIED));
 
@@ -201,7 +198,6 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	failing.error = tl_arg_text(fcinfo, 3, "error");
 	failing.error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
 	tl_check_writable("reject_turn");
-	tl_grace_note_call();
 	tl_turn_make(&turn, deployment, message_id, routing,
 				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
 	tl_turn_set(&turn, TURN_OUTCOME, CharGetDatum(TL_OUTCOME_ERROR));

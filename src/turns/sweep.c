@@ -151,7 +151,8 @@ has_died(const TlTurn *turn, int64 died)
 {
 	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
 
-	return died > 0 && last <= died && turn->times.armed <= died;
+	/* a death is stamped like an arm: see tl_clock_arm_stamp */
+	return died > 0 && last < died && turn->times.armed < died;
 }
 
 /* Decide about an owed turn. */
