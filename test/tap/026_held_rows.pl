@@ -144,8 +144,13 @@ foreach my $i (1 .. 50)
 	$holder->query_safe("BEGIN; SELECT turn_liveness.heartbeat('short$i')");
 	$other->{stdin} .= "SELECT 'told ' || turn_liveness.heartbeat('short$i', '{m}');\n";
 	$other->{run}->pump_nb;
-	sql("SELECT 1") until sql("SELECT state <> 'idle' AND wait_event_type <> 'Client' FROM pg_stat_activity WHERE pid = $other_pid") eq 't'
-	  or $other->{stdout} =~ /told/;
+	wait_until(
+		'the beat has looked at the row',
+		sub {
+			$other->{run}->pump_nb;
+			return $other->{stdout} =~ /told/
+			  || sql("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $other_pid") eq 't';
+		});
 	$holder->query_safe('COMMIT');
 	$other->query_until(qr/told 1/, '');
 	$started = sql("SELECT first_beat IS NOT NULL FROM turn_liveness.turns WHERE deployment = 'short$i' AND message_id = 'm'");
