@@ -1,13 +1,14 @@
 /*
  * late_reply.c
- *		Replies that came too late or for no turn that is known: kept, not delivered.
+ *		Replies that came too late or for no turn that is known: kept, not
+ *		delivered.
  *
- * What one role can store so has limits: a number of rows, and a gigabyte of the
- * table's files.  Both are read without looking at a row.  The number is the
- * statistics system's count of live rows, which lags behind by the sessions' open
- * transactions; the size of the files is exact at any time and counts free space
- * in them too, until a vacuum gives it back.  So a burst may pass the first limit
- * by a little, and none passes the second.
+ * What one role can store so has limits: a number of rows, and a gigabyte of
+ * the table's files.  Both are read without looking at a row.  The number is
+ * the statistics system's count of live rows, which lags behind by the
+ * sessions' open transactions; the size of the files is exact at any time and
+ * counts free space in them too, until a vacuum gives it back.  So a burst may
+ * pass the first limit by a little, and none passes the second.
  */
 #include "base/turn_liveness.h"
 
@@ -56,7 +57,7 @@ is_full(Relation rel)
 		tl_live_rows_compat(RelationGetRelid(rel)) >= tl_max_late_replies;
 }
 
-/* Tell of it once a minute in each database; without preload in each session. */
+/* Tell of it once a minute, in each database or, without preload, session. */
 static void
 log_dropped(void)
 {

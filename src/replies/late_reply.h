@@ -1,6 +1,7 @@
 /*
  * late_reply.h
- *		Replies that came too late or for no turn that is known: kept, not delivered.
+ *		Replies that came too late or for no turn that is known: kept, not
+ *		delivered.
  */
 #ifndef TL_LATE_REPLY_H
 #define TL_LATE_REPLY_H
@@ -8,7 +9,7 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-/* keep an equal one once; beyond the limits it is counted and logged, not kept */
+/* keep an equal one once; beyond the limits it is counted and logged only */
 extern void tl_late_reply_keep(const text *deployment, text **ids, int nids,
 							   const text *conversation, Jsonb *payload, bool lost,
 							   const pg_uuid_t *request);

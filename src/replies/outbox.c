@@ -2,12 +2,12 @@
  * outbox.c
  *		Storing the replies that end turns.
  *
- * A reply's id is its reader's cursor.  A backend takes the id and makes the index
- * entry under one short lock of the conversation, so that entries of a
- * conversation appear in the order of their ids (see src/README.md, "The cursor").
- * The lock is heavyweight, because making an index entry may wait for I/O.  While
- * a backend holds it, it waits for no row; an error gives the lock back with the
- * transaction's other locks.
+ * A reply's id is its reader's cursor.  A backend takes the id and makes the
+ * index entry under one short lock of the conversation, so that entries of a
+ * conversation appear in the order of their ids (see src/README.md, "The
+ * cursor"). The lock is heavyweight, because making an index entry may wait
+ * for I/O.  While a backend holds it, it waits for no row; an error gives the
+ * lock back with the transaction's other locks.
  *
  * Counters count at the close: a batch that an error undoes is not counted.
  */

@@ -30,7 +30,7 @@ typedef struct TlReply
 	TimestampTz last_beat;
 } TlReply;
 
-/* the outbox, open for as long as a function writes to it; zeroed: not open yet */
+/* the outbox, open while a function writes to it; zeroed: not open yet */
 typedef struct TlOutbox
 {
 	bool		is_open;
@@ -41,8 +41,8 @@ typedef struct TlOutbox
 } TlOutbox;
 
 /*
- * Open it, unless it is open; discharged: for records that are delivered already.
- * It stays open in the current memory context.
+ * Open it, unless it is open; discharged: for records that are delivered
+ * already. It stays open in the current memory context.
  */
 extern void tl_outbox_open(TlOutbox *outbox, bool discharged);
 /* store a reply that is due now, or was discharged; returns its id */

@@ -1,7 +1,7 @@
 /*
  * attach_table.c
- *		Which deployments are tied to how many sessions, and when the last of these
- *		sessions ended.
+ *		Which deployments are tied to how many sessions, and when the last of
+ *		these sessions ended.
  *
  * One array, guarded by one LWLock, for attaching is rare.  A session's exit
  * callback takes the lock too, so nothing here allocates, raises an error or
@@ -72,9 +72,9 @@ has_worker(Oid dboid)
 }
 
 /*
- * Choose the deployment's entry, else a free one, else the entry of a death in a
- * database without a worker: there the deadlines fail the turns.  -1 if there is
- * none.
+ * Choose the deployment's entry, else a free one, else the entry of a death in
+ * a database without a worker: there the deadlines fail the turns.  -1 if
+ * there is none.
  */
 static int
 choose_entry(TlLeaseKey key)
@@ -167,8 +167,9 @@ look_for_death(int64 before, int *at, TlDeath *death)
 }
 
 /*
- * A key holds the extension's oid.  A session that attached to an extension that
- * was dropped since leaves a death of no turn of the present one: forget it.
+ * A key holds the extension's oid.  A session that attached to an extension
+ * that was dropped since leaves a death of no turn of the present one: forget
+ * it.
  */
 bool
 tl_attach_next_death(int64 before, int *at, TlDeath *death)

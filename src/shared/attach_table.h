@@ -1,7 +1,7 @@
 /*
  * attach_table.h
- *		Which deployments are tied to how many sessions, and when the last of these
- *		sessions ended.
+ *		Which deployments are tied to how many sessions, and when the last of
+ *		these sessions ended.
  */
 #ifndef TL_ATTACH_TABLE_H
 #define TL_ATTACH_TABLE_H
@@ -22,7 +22,7 @@ extern void tl_attach_shmem_startup(int tranche);
 
 /* count one more session of a deployment; -1 if the table is full */
 extern int	tl_attach_add(const text *deployment, TlLeaseKey key);
-/* count one session less; died > 0: it ended, and true says that it was the last */
+/* count one session less, which ended if died > 0; true: it was the last */
 extern bool tl_attach_remove(int entry, int64 died);
 
 /* the next death of this database that is that old; *at starts at 0 */

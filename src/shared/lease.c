@@ -1,19 +1,19 @@
 /*
  * lease.c
- *		Beats in shared memory, and the counts of owed turns that are remembered
- *		with them.
+ *		Beats in shared memory, and the counts of owed turns that are
+ *		remembered with them.
  *
- * A lease is one cache line: a keyed 128-bit hash of the deployment or turn, the
- * times of its beats, a generation, and the count of owed turns that is good for
- * just that generation.  The table itself is in lease_table.c.
+ * A lease is one cache line: a keyed 128-bit hash of the deployment or turn,
+ * the times of its beats, a generation, and the count of owed turns that is
+ * good for just that generation.  The table itself is in lease_table.c.
  *
  * Rules:
  * - A generation is never used twice: each bump takes the next number of one
- *   counter.  A count is kept with the generation that the backend read before it
- *   took the snapshot of its probe, and 0 is never kept.
- * - A sweep reads the beats while it holds the lock of the turn's row.  A beat that
- *   comes after that, and before the sweep's commit, may count the turn once more;
- *   the commit moves the generation, so the next beat does not.
+ *   counter.  A count is kept with the generation that the backend read before
+ *   it took the snapshot of its probe, and 0 is never kept.
+ * - A sweep reads the beats while it holds the lock of the turn's row.  A beat
+ *   that comes after that, and before the sweep's commit, may count the turn
+ *   once more; the commit moves the generation, so the next beat does not.
  * - Nothing here allocates, waits for anything but an LWLock, or can fail.
  */
 #include "base/turn_liveness.h"
@@ -121,8 +121,9 @@ tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 now, uint32 *ge
 }
 
 /*
- * The caller passes two equal keys for a beat of the whole deployment.  A turn's
- * lease stands beside the lease of its deployment, which carries the generation.
+ * The caller passes two equal keys for a beat of the whole deployment.  A
+ * turn's lease stands beside the lease of its deployment, which carries the
+ * generation.
  */
 bool
 tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now)
@@ -263,8 +264,8 @@ tl_lease_last_beat(TlLeaseKey deployment)
 }
 
 /*
- * A transaction asks before its commit how many turns are known to be owed, and
- * in which generation.
+ * A transaction asks before its commit how many turns are known to be owed,
+ * and in which generation.
  */
 int32
 tl_lease_known(TlLeaseKey deployment, uint32 *generation)
@@ -292,8 +293,8 @@ tl_lease_known(TlLeaseKey deployment, uint32 *generation)
 /*
  * A transaction calls this after its commit is visible.  If it ended all turns
  * that were known to be owed, and nothing else happened since, the lease has
- * served.  A count that a beat keeps between the commit and here is no evidence:
- * it sees the commit.
+ * served.  A count that a beat keeps between the commit and here is no
+ * evidence: it sees the commit.
  */
 void
 tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation)

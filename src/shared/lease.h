@@ -1,7 +1,7 @@
 /*
  * lease.h
- *		Beats in shared memory, and the counts of owed turns that are remembered
- *		with them.
+ *		Beats in shared memory, and the counts of owed turns that are
+ *		remembered with them.
  */
 #ifndef TL_LEASE_H
 #define TL_LEASE_H
@@ -35,7 +35,8 @@ extern TlLeaseKey tl_lease_turn_key(TlLeaseKey deployment, const text *message_i
 
 /*
  * A lease that will be wanted soon costs two trips to memory, one after the
- * other: a batch asks for the bucket well ahead, and for the lease a little later.
+ * other: a batch asks for the bucket well ahead, and for the lease a little
+ * later.
  */
 extern void tl_lease_prefetch_bucket(TlLeaseKey key);
 extern void tl_lease_prefetch(TlLeaseKey key);
@@ -59,9 +60,9 @@ extern TlBeat tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 n
 extern bool tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now);
 
 /*
- * Note what a probe found.  False if the generation has moved meanwhile, or the
- * lease of a turn that is owed has gone: the caller beats and probes again.  A
- * count is remembered only if keep is set; 0 removes the lease.
+ * Note what a probe found.  False if the generation has moved meanwhile, or
+ * the lease of a turn that is owed has gone: the caller beats and probes
+ * again.  A count is remembered only if keep is set; 0 removes the lease.
  */
 extern bool tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
 						   int64 sole_armed, int64 now, bool keep);
@@ -73,7 +74,7 @@ extern void tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs
 /* the last beat of the deployment, or of any turn of it; 0 if there is none */
 extern int64 tl_lease_last_beat(TlLeaseKey deployment);
 
-/* a commit changed what the deployment owes; served: nothing is owed any more */
+/* a commit changed what the deployment owes; served: it owes nothing now */
 extern void tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation);
 /* before it: the count that is known, and its generation; 0 if none is known */
 extern int32 tl_lease_known(TlLeaseKey deployment, uint32 *generation);

@@ -2,9 +2,9 @@
  * lease_table.c
  *		The lease table: its memory, its keys, and how leases come and go.
  *
- * Chained hash table over a fixed array; a deployment and its named turns hash to
- * one partition by h1.  Nothing here waits for anything but an LWLock, allocates,
- * or can fail.
+ * Chained hash table over a fixed array; a deployment and its named turns hash
+ * to one partition by h1.  Nothing here waits for anything but an LWLock,
+ * allocates, or can fail.
  */
 #include "base/turn_liveness.h"
 
@@ -128,7 +128,7 @@ tl_lease_turn_key(TlLeaseKey deployment, const text *message_id)
 	return key;
 }
 
-/* Hints: they read without a lock, and use what they read only as an address. */
+/* Hints: they read without a lock, and use the result only as an address. */
 TL_HOT void
 tl_lease_prefetch_bucket(TlLeaseKey key)
 {
@@ -205,7 +205,8 @@ tl_lease_remove(TlLease *lease)
 
 /*
  * Look at the next n entries and drop those that have been silent for long: a
- * turn that still counts on such a beat has lapsed, and a beat makes a new one.
+ * turn that still counts on such a beat has lapsed, and a beat makes a new
+ * one.
  */
 void
 tl_lease_reclaim(int n, int64 silent_since)
@@ -231,8 +232,8 @@ tl_lease_reclaim(int n, int64 silent_since)
 }
 
 /*
- * The caller holds the directory; no backend takes the directory while it holds a
- * partition.
+ * The caller holds the directory; no backend takes the directory while it
+ * holds a partition.
  */
 void
 tl_lease_clear_slot(int slot)

@@ -2,9 +2,9 @@
  * lease_table.h
  *		Inside of the lease table: for lease.c and lease_table.c only.
  *
- * A backend changes a chain and the fields key, next and used only while it holds
- * the partition's lock exclusively.  The other fields are atomics: a beat writes
- * them holding the lock shared.
+ * A backend changes a chain and the fields key, next and used only while it
+ * holds the partition's lock exclusively.  The other fields are atomics: a
+ * beat writes them holding the lock shared.
  */
 #ifndef TL_LEASE_TABLE_H
 #define TL_LEASE_TABLE_H

@@ -169,8 +169,9 @@ tl_turn_scan_owed(TlRel *turns, TlScan *scan, const text *deployment, Snapshot s
 }
 
 /*
- * A caller that changes the rows of a deployment lists them first and takes them
- * in the order of their ids: an index walk in which rows change has no order.
+ * A caller that changes the rows of a deployment lists them first and takes
+ * them in the order of their ids: an index walk in which rows change has no
+ * order.
  */
 text **
 tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted, void *arg, int *n)

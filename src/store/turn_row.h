@@ -41,10 +41,10 @@ enum
 };
 
 /*
- * A row as it was read, or as it will be written.  The columns of its times are
- * decoded into times and next_check and encoded from there: values of these
- * columns are never used.  The other values point into the slot that the row was
- * read into, until tl_turn_detach() copies them.
+ * A row as it was read, or as it will be written.  The columns of its times
+ * are decoded into times and next_check and encoded from there: values of
+ * these columns are never used.  The other values point into the slot that the
+ * row was read into, until tl_turn_detach() copies them.
  */
 typedef struct TlTurn
 {
@@ -86,8 +86,9 @@ extern bool tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment,
 extern void tl_turn_scan_owed(TlRel *turns, TlScan *scan, const text *deployment,
 							  Snapshot snapshot);
 /*
- * List the ids of the owed turns of a deployment, in the order of COLLATE "C": of
- * those that are wanted as they are committed now, or of all with a NULL there.
+ * List the ids of the owed turns of a deployment, in the order of COLLATE "C":
+ * of those that are wanted as they are committed now, or of all with a NULL
+ * there.
  */
 typedef bool (*TlTurnWanted) (const TlTurn *turn, void *arg);
 extern text **tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted,

@@ -1,7 +1,7 @@
 /*
  * arm.c
- *		Making a turn owed, and marking its provider as failed: what writes owed
- *		rows and decides nothing.
+ *		Making a turn owed, and marking its provider as failed: what writes
+ *		owed rows and decides nothing.
  */
 #include "base/turn_liveness.h"
 

@@ -150,7 +150,7 @@ session_ends(int code, Datum arg)
 	/* greater than each beat before, and not than those that come */
 	now = tl_clock_arm_stamp();
 	while (nattached > 0)
-		deaths |= tl_attach_remove(attached[--nattached].entry, Max(now, 1));
+		deaths |= tl_attach_remove(attached[--nattached].entry, now);
 	if (deaths)
 	{
 		pg_atomic_write_u64(&db->death_us, now);

@@ -98,8 +98,9 @@ probe_turn(text *deployment, text *message_id, int64 *armed)
 }
 
 /*
- * Record a beat for the whole deployment.  The loop ends as soon as the count is
- * known to be of the generation that the lease had when the beat was recorded.
+ * Record a beat for the whole deployment.  The loop ends as soon as the count
+ * is known to be of the generation that the lease had when the beat was
+ * recorded.
  */
 TL_HOT static void
 beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed)
@@ -120,8 +121,8 @@ beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed)
 				*owed = probe_deployment(deployment, &sole_armed);
 
 				/*
-				 * A turn that was armed after we looked at the clock is not started
-				 * by this beat: the next one must probe again.
+				 * A turn that was armed after we looked at the clock is not
+				 * started by this beat: the next one must probe again.
 				 */
 				if (tl_lease_found(key, generation, *owed, sole_armed, now,
 								   !tl_xact_has_touched(key) &&
@@ -140,7 +141,7 @@ beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed)
 					tl_row_beat(rows, deployment, NULL, *owed == 1, owed);
 					return;
 				}
-				/* a commit may have come in between: look again, as with any lease */
+				/* a commit may have come in between: look again */
 				break;
 		}
 	}
@@ -188,7 +189,7 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, TlRowBeats *rows, 
 	}
 }
 
-/* Soft state may be written in a read-only transaction, but not on a standby. */
+/* A read-only transaction may write soft state, but a standby may not. */
 TL_HOT static void
 check_beat_allowed(void)
 {

@@ -1,16 +1,16 @@
 /*
  * election.c
- *		Taking a turn from owed to ended, once; answers and discharges.  Failures are
- *		in failure.c.
+ *		Taking a turn from owed to ended, once; answers and discharges.
+ *		Failures are in failure.c.
  *
- * The transaction locks the rows of all turns in question and judges them, stores
- * the replies of those it has won, and then updates their rows, which name the
- * reply.  The first to commit has won (turn.c).  It locks the rows in the order of
- * COLLATE "C", so that two calls cannot deadlock, and waits for no row while it
- * holds a conversation's short lock (outbox.c).
+ * The transaction locks the rows of all turns in question and judges them,
+ * stores the replies of those it has won, and then updates their rows, which
+ * name the reply.  The first to commit has won (turn.c).  It locks the rows in
+ * the order of COLLATE "C", so that two calls cannot deadlock, and waits for
+ * no row while it holds a conversation's short lock (outbox.c).
  *
- * The local flush is forced: a caller that was told "won" may rely on it whatever
- * its synchronous_commit says.
+ * The local flush is forced: a caller that was told "won" may rely on it
+ * whatever its synchronous_commit says.
  */
 #include "base/turn_liveness.h"
 
@@ -151,8 +151,8 @@ compare_positions(const void *a, const void *b)
 }
 
 /*
- * Turns are locked in the order of COLLATE "C" and listed in the caller's order:
- * the reply is to the caller's first.
+ * Turns are locked in the order of COLLATE "C" and listed in the caller's
+ * order: the reply is to the caller's first.
  */
 static Candidate **
 order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, Commit *commit)
@@ -216,7 +216,7 @@ store_replies(Commit *commit, Candidate **won)
 	tl_outbox_close(&outbox);
 }
 
-/* No turn was won: keep the reply for inspection, unless this call is a repetition. */
+/* No turn was won: keep the reply for inspection, unless the call is repeated. */
 static TlElection
 keep_late(Commit *commit, text **ids, int nids)
 {

@@ -9,8 +9,8 @@
 #include "store/turn_row.h"
 
 /*
- * What an owed turn tells its reply.  The reply lacks its message ids, payload,
- * outcome, error code and decider.
+ * What an owed turn tells its reply.  The reply lacks its message ids,
+ * payload, outcome, error code and decider.
  */
 typedef struct TlElected
 {
@@ -19,12 +19,12 @@ typedef struct TlElected
 	Jsonb	   *routing;		/* or NULL */
 } TlElected;
 
-/* read it from a row that this transaction has locked; 22023 for a bad address */
+/* read it from a row that this transaction has locked (22023: bad address) */
 extern void tl_elected_read(TlElected *elected, const TlTurn *turn,
 							const TlVerdict *verdict, int64 now);
 /*
- * Make the turn ended.  The caller has stored its reply and writes the row; from
- * here on the transaction's commit is flushed and told of.
+ * Make the turn ended.  The caller has stored its reply and writes the row;
+ * from here on the transaction's commit is flushed and told of.
  */
 extern void tl_turn_end(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id);
 

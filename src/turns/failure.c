@@ -1,7 +1,7 @@
 /*
  * failure.c
- *		Ending turns with an error: the calls of a gateway that do, and what every
- *		failure stores and logs, the sweep's too.
+ *		Ending turns with an error: the calls of a gateway that do, and what
+ *		every failure stores and logs, the sweep's too.
  */
 #include "base/turn_liveness.h"
 
@@ -180,9 +180,9 @@ store_rejected(TlTurn *turn, Jsonb *routing, Failing *failing)
 }
 
 /*
- * A message is refused before dispatch: its row is inserted as ended, so that it
- * meets an arm of the same turn on the same unique key.  The reply follows when
- * the key is ours, and the row then names it.
+ * A message is refused before dispatch: its row is inserted as ended, so that
+ * it meets an arm of the same turn on the same unique key.  The reply follows
+ * when the key is ours, and the row then names it.
  */
 Datum
 turn_liveness_reject_turn(PG_FUNCTION_ARGS)

@@ -13,7 +13,7 @@
 #include "shared/shmem.h"
 #include "turns/judge.h"
 
-/* The clock is read before the grace, so every pause that it has left is known. */
+/* The caller reads the clock first: so each pause that it has left is known. */
 static void
 judge(const TlTurn *turn, int64 seen, int64 now, TlVerdict *verdict)
 {
@@ -54,10 +54,11 @@ tl_turn_adopt(TlTurn *turn, int64 seen)
 }
 
 /*
- * A beat that meets a row in the hands of another transaction waits for a second
- * at most (row_beat.c).  If that transaction commits, it has stamped the row
- * (xact.c).  If it rolls back, its id stays in the row until the row is locked or
- * replaced: a caller that does so asks first, and gives the turn its time again.
+ * A beat that meets a row in the hands of another transaction waits for a
+ * second at most (row_beat.c).  If that transaction commits, it has stamped
+ * the row (xact.c).  If it rolls back, its id stays in the row until the row
+ * is locked or replaced: a caller that does so asks first, and gives the turn
+ * its time again.
  */
 bool
 tl_turn_beat_may_be_missing(const TlTurn *turn)

@@ -1,17 +1,18 @@
 /*
  * row_beat.c
- *		Beats on the rows of turns: where there is no room for a lease, and without
- *		preload.
+ *		Beats on the rows of turns: where there is no room for a lease, and
+ *		without preload.
  *
- * A beat must not be lost when its row is in the hands of another transaction (a
- * sweep, another beat, a mark).  It tries the row again for a second.  A
+ * A beat must not be lost when its row is in the hands of another transaction
+ * (a sweep, another beat, a mark).  It tries the row again for a second.  A
  * transaction that holds the row for longer covers the beat: if it commits, it
- * stamps the row as first seen then (xact.c); if it rolls back, its id stays in
- * the row, and the next session that rewrites the row gives the turn its time
- * again (judge.c).  The second is longer than the half second after which a
- * transaction stamps.
+ * stamps the row as first seen then (xact.c); if it rolls back, its id stays
+ * in the row, and the next session that rewrites the row gives the turn its
+ * time again (judge.c).  The second is longer than the half second after which
+ * a transaction stamps.
  *
- * A beat holds locks of other rows while it tries, so it never waits for a lock.
+ * A beat holds locks of other rows while it tries, so it never waits for a
+ * lock.
  */
 #include "base/turn_liveness.h"
 
@@ -62,8 +63,8 @@ note_rows_beaten(void)
 }
 
 /*
- * Write one beat.  False if another transaction holds the row, or has changed it
- * since this looked.
+ * Write one beat.  False if another transaction holds the row, or has changed
+ * it since this looked.
  */
 static bool
 beat_row(TlRel *turns, RowBeat *beat, int64 now)

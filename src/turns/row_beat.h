@@ -1,7 +1,7 @@
 /*
  * row_beat.h
- *		Beats on the rows of turns: where there is no room for a lease, and without
- *		preload.
+ *		Beats on the rows of turns: where there is no room for a lease, and
+ *		without preload.
  */
 #ifndef TL_ROW_BEAT_H
 #define TL_ROW_BEAT_H
@@ -17,9 +17,9 @@ typedef struct TlRowBeats
 
 /*
  * Beat on one turn, or with message_id NULL on all turns that the deployment
- * owes; *owed is how many of them are.  What the beats point to must live until
- * tl_row_beats_finish(), which tries the held rows again and lowers *owed for
- * turns that have ended meanwhile.
+ * owes; *owed is how many of them are.  What the beats point to must live
+ * until tl_row_beats_finish(), which tries the held rows again and lowers
+ * *owed for turns that have ended meanwhile.
  */
 extern void tl_row_beat(TlRowBeats *beats, text *deployment, text *message_id,
 						bool starts, int32 *owed);

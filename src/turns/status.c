@@ -2,7 +2,7 @@
  * status.c
  *		What a turn's state is: for has_live_turn, and for the view turns.
  *
- * Also the trigger by which we hear of those who change the table by SQL.
+ * Also the trigger that tells us of changes to the table by SQL.
  */
 #include "base/turn_liveness.h"
 
@@ -54,7 +54,7 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(live);
 }
 
-/* On a standby nobody beats and no clock runs: only what the row says. */
+/* On a standby no worker beats and no clock runs: the row alone tells. */
 Datum
 turn_liveness_turn_status(PG_FUNCTION_ARGS)
 {
@@ -89,7 +89,7 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	tuple.t_data = header;
 	ExecStoreHeapTuple(&tuple, slot, false);
 
-	/* a caller can make a row of his own: one that no table could hold */
+	/* a caller can make a row that no table could hold */
 	for (i = 0; i < lengthof(required); i++)
 		if (rowdesc->natts < TURN_NATTS || slot_attisnull(slot, required[i]))
 			ereport(ERROR,
@@ -123,7 +123,7 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(result));
 }
 
-/* Somebody changed the table by SQL: counts are void, rows may be new. */
+/* A statement has changed the table: counts are void, rows may be new. */
 Datum
 turn_liveness_foreign_change(PG_FUNCTION_ARGS)
 {

@@ -2,14 +2,15 @@
  * turn.c
  *		Making the row of a turn, and changing it.
  *
- * All functions that change one turn do it in the same steps: find the row under
- * the latest snapshot, lock it, judge it, write it.  The lock waits for another
- * transaction that holds the row.  If that transaction changed it, the row is
- * found and judged anew, so the first to commit comes first.  Above READ
- * COMMITTED a row that changed after the transaction's snapshot is 40001 instead.
+ * All functions that change one turn do it in the same steps: find the row
+ * under the latest snapshot, lock it, judge it, write it.  The lock waits for
+ * another transaction that holds the row.  If that transaction changed it, the
+ * row is found and judged anew, so the first to commit comes first.  Above
+ * READ COMMITTED a row that changed after the transaction's snapshot is 40001
+ * instead.
  *
- * A turn that has ended is not locked: it never changes again, and a look at it
- * writes nothing.
+ * A turn that has ended is not locked: it never changes again, and a look at
+ * it writes nothing.
  */
 #include "base/turn_liveness.h"
 
@@ -55,8 +56,8 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 }
 
 /*
- * Lock an owed turn.  Its lock wipes out the trace of a beat that may be missing,
- * so the turn counts as first seen now if there may be one.
+ * Lock an owed turn.  Its lock wipes out the trace of a beat that may be
+ * missing, so the turn counts as first seen now if there may be one.
  */
 static TM_Result
 lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
@@ -85,9 +86,9 @@ tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 }
 
 /*
- * A row that stays owed has a new address: the worker must be told.  A row that
- * this transaction armed is told of as of an arm, so that the stamp before the
- * commit finds it (xact.c).
+ * A row that stays owed has a new address: the worker must be told.  A row
+ * that this transaction armed is told of as of an arm, so that the stamp
+ * before the commit finds it (xact.c).
  */
 static void
 write_changed(TlRel *turns, TlTurn *turn, Snapshot snapshot, int64 was_armed)

@@ -8,8 +8,8 @@
 #include "store/turn_row.h"
 
 /*
- * A new row, armed now.  Checks the address (22023), so that no sweep can fail on
- * it later.
+ * A new row, armed now.  Checks the address (22023), so that no sweep can fail
+ * on it later.
  */
 extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 						 int32 admission_ms, int32 silence_ms, int32 duration_ms);
