@@ -287,6 +287,15 @@ tl_session_number_compat(void)
 #endif
 }
 
+/* from 19 on DROP DATABASE and its like end such a background worker themselves */
+#if PG_VERSION_NUM >= 190000
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	BGWORKER_INTERRUPTIBLE
+#define TL_DDL_ENDS_WORKERS_COMPAT			true
+#else
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	0
+#define TL_DDL_ENDS_WORKERS_COMPAT			false
+#endif
+
 /* a setting of 17 that would end the process: our transactions take the time they take */
 static inline void
 tl_no_transaction_timeout_compat(void)

@@ -110,7 +110,7 @@ ok($node->poll_query_until('one_more', q{SELECT worker_state = 'running' FROM tu
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 6|signal 11/, 'nothing crashed');
 $node->stop;
 
-# --- processes: what somebody else's worker leaves free is taken within ten seconds
+# --- processes: what somebody else's worker leaves free is taken within five seconds
 
 my $few = new_node('few', q{
 max_worker_processes = 3
@@ -129,12 +129,12 @@ $start = -s $few->logfile;
 $few->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
 ok($few->poll_query_until('postgres', q{SELECT worker_state = 'no slot' FROM turn_liveness.stat}), 'there is none for us');
 my $log = slurp_file($few->logfile, $start);
-like($log, qr/out of background worker slots: no turn_liveness worker for database "postgres"\n.*DETAIL:  It is tried again every (10) seconds\.\n.*HINT:  .*max_worker_processes/,
+like($log, qr/out of background worker slots: no turn_liveness worker for database "postgres"\n.*DETAIL:  It is tried again every (5) seconds\.\n.*HINT:  .*max_worker_processes/,
 	'the log says so, and what to do');
 $few->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
 my $since = time;
 ok($few->poll_query_until('postgres', q{SELECT worker_state = 'running' FROM turn_liveness.stat}), 'it is tried again');
-cmp_ok(time - $since, '<', 30, 'within ten seconds, and some for a busy machine');
+cmp_ok(time - $since, '<', 30, 'within five seconds, and some for a busy machine');
 is(scalar(() = slurp_file($few->logfile, $start) =~ /out of background worker slots/g), 1, 'one line in the log');
 eval { $parallel->quit };
 $few->stop;
