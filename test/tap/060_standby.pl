@@ -147,8 +147,8 @@ is($first->safe_psql('postgres', 'SHOW synchronous_commit'), 'remote_apply', 're
 my $dir = $first->basedir;
 my $script = "$dir/client.sql";
 append_to_file($script, <<'END');
-SELECT format('SELECT turn_liveness.arm_turn(%L, %L, %L, admission => %L, silence => %L);', 's' || n, 'm1', '{"conversationId": "sync"}', '100ms', '100ms'),
-	CASE WHEN n % 4 = 0 THEN 'SELECT pg_sleep(0.1);' ELSE ';' END,
+SELECT format('SELECT turn_liveness.arm_turn(%L, %L, %L, admission => %L, silence => %L);', 's' || n, 'm1', '{"conversationId": "sync"}', '500ms', '500ms'),
+	CASE WHEN n % 20 = 0 THEN 'SELECT pg_sleep(0.5);' ELSE ';' END,
 	format('SELECT %L, turn_liveness.commit_terminal_reply(%L, %L, %L);', 's' || n, 's' || n, '{m1}', '{"content": "answer"}')
 FROM generate_series(:from, :from + 99999) n \gexec
 END
