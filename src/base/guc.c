@@ -28,6 +28,7 @@ int			tl_lease_capacity = 131072;
 bool		tl_log_failures = true;
 int			tl_mass_silence_hold = 60 * 1000;
 int			tl_max_attempts = 30;
+int			tl_max_late_replies = 100000;
 int			tl_max_reply_size = 1024;
 int			tl_max_routing_size = 64;
 int			tl_max_turn_duration = 4 * TL_HOUR_MS;
@@ -130,6 +131,10 @@ tl_guc_init(void)
 							"How many times a reply is claimed before it is dead.",
 							NULL, &tl_max_attempts, tl_max_attempts,
 							1, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("turn_liveness.max_late_replies",
+							"How many late replies the database keeps for inspection.",
+							NULL, &tl_max_late_replies, tl_max_late_replies,
+							0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("turn_liveness.max_reply_size",
 							"Largest terminal reply that is accepted.",
 							NULL, &tl_max_reply_size, tl_max_reply_size,

@@ -23,7 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/lease.h"
 #include "shared/shmem.h"
@@ -152,7 +152,9 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->last_call_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);
-	pg_atomic_init_u32(&vacant->warned_full, 0);
+	pg_atomic_init_u32(&vacant->rows_beaten, 0);
+	pg_atomic_init_u32(&vacant->logged_full, 0);
+	pg_atomic_init_u64(&vacant->logged_late_us, 0);
 	pg_atomic_init_u64(&vacant->wake_us, PG_INT64_MAX);
 	pg_atomic_init_u64(&vacant->due_again_us, PG_INT64_MAX);
 	pg_atomic_init_u64(&vacant->death_us, PG_INT64_MAX);
@@ -233,6 +235,15 @@ tl_due_again_by(TlDatabase *db, int64 us)
 	while (us < (int64) old &&
 		   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, us))
 		;
+}
+
+/* No beat goes to rows as long as there is room for leases. */
+bool
+tl_rows_are_beaten(void)
+{
+	TlDatabase *db = tl_database();
+
+	return db == NULL || pg_atomic_read_u32(&db->rows_beaten) != 0;
 }
 
 void

@@ -32,6 +32,7 @@ typedef enum TlCounter
 	TL_COUNT_DISCHARGED,
 	TL_COUNT_LATE,
 	TL_COUNT_UNKNOWN,
+	TL_COUNT_LATE_DROPPED,
 	TL_COUNT_BEATS,
 	TL_COUNT_BEATS_IN_ROWS,
 	TL_COUNT_SWEEPS,
@@ -137,7 +138,9 @@ typedef struct TlDatabase
 	TlPause		pauses[TL_KEPT_PAUSES];
 	uint32		npauses;
 
-	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
+	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
+	pg_atomic_uint32 logged_full;	/* the log has told of that */
+	pg_atomic_uint64 logged_late_us;	/* ... and of late replies that were not kept */
 
 	/* the worker's appointments, see duty.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
@@ -211,6 +214,8 @@ extern void tl_database_free(TlDatabase *db);
 
 extern void tl_counter_add(TlCounter counter, uint64 n);
 extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
+/* do beats go to rows, so that one of them can meet a row that is held? */
+extern bool tl_rows_are_beaten(void);
 extern void tl_due_again_by(TlDatabase *db, int64 us);
 extern void tl_wake_worker(TlDatabase *db);
 extern void tl_wake_launcher(void);

@@ -63,6 +63,9 @@ extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 /* without waiting: false if another transaction holds the row, or changed it since */
 extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							TupleTableSlot *slot, LockTupleMode mode);
+/* TM_Updated or TM_Deleted if the row was changed since the snapshot */
+extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
+							 LockTupleMode mode, LockWaitPolicy wait);
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
 /* "column attno (1-based) of the index, strategy (BTEqualStrategyNumber, ...)" */

@@ -18,6 +18,7 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "store/turn_row.h"
+#include "turns/judge.h"
 #include "commit/xact.h"
 
 PG_FUNCTION_INFO_V1(turn_liveness_has_live_turn);
@@ -39,8 +40,8 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("has_live_turn");
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
-	if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
-					 PointerGetDatum(message_id), snapshot, &turn) &&
+	if (tl_turn_find(&turns, &scan, deployment,
+					 message_id, snapshot, &turn) &&
 		tl_turn_is_owed(&turn))
 	{
 		TlVerdict	verdict;
@@ -93,7 +94,7 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 		if (rowdesc->natts < TURN_NATTS || slot_attisnull(slot, required[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("this is no row of %s.%s", TL_SCHEMA, "turn")));
+					 errmsg("invalid row of table \"%s.%s\"", TL_SCHEMA, "turn")));
 	tl_turn_decode(slot, &turn);
 
 	if (RecoveryInProgress())

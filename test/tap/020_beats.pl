@@ -138,7 +138,7 @@ ok( wait_until(
 is($small->safe_psql('postgres',
 		q{SELECT count(*), count(*) FILTER (WHERE substr(deployment, 2)::int > 54 AND error_code = 'WORKER_UNRESPONSIVE') FROM turn_liveness.reply}),
 	'20|20', 'and no other');
-is(scalar(() = slurp_file($small->logfile) =~ /no room for more beats in shared memory/g),
+is(scalar(() = slurp_file($small->logfile) =~ /shared memory for beats is full/g),
 	1, 'it is logged once');
 like(slurp_file($small->logfile), qr/HINT:.*turn_liveness\.lease_capacity/, 'with a hint');
 
