@@ -420,7 +420,7 @@ is( $node->safe_psql('two', 'SELECT armed > 0, failed_never_started, worker_star
 	't|2|t', 'counters count');
 is( $node->safe_psql('two', 'SELECT turn_liveness.stat_reset(); SELECT armed, stats_reset > now() - interval \'1 hour\' FROM turn_liveness.stat'),
 	"\n0|t", 'stat_reset');
-$node->safe_psql('two', "SELECT turn_liveness.arm_turn('gauge', 'm1', admission => '3 h')");
+$node->safe_psql('two', "SELECT turn_liveness.arm_turn('gauge', 'm1', admission => '3 h', silence => '3 h')");
 is( $node->safe_psql('two',
 		"SELECT turns_owed, turns_lapsed, next_deadline BETWEEN now() + '2 h' AND now() + '3 h', oldest_due_age > '0s', armed FROM turn_liveness.stat"),
 	'1|0|t|t|1', 'gauges');
@@ -431,7 +431,7 @@ $node->safe_psql('postgres', "CREATE DATABASE empty$_") for 1 .. 4;
 $node->restart;
 wait_for_state($_, 'running', "after a restart a worker runs in $_") for qw(one two);
 is(worker('empty4'), '', 'and none in a database without the extension');
-ok( $node->poll_query_until('two', "SELECT grace = 'server start' AND grace_until > now() FROM turn_liveness.stat"),
+ok( $node->poll_query_until('two', "SELECT grace ~ 'server start' AND grace_until > now() FROM turn_liveness.stat"),
 	'stat shows the grace');
 $node->stop('immediate');
 $node->start;

@@ -85,6 +85,7 @@ my %call = (
 	ack_replies => q{'gw', '{1}'},
 	release_replies => q{'gw', '{1}'},
 	retry_dead_reply => '1',
+	change_privileges => q{'GRANT', 'monitor', 'monitor'},
 	grant_gateway => q{'monitor'},
 	grant_worker => q{'monitor'},
 	grant_monitor => q{'monitor'},
@@ -111,7 +112,7 @@ $primary->stop('immediate');
 $standby->promote;
 my $pid = wait_worker($standby);
 ok($pid, 'a worker runs after the promotion');
-ok( $standby->poll_query_until('postgres', q{SELECT grace = 'server start' FROM turn_liveness.stat}),
+ok( $standby->poll_query_until('postgres', q{SELECT grace ~ 'server start' FROM turn_liveness.stat}),
 	'with the grace of a start');
 advance($standby, '4 min');
 is($standby->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'nothing has lapsed');
