@@ -26,11 +26,21 @@ autovacuum = off
 checkpoint_timeout = 1h
 };
 my $node = new_node('main', $settings, wall_clock => 1, streaming => 1);
+no_pauses($node);
 
 sub sql
 {
 	my ($query, $db) = @_;
 	return $node->safe_psql($db // 'postgres', $query);
+}
+
+# The server has started.  A late tick of a busy machine is no pause here, but
+# where the test makes pauses of its own.
+sub started
+{
+	wait_worker($node);
+	no_pauses($node);
+	return;
 }
 
 # Armed for 5 hours of admission and 2 hours of silence, unless told otherwise.
@@ -116,7 +126,7 @@ foreach my $how ('fast', 'immediate')
 	$node->stop($how);
 	step_wall_clock($node, 7 * $HOUR);
 	$node->start;
-	wait_worker($node);
+	started();
 	due_in('waits', 4, "$how: admission goes on");
 	due_in('runs', 4, "$how: whether one had beaten is not known any more");
 	due_in('marked', 4, "$how: a mark's deadline goes on");
@@ -139,7 +149,7 @@ hours_pass(1);
 $node->stop('immediate');
 step_wall_clock($node, 7 * $HOUR);
 $node->start;
-wait_worker($node);
+started();
 due_in('waits', 5, 'long after the last checkpoint: at most all of its admission');
 
 # Rows that are rewritten after the start keep their floors.
@@ -148,7 +158,7 @@ armed('clear', "admission => '1 h', silence => '1 h'");
 hours_pass(1.9);
 sql(q{SELECT turn_liveness.mark_provider_failed('waits', 'X', 'x')});
 $node->restart;
-wait_worker($node);
+started();
 sql(q{SELECT turn_liveness.clear_provider_failed('waits')});
 due_in('waits', 3.1, 'a mark that was cleared after the start');
 sql(q{SELECT turn_liveness.arm_turn('again', 'm', admission => '1 h', silence => '1 h')});
@@ -172,7 +182,7 @@ foreach my $case ([ 10, 4 ], [ -10, 2.5 ], [ -10, 5 ])
 	$node->stop('fast');
 	step_wall_clock($node, $hours * $HOUR);
 	$node->start;
-	wait_worker($node);
+	started();
 	due_in('waits', $left, $what);
 	hours_pass(1.5);
 	spared('waits', "$what, within a turn deadline");
@@ -199,7 +209,7 @@ is(sql("SELECT seen FROM turn_liveness.turn WHERE deployment = 'prepared'"), 'in
 due_in('prepared', 1, 'prepared: it has its time from its first sight');
 spared('prepared', 'prepared');
 $node->restart;
-wait_worker($node);
+started();
 hours_pass(3);
 sql("COMMIT PREPARED 's'");
 # rows that come without mail are looked for once a second
@@ -298,7 +308,7 @@ armed('before', "admission => '2 h', silence => '2 h'");
 sql('CHECKPOINT');
 $node->stop('immediate');
 $node->start;
-$worker = wait_worker($node);
+$worker = wait_worker($node);    # pauses count from here
 armed('after', "admission => '2 h', silence => '2 h'");
 foreach my $what ('a pause', 'sweep is on again')
 {
@@ -406,7 +416,7 @@ foreach my $view ('turns', 'replies')
 # --- a standby reads, and takes over
 
 $node->restart;		# its clock is the wall clock's again
-wait_worker($node);
+started();
 $node->backup('base');
 armed('waits');
 hours_pass(1);
@@ -422,7 +432,7 @@ is($standby->safe_psql('postgres', q{SELECT deployment, state, deadline FROM tur
 $node->stop('immediate');
 $node = $standby;
 $node->promote;
-wait_worker($node);
+started();
 due_in('waits', 4, 'a promotion: admission goes on');
 due_in('waits as long', 4, 'a promotion: admission goes on');
 hours_pass(1.9);
