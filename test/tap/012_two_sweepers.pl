@@ -40,29 +40,29 @@ SELECT public.advance('15 s')});
 	$node->stop;
 }
 
-# without preload: two sessions that both are the first to move the clock's row
+# without preload: two sessions that both are the first to see a row of another run
 {
 	my $node = PostgreSQL::Test::Cluster->new('bare');
 	$node->init;
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\nmax_prepared_transactions = 1");
 	$node->start;
-	# a prepared arm leaves the row to whoever sweeps
 	$node->safe_psql('postgres', q{
 CREATE EXTENSION turn_liveness;
 BEGIN;
-SELECT turn_liveness.arm_turn('d', 'm');
+SELECT turn_liveness.arm_turn('d', 'm', admission => '1ms');
 PREPARE TRANSACTION 'p';
 COMMIT PREPARED 'p'});
+	$node->restart;
 	my $first = $node->background_psql('postgres');
 	$first->query_safe('BEGIN');
 	$first->query_safe('SELECT turn_liveness.sweep_expired_turns()');
-	is($first->query_safe('SELECT server <> 0 FROM turn_liveness.clock'), 't', 'the first writes the row');
+	is($first->query_safe("SELECT isfinite(seen) FROM turn_liveness.turn"), 't', 'the first stamps the row');
 	is($node->safe_psql('postgres', q{SET lock_timeout = '10s'; SELECT turn_liveness.sweep_expired_turns()}),
 		'0', 'the second does not wait for the first');
 	$first->query_safe('COMMIT');
 	$first->quit;
 	is($node->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'and sweeps after it');
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM turn_liveness.clock'), '1', 'one row of the clock');
+	is($node->safe_psql('postgres', 'SELECT state FROM turn_liveness.turns'), 'waiting', 'the turn has its turn deadline');
 	$node->stop;
 }
 

@@ -141,21 +141,21 @@ cmp_ok(time - $since, '<', 30, 'not by a look at everything');
 
 # --- a shutdown does not wait for a lock that a prepared transaction holds
 
-prepared('clock', 'LOCK TABLE turn_liveness.clock IN SHARE MODE');
+prepared('lock', 'LOCK TABLE turn_liveness.turn IN SHARE MODE');
 command_ok([ 'pg_ctl', 'stop', '-m', 'fast', '-t', '30', '-D', $node->data_dir ],
-	'the server stops though the clock cannot be saved');
+	'the server stops though the table of turns is locked');
 $node->_update_pid(0);
 
 # --- nor for a standby that is gone
 
 $node->append_conf('postgresql.conf', "wal_level = replica\nmax_wal_senders = 1\nsynchronous_standby_names = 'gone'");
 $node->start;
-$node->safe_psql('postgres', q{SET synchronous_commit = local; ROLLBACK PREPARED 'clock'; SELECT turn_liveness.arm_turn('standby', 'm')});
+$node->safe_psql('postgres', q{SET synchronous_commit = local; ROLLBACK PREPARED 'lock'; SELECT turn_liveness.arm_turn('standby', 'm')});
 ok($node->poll_query_until('postgres',
 		q{SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND datname = 'postgres'}),
 	'the worker waits for nothing but the next deadline');
 command_ok([ 'pg_ctl', 'stop', '-m', 'fast', '-t', '30', '-D', $node->data_dir ],
-	'the server stops though no standby will tell that it has the clock');
+	'the server stops though no standby will tell that it has anything');
 $node->_update_pid(0);
 
 done_testing();
