@@ -176,7 +176,7 @@ $gateway->quit;
 
 my %older = (
 	'no index' => sub { $_[0] =~ s/CREATE INDEX delivery_dead .*?;// },
-	'no column' => sub { $_[0] =~ s/^\trequest\s+uuid,[^\n]*\n//m },
+	'no column' => sub { $_[0] =~ s/^\treply_id\s+bigint,[^\n]*\n(?=\tPRIMARY KEY \(deployment, message_id\))//m },
 	'no statistics' => sub { $_[0] =~ s/OUT worker_starts bigint,// && $_[0] =~ s/s\.worker_starts, // && $_[0] =~ s/^COMMENT ON COLUMN turn_liveness\.stat\.worker_starts.*\n//m },
 	'no label' => sub { $_[0] =~ s/'lost', 'unknown'/'unknown'/ },
 	'no table' => sub {
@@ -186,7 +186,7 @@ my %older = (
 );
 my %repair = (
 	'no index' => q{CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x'},
-	'no column' => 'ALTER TABLE turn_liveness.turn ADD request uuid',
+	'no column' => 'ALTER TABLE turn_liveness.turn ADD reply_id bigint',
 	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'unknown'},
 	'no table' => join("\n", $script =~ /^(CREATE (?:TABLE|INDEX|VIEW) [^;]*\blate_reply\b[^;]*;|SELECT pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/mg),
 );
