@@ -17,10 +17,8 @@ DATA = $(wildcard sql/install/$(EXTENSION)--*.sql)
 # PGXN wants three numbers; checkver holds the two together.
 DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
 
-# REGRESS_FIRST create what the others use.
-REGRESS_FIRST = $(filter create,$(REGRESS_ALL))
-REGRESS_ALL = $(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
-REGRESS = $(REGRESS_FIRST) $(filter-out $(REGRESS_FIRST),$(REGRESS_ALL))
+# 00_setup makes what the others use.
+REGRESS = $(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 
 ISOLATION = $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=turn_liveness

@@ -26,6 +26,21 @@ SELECT tl_test.try($$SELECT turn_liveness.grant_monitor(4294967295::oid::regrole
 SELECT tl_test.try($$SELECT turn_liveness.grant_monitor(NULL)$$);
 SELECT tl_test.try($$SELECT turn_liveness.revoke_monitor('-')$$);
 SELECT has_schema_privilege('tl_nobody', 'turn_liveness', 'USAGE') AS public_has_schema;
+-- EXECUTE alone is not enough to grant
+GRANT USAGE ON SCHEMA turn_liveness TO tl_nobody;
+GRANT EXECUTE ON FUNCTION turn_liveness.grant_gateway, turn_liveness.change_privileges TO tl_nobody;
+SET ROLE tl_nobody;
+SELECT tl_test.try($$SELECT turn_liveness.grant_gateway('tl_nobody')$$);
+SELECT tl_test.try($$SELECT turn_liveness.change_privileges('GRANT', 'worker', 'tl_nobody')$$);
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION turn_liveness.grant_gateway, turn_liveness.change_privileges FROM tl_nobody;
+REVOKE USAGE ON SCHEMA turn_liveness FROM tl_nobody;
+-- a name that has to be quoted
+CREATE ROLE "Role; x ""y""";
+SELECT turn_liveness.grant_worker('"Role; x ""y"""');
+SELECT has_function_privilege('Role; x "y"', 'turn_liveness.heartbeat'::regproc, 'EXECUTE');
+SELECT turn_liveness.revoke_worker('"Role; x ""y"""');
+DROP ROLE "Role; x ""y""";
 
 -- what each role may call
 SELECT p.proname, has_function_privilege('tl_gateway', p.oid, 'EXECUTE') AS gateway, has_function_privilege('tl_worker', p.oid, 'EXECUTE') AS worker,
@@ -70,11 +85,12 @@ RESET ROLE;
 SET ROLE tl_worker;
 SELECT turn_liveness.heartbeat('priv-1'), turn_liveness.heartbeat('priv-1', ARRAY['m5']), turn_liveness.has_live_turn('priv-1', 'm5');
 SELECT count(*) FROM turn_liveness.heartbeats(ARRAY['priv-1', 'priv-none']);
+SELECT turn_liveness.mark_provider_failed('priv-1', 'c', 'r'), turn_liveness.clear_provider_failed('priv-1');
 SELECT turn_liveness.commit_terminal_reply('priv-1', ARRAY['m5'], '{"content": "by the worker"}');
 SELECT turn_liveness.commit_terminal_reply('priv-1', ARRAY['m5'], '{"content": "late"}');
 SELECT turn_liveness.attach_worker('priv-1') = pg_backend_pid() AS attached, turn_liveness.detach_worker('priv-1');
 SELECT f AS call, tl_test.code('SELECT ' || f) FROM unnest(ARRAY['turn_liveness.arm_turn(''priv-2'', ''m1'')', 'turn_liveness.fail_turn(''priv-1'', ''m5'', ''x'')', 'turn_liveness.fail_deployment(''priv-1'')',
-	'turn_liveness.reject_turn(''priv-1'', ''m5'', ''{}'', ''x'')', 'turn_liveness.discharge_turn(''priv-1'', ''m5'')', 'turn_liveness.mark_provider_failed(''priv-1'', ''c'', ''r'')', 'turn_liveness.clear_provider_failed(''priv-1'')',
+	'turn_liveness.reject_turn(''priv-1'', ''m5'', ''{}'', ''x'')', 'turn_liveness.discharge_turn(''priv-1'', ''m5'')',
 	'turn_liveness.sweep_expired_turns()', 'turn_liveness.read_replies(ARRAY[''priv-A''])', 'turn_liveness.claim_replies(''w'', ARRAY[''priv-A''])', 'turn_liveness.ack_replies(''w'', ARRAY[1::bigint])',
 	'turn_liveness.release_replies(''w'', ARRAY[1::bigint])', 'turn_liveness.retry_dead_reply(1)', 'turn_liveness.stat_reset()', 'turn_liveness.grant_worker(''tl_nobody'')']) f;
 SELECT c, tl_test.code('SELECT count(*) FROM turn_liveness.' || c) FROM unnest(ARRAY['turn', 'reply', 'delivery', 'late_reply', 'turns', 'replies', 'late_replies', 'stat']) c;

@@ -16,7 +16,7 @@ SELECT turn_liveness.commit_terminal_reply('st-1', ARRAY['never'], '{"content": 
 SELECT turn_liveness.discharge_turn('st-1', 'm3'), turn_liveness.fail_turn('st-1', 'm4', 'x', 'CANCELLED'), turn_liveness.fail_turn('st-1', 'm5', 'x');
 SELECT turn_liveness.fail_turn('st-1', 'm6', 'x', 'WORKER_DIED'), turn_liveness.reject_turn('st-1', 'm20', '{}', 'x', 'GUARDRAIL');
 SELECT turn_liveness.heartbeat('st-1', ARRAY['m7', 'm8']), turn_liveness.heartbeat('st-2');
--- what is rolled back was not
+-- a call counts, and what is rolled back was called, as in pg_stat
 BEGIN;
 SELECT turn_liveness.arm_turn('st-1', 'm21'), turn_liveness.discharge_turn('st-1', 'm9');
 ROLLBACK;
@@ -36,7 +36,7 @@ SELECT turns_owed, turns_lapsed, sweeps >= 2 AS sweeps, next_deadline FROM turn_
 SELECT turn_liveness.stat_reset();
 SELECT armed, answered, failed_other, claims FROM turn_liveness.stat;
 SELECT count(*) FROM turn_liveness.turns;
--- nor what a savepoint took back
+-- the same with savepoints
 BEGIN;
 SELECT turn_liveness.arm_turn('st-3', 'm1');
 SAVEPOINT a;

@@ -1,9 +1,11 @@
 /*
  * turn_liveness 1.0: tables, views and the SQL face of the C functions.
  *
- * Every name is schema-qualified.  No function runs with more rights than its
- * caller: the C code opens our tables by itself, so that EXECUTE on a function
- * is the whole privilege and nothing else has to be granted.
+ * CREATE EXTENSION runs this script with search_path = pg_catalog, and views
+ * and constraints store the functions and operators that it finds: a caller's
+ * search_path does not matter to them.  No function runs with more rights than
+ * its caller: the C code opens our tables by itself, so that EXECUTE on a
+ * function is the whole privilege and nothing else has to be granted.
  */
 
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
@@ -21,29 +23,51 @@ CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
  * "Time" and "Tables".
  */
 
--- one row a turn; outcome IS NULL means that the turn is still owed
+/*
+ * The CHECK constraints refuse from others (COPY, restores, replication) what
+ * the functions refuse from their callers.  The functions write without SQL and
+ * check their arguments themselves; rel_open.c knows how many constraints each
+ * table has.
+ */
+
+-- one row a turn
 CREATE TABLE turn_liveness.turn (
-	deployment		text COLLATE "C" NOT NULL,
-	message_id		text COLLATE "C" NOT NULL,
-	outcome			"char",
-	epoch			bigint NOT NULL,
-	begun			timestamptz NOT NULL,
-	armed			timestamptz NOT NULL,
-	next_check		timestamptz NOT NULL,
-	seen			timestamptz,
-	beat			timestamptz,
-	started			timestamptz,
-	frozen			timestamptz,
-	admission_ms	integer NOT NULL,
-	silence_ms		integer NOT NULL,
-	duration_ms		integer NOT NULL,
-	armed_at		timestamptz NOT NULL,
-	rearmed_at		timestamptz,
-	conversation_id	text COLLATE "C" NOT NULL,
-	routing			jsonb,
-	error_code		text,
-	reason			text,
-	request			uuid,
+	deployment		text COLLATE "C" NOT NULL	-- the key's first part
+		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
+	message_id		text COLLATE "C" NOT NULL	-- and its second
+		CHECK (octet_length(message_id) BETWEEN 1 AND 255),
+	outcome			"char"						-- NULL: owed; a answer, e error, d discharged
+		CHECK (outcome IN ('a', 'e', 'd')),
+	epoch			bigint NOT NULL,			-- installation it was armed in << 32 | run its times are of
+	begun			timestamptz NOT NULL,		-- first armed: the duration counts from here
+	armed			timestamptz NOT NULL,		-- armed, or armed again: the admission counts from here
+	next_check		timestamptz NOT NULL,		-- the sweep looks at it then
+	seen			timestamptz,				-- it became visible then; infinity: by COMMIT PREPARED, and no sweep has seen it
+	beat			timestamptz,				-- last beat that was written into the row
+	started			timestamptz,				-- the beat in the row that started it
+	frozen			timestamptz,				-- the deadline of a withheld turn
+	admission_ms	integer NOT NULL			-- it may wait so long for its first beat
+		CHECK (admission_ms > 0),
+	silence_ms		integer NOT NULL			-- and be silent so long after one
+		CHECK (silence_ms > 0),
+	duration_ms		integer NOT NULL			-- and take so long in all
+		CHECK (duration_ms > 0),
+	armed_at		timestamptz NOT NULL,		-- when it was first armed
+	rearmed_at		timestamptz,				-- when it was armed again the last time
+	conversation_id	text COLLATE "C" NOT NULL	-- the reply's address: routing's conversationId, or the deployment
+		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
+	routing			jsonb						-- as it was passed; NULL once the turn has ended
+		CHECK (jsonb_typeof(routing) = 'object'
+			   AND coalesce(jsonb_typeof(routing -> 'platform'), 'null') IN ('string', 'null')
+			   AND coalesce(octet_length(routing ->> 'platform'), 1) BETWEEN 1 AND 255
+			   AND coalesce(jsonb_typeof(routing -> 'conversationId'), 'null') IN ('string', 'null')
+			   AND coalesce(octet_length(routing ->> 'conversationId'), 1) BETWEEN 1 AND 255
+			   AND coalesce(jsonb_typeof(routing -> 'organizationId'), 'null') IN ('string', 'number', 'null')
+			   AND coalesce(octet_length(routing ->> 'organizationId'), 1) <= 255),
+	error_code		text,						-- of mark_provider_failed
+	reason			text,						-- likewise
+	request			uuid,						-- digest of the reply that ended it: its repetition is won again
+	reply_id		bigint,						-- its terminal reply
 	PRIMARY KEY (deployment, message_id)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
@@ -56,37 +80,48 @@ CREATE SEQUENCE turn_liveness.reply_id_seq AS bigint NO CYCLE CACHE 1;
 
 -- the outbox: insert-only; the delivery row's key keeps reply_id unique
 CREATE TABLE turn_liveness.reply (
-	reply_id		bigint NOT NULL,
-	deployment		text COLLATE "C" NOT NULL,
-	message_ids		text[] COLLATE "C" NOT NULL,
-	conversation_id	text COLLATE "C" NOT NULL,
-	platform		text COLLATE "C" NOT NULL,
-	organization_id	text COLLATE "C",
-	payload			jsonb,
-	outcome			"char" NOT NULL,
-	error_code		text,
-	decided_by		"char" NOT NULL,
-	armed_at		timestamptz,
-	first_beat		timestamptz,
-	last_beat		timestamptz,
-	created_at		timestamptz NOT NULL,
+	reply_id		bigint NOT NULL,			-- in a conversation, ids rise in the order of commits
+	deployment		text COLLATE "C" NOT NULL	-- of its turns
+		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
+	message_ids		text[] COLLATE "C" NOT NULL	-- the turns that it ended
+		CHECK (cardinality(message_ids) > 0 AND array_position(message_ids, NULL) IS NULL),
+	conversation_id	text COLLATE "C" NOT NULL	-- the address
+		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
+	platform		text COLLATE "C" NOT NULL	-- likewise
+		CHECK (octet_length(platform) BETWEEN 1 AND 255),
+	organization_id	text COLLATE "C",			-- likewise
+	payload			jsonb						-- what the client gets; NULL: discharged
+		CHECK (jsonb_typeof(payload) = 'object'),
+	outcome			"char" NOT NULL				-- a answer, e error, d discharged
+		CHECK (outcome IN ('a', 'e', 'd')),
+	error_code		text,						-- of an error
+	decided_by		"char" NOT NULL				-- r reply, f fail_..., s sweep, w session's end, j reject, d discharge
+		CHECK (decided_by IN ('r', 'f', 's', 'w', 'j', 'd')),
+	armed_at		timestamptz,				-- of the first turn
+	first_beat		timestamptz,				-- likewise
+	last_beat		timestamptz,				-- likewise
+	created_at		timestamptz NOT NULL,		-- when it was stored
 	PRIMARY KEY (conversation_id, reply_id)
 );
-CREATE INDEX reply_message_ids ON turn_liveness.reply USING gin (message_ids) WITH (fastupdate = off);
 
 -- what changes while a reply is delivered: one narrow row for each reply
 CREATE TABLE turn_liveness.delivery (
-	reply_id		bigint PRIMARY KEY,
-	state			"char" NOT NULL,
-	attempt			integer NOT NULL,
-	due_at			timestamptz NOT NULL,
-	kept_at			timestamptz NOT NULL,
-	conversation_id	text COLLATE "C" NOT NULL,
-	platform		text COLLATE "C" NOT NULL,
-	gateway			text COLLATE "C",
-	claimed_at		timestamptz,
-	delivered_at	timestamptz,
-	last_error		text
+	reply_id		bigint PRIMARY KEY,			-- of the reply
+	state			"char" NOT NULL				-- o open: due or claimed; d delivered or discharged, x dead
+		CHECK (state IN ('o', 'd', 'x')),
+	attempt			integer NOT NULL			-- claims so far
+		CHECK (attempt >= 0),
+	due_at			timestamptz NOT NULL,		-- open: due from then on; -infinity: since it was stored
+	kept_at			timestamptz NOT NULL,		-- retention counts from here
+	conversation_id	text COLLATE "C" NOT NULL	-- of the reply
+		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
+	platform		text COLLATE "C" NOT NULL	-- likewise
+		CHECK (octet_length(platform) BETWEEN 1 AND 255),
+	gateway			text COLLATE "C"			-- holds it, held it last, or delivered it
+		CHECK (octet_length(gateway) BETWEEN 1 AND 255),
+	claimed_at		timestamptz,				-- the last claim
+	delivered_at	timestamptz,				-- the acknowledgement
+	last_error		text						-- of release_replies
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WHERE state = 'o';
 CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, due_at, reply_id) WHERE state = 'o';
@@ -95,24 +130,27 @@ CREATE INDEX delivery_delivered ON turn_liveness.delivery (kept_at) WHERE state 
 
 -- replies that came too late or for nothing that we know: kept, not delivered
 CREATE TABLE turn_liveness.late_reply (
-	digest			uuid PRIMARY KEY,
-	deployment		text COLLATE "C" NOT NULL,
-	message_ids		text[] COLLATE "C" NOT NULL,
-	conversation_id	text COLLATE "C",
-	payload			jsonb NOT NULL,
-	verdict			turn_liveness.election NOT NULL,
-	created_at		timestamptz NOT NULL,
-	kept_at			timestamptz NOT NULL
+	digest			uuid PRIMARY KEY,			-- of the columns below: an equal one is kept once
+	deployment		text COLLATE "C" NOT NULL	-- that the caller named
+		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
+	message_ids		text[] COLLATE "C" NOT NULL	-- likewise
+		CHECK (cardinality(message_ids) > 0 AND array_position(message_ids, NULL) IS NULL),
+	conversation_id	text COLLATE "C",			-- of the turn that had ended; NULL: unknown
+	payload			jsonb NOT NULL				-- the reply as it was passed
+		CHECK (jsonb_typeof(payload) = 'object'),
+	verdict			turn_liveness.election NOT NULL,	-- why it is here
+	created_at		timestamptz NOT NULL,		-- when it came
+	kept_at			timestamptz NOT NULL		-- retention counts from here
 );
 CREATE INDEX late_reply_kept ON turn_liveness.late_reply (kept_at);
 CREATE INDEX late_reply_deployment ON turn_liveness.late_reply (deployment);
 CREATE INDEX late_reply_conversation ON turn_liveness.late_reply (conversation_id);
 
-SELECT pg_catalog.pg_extension_config_dump('turn_liveness.turn', '');
-SELECT pg_catalog.pg_extension_config_dump('turn_liveness.reply_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('turn_liveness.reply', '');
-SELECT pg_catalog.pg_extension_config_dump('turn_liveness.delivery', '');
-SELECT pg_catalog.pg_extension_config_dump('turn_liveness.late_reply', '');
+SELECT pg_extension_config_dump('turn_liveness.turn', '');
+SELECT pg_extension_config_dump('turn_liveness.reply_id_seq', '');
+SELECT pg_extension_config_dump('turn_liveness.reply', '');
+SELECT pg_extension_config_dump('turn_liveness.delivery', '');
+SELECT pg_extension_config_dump('turn_liveness.late_reply', '');
 
 /*
  * Turns.
@@ -284,19 +322,19 @@ COMMENT ON FUNCTION turn_liveness.turn_status(turn_liveness.turn) IS
 -- Two branches, so that a look-up by conversation finds an index in each.
 CREATE VIEW turn_liveness.turns AS
 	SELECT x.deployment, (x.t).message_id, x.conversation_id,
-		   coalesce((x.t).routing OPERATOR(pg_catalog.->>) 'platform', 'api') AS platform,
-		   (x.t).routing OPERATOR(pg_catalog.->>) 'organizationId' AS organization_id,
+		   coalesce((x.t).routing ->> 'platform', 'api') AS platform,
+		   (x.t).routing ->> 'organizationId' AS organization_id,
 		   (x.t).routing, (x.t).armed_at,
 		   s.first_beat, s.last_beat, s.deadline, s.state,
 		   (x.t).error_code, (x.t).reason
 	FROM (
 		SELECT t.deployment, t.deployment AS conversation_id, t
 		FROM turn_liveness.turn t
-		WHERE t.outcome IS NULL AND t.conversation_id OPERATOR(pg_catalog.=) t.deployment
+		WHERE t.outcome IS NULL AND t.conversation_id = t.deployment
 		UNION ALL
 		SELECT t.deployment, t.conversation_id, t
 		FROM turn_liveness.turn t
-		WHERE t.outcome IS NULL AND t.conversation_id OPERATOR(pg_catalog.<>) t.deployment
+		WHERE t.outcome IS NULL AND t.conversation_id <> t.deployment
 	) x, LATERAL turn_liveness.turn_status(x.t) s;
 COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, running, withheld or lapsed';
 
@@ -312,7 +350,7 @@ CREATE VIEW turn_liveness.replies AS
 		   x.armed_at, x.first_beat, x.last_beat, x.created_at,
 		   x.state, x.attempt, x.gateway, x.claimed_at,
 		   CASE WHEN x.due_at = '-infinity' THEN x.created_at
-				ELSE pg_catalog.clock_timestamp() + (x.due_at - turn_liveness.clock_now())
+				ELSE clock_timestamp() + (x.due_at - turn_liveness.clock_now())
 		   END AS due_at,
 		   x.delivered_at, x.last_error
 	FROM (
@@ -363,7 +401,7 @@ CREATE FUNCTION turn_liveness.stat_row(
 	OUT armed bigint, OUT answered bigint,
 	OUT failed_unresponsive bigint, OUT failed_never_started bigint, OUT failed_died bigint,
 	OUT failed_too_long bigint, OUT failed_other bigint,
-	OUT discharged bigint, OUT late bigint, OUT unknown bigint,
+	OUT discharged bigint, OUT late bigint, OUT unknown bigint, OUT late_dropped bigint,
 	OUT beats bigint, OUT beats_in_rows bigint, OUT sweeps bigint, OUT sweep_errors bigint,
 	OUT notifications bigint, OUT claims bigint, OUT acknowledged bigint, OUT redeliveries bigint,
 	OUT dead bigint, OUT expired_undelivered bigint, OUT worker_starts bigint,
@@ -378,40 +416,40 @@ COMMENT ON FUNCTION turn_liveness.stat_row() IS
 CREATE VIEW turn_liveness.stat AS
 	SELECT s.worker_state, s.worker_pid, s.worker_problem, s.launcher_pid,
 		   s.sweep_enabled, s.grace, s.grace_until, s.last_sweep, s.last_sweep_ms,
-		   (SELECT pg_catalog.count(*) FROM turn_liveness.turn t WHERE t.outcome IS NULL) AS turns_owed,
-		   (SELECT pg_catalog.count(*)
+		   (SELECT count(*) FROM turn_liveness.turn t WHERE t.outcome IS NULL) AS turns_owed,
+		   (SELECT count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
 			WHERE t.outcome IS NULL AND t.next_check <= turn_liveness.clock_now()
-			  AND u.state OPERATOR(pg_catalog.=) 'lapsed') AS turns_lapsed,
-		   (SELECT pg_catalog.clock_timestamp() + (t.next_check - turn_liveness.clock_now())
+			  AND u.state = 'lapsed') AS turns_lapsed,
+		   (SELECT clock_timestamp() + (t.next_check - turn_liveness.clock_now())
 			FROM turn_liveness.turn t
 			WHERE t.outcome IS NULL ORDER BY t.next_check LIMIT 1) AS next_deadline,
 		   (WITH RECURSIVE p(platform) AS (
 				(SELECT d.platform FROM turn_liveness.delivery d
-				 WHERE d.state OPERATOR(pg_catalog.=) 'o' ORDER BY d.platform LIMIT 1)
+				 WHERE d.state = 'o' ORDER BY d.platform LIMIT 1)
 				UNION ALL
 				SELECT (SELECT d.platform FROM turn_liveness.delivery d
-						WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.>) p.platform
+						WHERE d.state = 'o' AND d.platform > p.platform
 						ORDER BY d.platform LIMIT 1)
 				FROM p WHERE p.platform IS NOT NULL
 			)
-			SELECT pg_catalog.max(o.age) FROM p, LATERAL (
-				(SELECT pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.created_at AS age
+			SELECT max(o.age) FROM p, LATERAL (
+				(SELECT clock_timestamp() - r.created_at AS age
 				 FROM turn_liveness.delivery d
-				 JOIN turn_liveness.reply r ON r.conversation_id OPERATOR(pg_catalog.=) d.conversation_id AND r.reply_id OPERATOR(pg_catalog.=) d.reply_id
-				 WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.=) p.platform
+				 JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
+				 WHERE d.state = 'o' AND d.platform = p.platform
 				   AND d.due_at = '-infinity'
 				 ORDER BY d.due_at, d.reply_id LIMIT 1)
 				UNION ALL
 				(SELECT turn_liveness.clock_now() - d.due_at
 				 FROM turn_liveness.delivery d
-				 WHERE d.state OPERATOR(pg_catalog.=) 'o' AND d.platform OPERATOR(pg_catalog.=) p.platform
+				 WHERE d.state = 'o' AND d.platform = p.platform
 				   AND d.due_at > '-infinity' AND d.due_at <= turn_liveness.clock_now()
 				 ORDER BY d.due_at LIMIT 1)
 			) o) AS oldest_due_age,
 		   s.leases_used, s.lease_capacity,
 		   s.armed, s.answered, s.failed_unresponsive, s.failed_never_started, s.failed_died,
-		   s.failed_too_long, s.failed_other, s.discharged, s.late, s.unknown,
+		   s.failed_too_long, s.failed_other, s.discharged, s.late, s.unknown, s.late_dropped,
 		   s.beats, s.beats_in_rows, s.sweeps, s.sweep_errors, s.notifications,
 		   s.claims, s.acknowledged, s.redeliveries, s.dead, s.expired_undelivered,
 		   s.worker_starts, s.stats_reset
@@ -442,6 +480,7 @@ COMMENT ON COLUMN turn_liveness.stat.failed_other IS 'turns failed with any othe
 COMMENT ON COLUMN turn_liveness.stat.discharged IS 'turns ended by discharge_turn';
 COMMENT ON COLUMN turn_liveness.stat.late IS 'replies that lost their election';
 COMMENT ON COLUMN turn_liveness.stat.unknown IS 'replies for turns that were never armed or are past retention';
+COMMENT ON COLUMN turn_liveness.stat.late_dropped IS 'of late and unknown ones, those beyond turn_liveness.max_late_replies or 1 GB: not kept';
 COMMENT ON COLUMN turn_liveness.stat.beats IS 'beats';
 COMMENT ON COLUMN turn_liveness.stat.beats_in_rows IS 'beats that fell back to the rows of the table';
 COMMENT ON COLUMN turn_liveness.stat.sweeps IS 'looks at turns that might have lapsed';
@@ -459,23 +498,98 @@ COMMENT ON COLUMN turn_liveness.stat.stats_reset IS 'since when the counters cou
  * Administration.
  */
 
+-- What each kind of role may do stands here and nowhere else.  A role can be of
+-- several kinds, and REVOKE knows privileges only: what another kind needs is
+-- granted again after it.  A gateway may do all that a worker may, so a role
+-- that is both is known as a gateway.  The statements run with the caller's
+-- rights; from another than the owner, GRANT would only warn.
+CREATE FUNCTION turn_liveness.change_privileges(verb text, kind text, role regrole)
+RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- inside the views, where the reader's privilege counts
+	of_views CONSTANT text[] := '{clock_now, turn_status, stat_row}';
+	of_workers CONSTANT text[] := '{heartbeat, heartbeats, commit_terminal_reply, has_live_turn,
+		mark_provider_failed, clear_provider_failed, attach_worker, detach_worker}';
+	of_gateways CONSTANT text[] := of_workers || of_views || '{arm_turn, fail_turn, fail_deployment,
+		reject_turn, discharge_turn, sweep_expired_turns, read_replies, claim_replies, ack_replies,
+		release_replies, retry_dead_reply}'::text[];
+	functions CONSTANT text[] := CASE kind WHEN 'gateway' THEN of_gateways WHEN 'worker' THEN of_workers ELSE of_views END;
+	-- what a monitor reads shows neither routing nor answers
+	of_monitors CONSTANT text[] := ARRAY[
+		'(deployment, message_id, conversation_id, platform, organization_id,
+		  armed_at, first_beat, last_beat, deadline, state, error_code, reason) ON turn_liveness.turns',
+		'(reply_id, deployment, message_ids, conversation_id, platform, organization_id,
+		  outcome, error_code, decided_by, armed_at, first_beat, last_beat, created_at,
+		  state, attempt, gateway, claimed_at, due_at, delivered_at, last_error) ON turn_liveness.replies',
+		'(deployment, message_ids, conversation_id, verdict, created_at) ON turn_liveness.late_replies',
+		'ON turn_liveness.stat'];
+	views CONSTANT text[] := CASE kind WHEN 'gateway' THEN
+		'{ON turn_liveness.turns, ON turn_liveness.replies, ON turn_liveness.late_replies, ON turn_liveness.stat}'
+		WHEN 'monitor' THEN of_monitors ELSE '{}' END;
+	direction CONSTANT text := CASE verb WHEN 'GRANT' THEN 'TO ' ELSE 'FROM ' END;
+	name text := (SELECT rolname FROM pg_roles WHERE oid = role);
+	kinds text[];
+	statement text;
+BEGIN
+	IF role IS NULL OR role = 0 THEN
+		RAISE EXCEPTION 'invalid role' USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'Neither NULL nor "-", which stands for PUBLIC, is accepted.',
+			HINT = 'Create a role for it and make others its members.';
+	ELSIF name IS NULL THEN
+		RAISE EXCEPTION 'role with OID % does not exist', role::oid USING ERRCODE = 'undefined_object';
+	ELSIF NOT (SELECT pg_has_role(extowner, 'USAGE') FROM pg_extension WHERE extname = 'turn_liveness') THEN
+		RAISE EXCEPTION 'must be owner of extension turn_liveness' USING ERRCODE = 'insufficient_privilege';
+	END IF;
+	-- two GRANTs at once on one object would be an internal error
+	LOCK TABLE turn_liveness.late_reply IN SHARE UPDATE EXCLUSIVE MODE;
+
+	-- what was granted to the role itself tells, not what it has through others
+	kinds := ARRAY(
+		SELECT CASE WHEN bool_or(p.proname = 'arm_turn') THEN 'gateway' ELSE 'worker' END
+		FROM pg_proc p, aclexplode(p.proacl) a
+		WHERE p.oid IN ('turn_liveness.arm_turn'::regproc, 'turn_liveness.commit_terminal_reply'::regproc)
+		  AND a.grantee = role HAVING count(*) > 0
+		UNION ALL
+		SELECT 'monitor' FROM pg_attribute t, aclexplode(t.attacl) a
+		WHERE t.attrelid = 'turn_liveness.turns'::regclass AND t.attname = 'deployment' AND a.grantee = role);
+
+	name := direction || quote_ident(name);
+	FOREACH statement IN ARRAY ARRAY['USAGE ON SCHEMA turn_liveness', 'EXECUTE ON FUNCTION '
+		|| (SELECT string_agg('turn_liveness.' || f, ', ') FROM unnest(functions) f)]
+		|| ARRAY(SELECT 'SELECT ' || v FROM unnest(views) v)
+	LOOP
+		EXECUTE concat_ws(' ', verb, statement, name);
+	END LOOP;
+	IF verb = 'REVOKE' THEN
+		PERFORM turn_liveness.change_privileges('GRANT', k, role) FROM unnest(kinds) k WHERE k <> kind;
+	END IF;
+END $$;
+COMMENT ON FUNCTION turn_liveness.change_privileges(text, text, regrole) IS 'internal: what grant_... and revoke_... do';
+
 CREATE FUNCTION turn_liveness.grant_gateway(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_grant_gateway' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('GRANT', 'gateway', role)$$;
 COMMENT ON FUNCTION turn_liveness.grant_gateway(regrole) IS 'grant the role what a gateway needs: everything but administration, and the views';
-CREATE FUNCTION turn_liveness.revoke_gateway(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_revoke_gateway' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.revoke_gateway(regrole) IS 'take back what grant_gateway granted';
 CREATE FUNCTION turn_liveness.grant_worker(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_grant_worker' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.grant_worker(regrole) IS 'grant the role what a worker needs: beats, its terminal reply, has_live_turn, attach and detach';
-CREATE FUNCTION turn_liveness.revoke_worker(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_revoke_worker' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.revoke_worker(regrole) IS 'take back what grant_worker granted';
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('GRANT', 'worker', role)$$;
+COMMENT ON FUNCTION turn_liveness.grant_worker(regrole) IS 'grant the role what a worker needs: beats, its terminal reply, provider failures, has_live_turn, attach and detach';
 CREATE FUNCTION turn_liveness.grant_monitor(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_grant_monitor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('GRANT', 'monitor', role)$$;
 COMMENT ON FUNCTION turn_liveness.grant_monitor(regrole) IS 'grant the role the views without payload and routing';
+CREATE FUNCTION turn_liveness.revoke_gateway(role regrole) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('REVOKE', 'gateway', role)$$;
+COMMENT ON FUNCTION turn_liveness.revoke_gateway(regrole) IS 'take back what grant_gateway granted';
+CREATE FUNCTION turn_liveness.revoke_worker(role regrole) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('REVOKE', 'worker', role)$$;
+COMMENT ON FUNCTION turn_liveness.revoke_worker(regrole) IS 'take back what grant_worker granted';
 CREATE FUNCTION turn_liveness.revoke_monitor(role regrole) RETURNS void
-AS 'MODULE_PATHNAME', 'turn_liveness_revoke_monitor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$SELECT turn_liveness.change_privileges('REVOKE', 'monitor', role)$$;
 COMMENT ON FUNCTION turn_liveness.revoke_monitor(regrole) IS 'take back what grant_monitor granted';
 
 CREATE FUNCTION turn_liveness.stat_reset() RETURNS void

@@ -20,8 +20,6 @@
 #include "base/args.h"
 #include "base/guc.h"
 
-#define UNIT_HINT errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
-
 void
 tl_check_writable(const char *function)
 {
@@ -151,6 +149,12 @@ tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be null or empty", name)));
+	if (*n > TL_MAX_IDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s must not have more than %d elements", name, TL_MAX_IDS),
+				 errdetail("It has %d.", *n),
+				 errhint("Spread them over several calls.")));
 	for (i = 0; i < *n; i++)
 	{
 		if (names[i] == NULL)
@@ -225,7 +229,7 @@ tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be at least 1 millisecond and at most 24 days", name),
-				 UNIT_HINT));
+				 TL_UNIT_HINT));
 	return (int32) ms;
 }
 
@@ -243,13 +247,14 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 		value.type == jbvNull)
 		return NULL;
 	if (value.type == jbvNumeric && !is_name)
-		return cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
-																   NumericGetDatum(value.val.numeric))));
-	if (value.type != jbvString)
+		result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
+																	 NumericGetDatum(value.val.numeric))));
+	else if (value.type == jbvString)
+		result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" in the routing must be text", key)));
-	result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
 	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -9,6 +9,9 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
+#define TL_UNIT_HINT \
+	errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
+
 /* 25006 on a standby or in a read-only transaction, before anything is done */
 extern void tl_check_writable(const char *function);
 
@@ -21,7 +24,10 @@ extern text *tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name);
 extern text *tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char *name);
 /* a name, or NULL */
 extern text *tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name);
-/* a text[] of valid names, sorted and without duplicates; an empty list is 22023 */
+/*
+ * a text[] of valid names, sorted and without duplicates; an empty list is 22023,
+ * and more than TL_MAX_IDS elements are 54000
+ */
 extern text **tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
 /* an array of one dimension at most (2202E otherwise); NULL if it is NULL */
 extern ArrayType *tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name);

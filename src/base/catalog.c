@@ -2,19 +2,23 @@
  * catalog.c
  *		Where our tables, indexes and the sequence are.
  *
- * Object ids are looked up once and forgotten on any relcache invalidation of
- * one of ours, which DROP EXTENSION sends too.  As long as anything is missing
- * it is looked for each time.
+ * A backend looks object ids up by name once and forgets them on any relcache
+ * invalidation of one of our objects; DROP EXTENSION sends these too.  As long
+ * as an object is missing, the backend looks for all of them at each call.
+ *
+ * An index is found by its name, so a DBA can put another index in its place.
+ * Reading that one would give wrong answers, and an index that CREATE INDEX
+ * CONCURRENTLY has not finished may lack rows.  The backend therefore compares
+ * each index with the definition below before the first scan of it and again
+ * after each invalidation.
  */
 #include "base/turn_liveness.h"
 
-#include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_index.h"
 #include "commands/extension.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 #include "base/catalog.h"
 
@@ -25,41 +29,79 @@ static const char *const table_names[TL_NTABLES] = {
 	[TL_LATE_REPLY] = "late_reply",
 };
 
-static const char *const index_names[TL_NINDEXES] = {
-	[TL_IDX_TURN_KEY] = "turn_pkey",
-	[TL_IDX_TURN_OWED_DEPLOYMENT] = "turn_owed_deployment",
-	[TL_IDX_TURN_OWED_CHECK] = "turn_owed_check",
-	[TL_IDX_TURN_OWED_CONVERSATION] = "turn_owed_conversation",
-	[TL_IDX_REPLY_KEY] = "reply_pkey",
-	[TL_IDX_DELIVERY_KEY] = "delivery_pkey",
-	[TL_IDX_DELIVERY_OPEN_CONVERSATION] = "delivery_open_conversation",
-	[TL_IDX_DELIVERY_OPEN_PLATFORM] = "delivery_open_platform",
-	[TL_IDX_DELIVERY_DELIVERED] = "delivery_delivered",
-	[TL_IDX_DELIVERY_DEAD] = "delivery_dead",
-	[TL_IDX_LATE_REPLY_KEY] = "late_reply_pkey",
-	[TL_IDX_LATE_REPLY_KEPT] = "late_reply_kept",
+/* An index of ours; columns and predicate are written as pg_get_indexdef does. */
+typedef struct IndexDefinition
+{
+	const char *name;
+	TlTable		table;
+	bool		unique;
+	const char *columns;
+	const char *predicate;		/* NULL: every row is in the index */
+} IndexDefinition;
+
+#define OWED	"outcome IS NULL"
+#define STATE(letter) "state = '" letter "'::\"char\""
+
+static const IndexDefinition index_definitions[TL_NINDEXES] = {
+	[TL_IDX_TURN_KEY] =
+	{"turn_pkey", TL_TURN, true, "deployment, message_id", NULL},
+	[TL_IDX_TURN_OWED_DEPLOYMENT] =
+	{"turn_owed_deployment", TL_TURN, false, "deployment", OWED},
+	[TL_IDX_TURN_OWED_CHECK] =
+	{"turn_owed_check", TL_TURN, false, "next_check", OWED},
+	[TL_IDX_TURN_OWED_CONVERSATION] =
+	{"turn_owed_conversation", TL_TURN, false, "conversation_id",
+	"(" OWED ") AND (conversation_id <> deployment)"},
+	[TL_IDX_REPLY_KEY] =
+	{"reply_pkey", TL_REPLY, true, "conversation_id, reply_id", NULL},
+	[TL_IDX_DELIVERY_KEY] =
+	{"delivery_pkey", TL_DELIVERY, true, "reply_id", NULL},
+	[TL_IDX_DELIVERY_OPEN_CONVERSATION] =
+	{"delivery_open_conversation", TL_DELIVERY, false, "conversation_id, reply_id", STATE("o")},
+	[TL_IDX_DELIVERY_OPEN_PLATFORM] =
+	{"delivery_open_platform", TL_DELIVERY, false, "platform, due_at, reply_id", STATE("o")},
+	[TL_IDX_DELIVERY_DELIVERED] =
+	{"delivery_delivered", TL_DELIVERY, false, "kept_at", STATE("d")},
+	[TL_IDX_DELIVERY_DEAD] =
+	{"delivery_dead", TL_DELIVERY, false, "reply_id", STATE("x")},
+	[TL_IDX_LATE_REPLY_KEY] =
+	{"late_reply_pkey", TL_LATE_REPLY, true, "digest", NULL},
+	[TL_IDX_LATE_REPLY_KEPT] =
+	{"late_reply_kept", TL_LATE_REPLY, false, "kept_at", NULL},
 };
 
-/* what we know of this database; valid until an invalidation says otherwise */
+/* What the backend knows of its database. */
 static struct
 {
-	bool		valid;
+	bool		valid;			/* no invalidation since, and nothing missing */
 	Oid			extension;
 	Oid			tables[TL_NTABLES];
 	Oid			indexes[TL_NINDEXES];
 	Oid			sequence;
-	uint32		generation;
+	uint32		generation;		/* moved on by each invalidation */
 }			known;
 
+/* The index that was last found to be as installed, and at which generation. */
+static struct
+{
+	Oid			index;
+	uint32		generation;
+}			checked[TL_NINDEXES];
+
 static void forget(Datum arg, Oid relid);
+static void forget_roles(Datum arg, int cacheid, uint32 hashvalue);
 static void look_up(void);
+static void index_error(const IndexDefinition *definition, const char *what) pg_attribute_noreturn();
+static const char *index_fault(const IndexDefinition *definition, Oid index);
 
 void
 tl_catalog_init(void)
 {
 	CacheRegisterRelcacheCallback(forget, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
 }
 
+/* Relcache callback: relid, or everything if it is InvalidOid, has changed. */
 static void
 forget(Datum arg, Oid relid)
 {
@@ -77,12 +119,20 @@ forget(Datum arg, Oid relid)
 	}
 }
 
+/* Syscache callback: the owner of a table may not be a superuser any more. */
+static void
+forget_roles(Datum arg, int cacheid, uint32 hashvalue)
+{
+	known.generation++;
+}
+
 uint32
 tl_catalog_generation(void)
 {
 	return known.generation;
 }
 
+/* Fill in "known"; what does not exist becomes InvalidOid. */
 static void
 look_up(void)
 {
@@ -93,11 +143,12 @@ look_up(void)
 	for (i = 0; i < TL_NTABLES; i++)
 		known.tables[i] = OidIsValid(nspid) ? get_relname_relid(table_names[i], nspid) : InvalidOid;
 	for (i = 0; i < TL_NINDEXES; i++)
-		known.indexes[i] = OidIsValid(nspid) ? get_relname_relid(index_names[i], nspid) : InvalidOid;
+		known.indexes[i] = OidIsValid(nspid) ?
+			get_relname_relid(index_definitions[i].name, nspid) : InvalidOid;
 	known.extension = get_extension_oid(TL_EXTENSION, true);
 	known.sequence = OidIsValid(nspid) ? get_relname_relid("reply_id_seq", nspid) : InvalidOid;
 
-	/* as long as anything is missing, or has changed meanwhile, it is looked for each time */
+	/* An invalidation that came meanwhile may concern what was read before it. */
 	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence) &&
 		known.generation == before;
 	for (i = 0; i < TL_NTABLES; i++)
@@ -140,16 +191,99 @@ tl_table_oid(TlTable table)
 	return known.tables[table];
 }
 
+/* Refuse an index of ours, and say how it is to be made. */
+static void
+index_error(const IndexDefinition *definition, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("index \"%s.%s\" %s", TL_SCHEMA, definition->name, what),
+			 errhint("Drop it if it exists, and create it again: CREATE %sINDEX %s ON %s.%s (%s)%s%s.",
+					 definition->unique ? "UNIQUE " : "", definition->name,
+					 TL_SCHEMA, table_names[definition->table], definition->columns,
+					 definition->predicate ? " WHERE " : "",
+					 definition->predicate ? definition->predicate : "")));
+}
+
+/*
+ * What is wrong with the index that stands under this name, or NULL.  Its
+ * definition is compared as text; only storage parameters are the DBA's.
+ */
+static const char *
+index_fault(const IndexDefinition *definition, Oid index)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	bool		usable;
+	int			nest_level;
+	char	   *is;
+	char	   *head;
+	char	   *tail;
+	const char *between;
+
+	if (!HeapTupleIsValid(tuple))
+		return "does not exist";
+	usable = ((Form_pg_index) GETSTRUCT(tuple))->indisvalid &&
+		((Form_pg_index) GETSTRUCT(tuple))->indisready;
+	ReleaseSysCache(tuple);
+	if (!usable)
+		return "is not valid";
+
+	/* operators are written with their schema where the path shows others */
+	nest_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	is = TextDatumGetCString(DirectFunctionCall1(pg_get_indexdef, ObjectIdGetDatum(index)));
+	AtEOXact_GUC(false, nest_level);
+
+	head = psprintf("CREATE %sINDEX %s ON %s.%s USING btree (%s)",
+					definition->unique ? "UNIQUE " : "", definition->name,
+					TL_SCHEMA, table_names[definition->table], definition->columns);
+	tail = definition->predicate ? psprintf(" WHERE (%s)", definition->predicate) : "";
+	if (strlen(is) < strlen(head) + strlen(tail) ||
+		strncmp(is, head, strlen(head)) != 0 ||
+		strcmp(is + strlen(is) - strlen(tail), tail) != 0)
+		return "has another definition";
+	between = is + strlen(head);
+	if (strlen(between) > strlen(tail) && strncmp(between, " WITH (", 7) != 0)
+		return "has another definition";
+	return NULL;
+}
+
 Oid
 tl_index_oid(TlIndex index)
 {
+	const IndexDefinition *definition = &index_definitions[index];
+	const char *fault;
+
 	if (!known.valid)
 		look_up();
+	while (OidIsValid(known.indexes[index]) &&
+		   (checked[index].index != known.indexes[index] ||
+			checked[index].generation != known.generation))
+	{
+		Oid			found = known.indexes[index];
+		uint32		generation = known.generation;
+
+		fault = index_fault(definition, found);
+
+		/*
+		 * REINDEX CONCURRENTLY may have put another index under the name since
+		 * the look-up, and its invalidation may not be read yet.
+		 */
+		AcceptInvalidationMessages();
+		if (generation != known.generation)
+		{
+			CHECK_FOR_INTERRUPTS();
+			look_up();
+			continue;
+		}
+		if (fault != NULL)
+			index_error(definition, fault);
+		checked[index].index = found;
+		checked[index].generation = generation;
+	}
 	if (!OidIsValid(known.indexes[index]))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("index \"%s.%s\" does not exist", TL_SCHEMA, index_names[index]),
-				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
+		index_error(definition, "does not exist");
 	return known.indexes[index];
 }
 

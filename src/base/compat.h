@@ -1,6 +1,6 @@
 /*
  * compat.h
- *		The differences between PostgreSQL 15 and 18, so that no other file
+ *		The differences between PostgreSQL 15 and 19, so that no other file
  *		needs to know the version.
  */
 #ifndef TL_COMPAT_H
@@ -9,17 +9,22 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
+#include "pgstat.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/tuplestore.h"
 
 #if PG_VERSION_NUM < 150000
 #error "turn_liveness needs PostgreSQL 15 or newer"
@@ -29,6 +34,11 @@
 #include "storage/procnumber.h"
 #else
 #include "storage/backendid.h"
+#endif
+
+/* 19 declares get_database_name in utils/lsyscache.h, included above */
+#if PG_VERSION_NUM < 190000
+#include "commands/dbcommands.h"
 #endif
 
 /* 18 has pg_noreturn instead, which stands before the declaration */
@@ -52,7 +62,13 @@ tl_insert_index_tuples_compat(ResultRelInfo *rri, TupleTableSlot *slot,
 							  bool *spec_conflict, List *arbiters,
 							  TlUpdateIndexes which)
 {
-#if PG_VERSION_NUM >= 160000
+#if PG_VERSION_NUM >= 190000
+	return ExecInsertIndexTuples(rri, estate,
+								 (update ? EIIT_IS_UPDATE : 0) |
+								 (no_dup_error ? EIIT_NO_DUPE_ERROR : 0) |
+								 (which == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0),
+								 slot, arbiters, spec_conflict);
+#elif PG_VERSION_NUM >= 160000
 	return ExecInsertIndexTuples(rri, slot, estate, update, no_dup_error,
 								 spec_conflict, arbiters,
 								 which == TU_Summarizing);
@@ -111,12 +127,100 @@ static inline IndexScanDesc
 tl_index_beginscan_compat(Relation heap, Relation index, Snapshot snapshot,
 						  int nkeys)
 {
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 190000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0, SO_NONE);
+#elif PG_VERSION_NUM >= 180000
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
 #endif
 }
+
+/* Begin a scan of a whole table. */
+static inline TableScanDesc
+tl_table_beginscan_compat(Relation rel, Snapshot snapshot)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
+#else
+	return table_beginscan(rel, snapshot, 0, NULL);
+#endif
+}
+
+/* Update a row as our own command; wait for a transaction that holds it. */
+static inline TM_Result
+tl_table_tuple_update_compat(Relation rel, ItemPointer tid, TupleTableSlot *slot,
+							 Snapshot snapshot, TM_FailureData *failure,
+							 LockTupleMode *lockmode, TlUpdateIndexes *which)
+{
+	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true),
+#if PG_VERSION_NUM >= 190000
+							  0,
+#endif
+							  snapshot, InvalidSnapshot, true,
+							  failure, lockmode, which);
+}
+
+/* Delete a row as our own command; wait for a transaction that holds it. */
+static inline TM_Result
+tl_table_tuple_delete_compat(Relation rel, ItemPointer tid, Snapshot snapshot,
+							 TM_FailureData *failure)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_tuple_delete(rel, tid, GetCurrentCommandId(true), 0, snapshot,
+							  InvalidSnapshot, true, failure);
+#else
+	return table_tuple_delete(rel, tid, GetCurrentCommandId(true), snapshot,
+							  InvalidSnapshot, true, failure, false);
+#endif
+}
+
+/* 19 keeps the result of pushJsonbValue in the state */
+#if PG_VERSION_NUM >= 190000
+typedef JsonbInState TlJsonbState;
+#else
+typedef struct TlJsonbState
+{
+	JsonbParseState *parseState;
+	JsonbValue *result;
+} TlJsonbState;
+#endif
+
+/* Push a token; after the last one state->result is the whole value. */
+static inline void
+tl_push_jsonb_compat(TlJsonbState *state, JsonbIteratorToken token, JsonbValue *value)
+{
+#if PG_VERSION_NUM >= 190000
+	pushJsonbValue(state, token, value);
+#else
+	state->result = pushJsonbValue(&state->parseState, token, value);
+#endif
+}
+
+/*
+ * Call another signal handler, such as die, from a handler declared with
+ * SIGNAL_ARGS.  19 passes it the sender of the signal too.
+ */
+#if PG_VERSION_NUM >= 190000
+#define tl_call_signal_handler_compat(handler) \
+	handler(postgres_signal_arg, pg_siginfo)
+#else
+#define tl_call_signal_handler_compat(handler) \
+	handler(postgres_signal_arg)
+#endif
+
+/*
+ * From 19 on, DROP DATABASE and its like end the background workers of the
+ * database that were registered with this flag.  Before, our utility hook ends
+ * the worker.
+ */
+#if PG_VERSION_NUM >= 190000
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	BGWORKER_INTERRUPTIBLE
+#define TL_CORE_ENDS_WORKERS				1
+#else
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	0
+#define TL_CORE_ENDS_WORKERS				0
+#endif
 
 /* before 17 nothing outlives the insert of an entry */
 static inline void
@@ -166,6 +270,19 @@ tl_have_createdb_privilege_compat(void)
 	return result;
 }
 
+/* the statistics system's count of a table's live rows; 0 if it has none */
+static inline int64
+tl_live_rows_compat(Oid relid)
+{
+	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(relid);
+
+#if PG_VERSION_NUM >= 160000
+	return entry ? entry->live_tuples : 0;
+#else
+	return entry ? entry->n_live_tuples : 0;
+#endif
+}
+
 /* ask the memory for something that will be read in a moment */
 #if defined(__GNUC__)
 #define tl_prefetch_compat(address) __builtin_prefetch(address)
@@ -173,16 +290,14 @@ tl_have_createdb_privilege_compat(void)
 #define tl_prefetch_compat(address) ((void) 0)
 #endif
 
-/* a number below MaxBackends that no other living session has */
-static inline int
-tl_session_number_compat(void)
-{
-#if PG_VERSION_NUM >= 170000
-	return MyProcNumber;
+/* from 19 on DROP DATABASE and its like end such a background worker themselves */
+#if PG_VERSION_NUM >= 190000
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	BGWORKER_INTERRUPTIBLE
+#define TL_DDL_ENDS_WORKERS_COMPAT			true
 #else
-	return MyBackendId - 1;
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	0
+#define TL_DDL_ENDS_WORKERS_COMPAT			false
 #endif
-}
 
 /* a setting of 17 that would end the process: our transactions take the time they take */
 static inline void

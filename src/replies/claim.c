@@ -19,7 +19,6 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "replies/delivery.h"
-#include "shared/grace.h"
 #include "base/guc.h"
 #include "replies/read.h"
 #include "commit/xact.h"
@@ -171,7 +170,6 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 	int			dead = 0;
 
 	tl_check_writable("claim_replies()");
-	tl_grace_note_call();
 	gateway = tl_arg_name(fcinfo, 0, "gateway");
 	if (PG_ARGISNULL(1) && PG_ARGISNULL(2))
 		ereport(ERROR,
@@ -279,11 +277,11 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 	tl_rel_close(&deliveries);
 
 	if (dead > 0)
-		tl_xact_count(TL_COUNT_DEAD, dead);
+		tl_counter_add(TL_COUNT_DEAD, dead);
 	if (n > 0)
 	{
-		tl_xact_count(TL_COUNT_CLAIMS, n);
-		tl_xact_count(TL_COUNT_REDELIVERIES, again);
+		tl_counter_add(TL_COUNT_CLAIMS, n);
+		tl_counter_add(TL_COUNT_REDELIVERIES, again);
 		tl_xact_due_again(due);
 		return_claimed(rsinfo, claimed, n);
 	}

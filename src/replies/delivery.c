@@ -33,7 +33,6 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "replies/delivery.h"
-#include "shared/grace.h"
 #include "base/guc.h"
 #include "store/reply_row.h"
 #include "commit/xact.h"
@@ -276,9 +275,9 @@ static void
 note(const Request *request, const TlDelivery *d)
 {
 	if (request->change == ACKNOWLEDGE)
-		tl_xact_count(TL_COUNT_ACKNOWLEDGED, 1);
+		tl_counter_add(TL_COUNT_ACKNOWLEDGED, 1);
 	else if (request->change == RELEASE && d->state == TL_DELIVERY_DEAD)
-		tl_xact_count(TL_COUNT_DEAD, 1);
+		tl_counter_add(TL_COUNT_DEAD, 1);
 	else if (d->due > request->now)
 		tl_xact_due_again(d->due);
 	else
@@ -294,7 +293,6 @@ turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 	int			n;
 
 	tl_check_writable("ack_replies()");
-	tl_grace_note_call();
 	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
 	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
 	request.now = tl_clock_now();
@@ -309,7 +307,6 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 	int			n;
 
 	tl_check_writable("release_replies()");
-	tl_grace_note_call();
 	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
 	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
 	if (!PG_ARGISNULL(2))
@@ -341,7 +338,6 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 	int64		id;
 
 	tl_check_writable("retry_dead_reply()");
-	tl_grace_note_call();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -398,7 +394,7 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 		return;
 	tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
 	if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
-		tl_xact_count(TL_COUNT_DEAD, 1);
+		tl_counter_add(TL_COUNT_DEAD, 1);
 }
 
 /*

@@ -32,7 +32,7 @@
 #include "store/reply_row.h"
 #include "replies/retention.h"
 #include "store/turn_row.h"
-#include "commit/xact.h"
+#include "shared/shmem.h"
 
 /* the undelivered ones are looked through at most that often */
 #define UNDELIVERED_PAUSE	(60 * TL_SECOND)
@@ -371,7 +371,7 @@ report_expired(Batch *batch)
 	{
 		Expired    *expired = lfirst(cell);
 
-		tl_xact_count(TL_COUNT_EXPIRED_UNDELIVERED, expired->n);
+		tl_counter_add(TL_COUNT_EXPIRED_UNDELIVERED, expired->n);
 		ereport(LOG,
 				(errcode(ERRCODE_WARNING),
 				 errhidecontext(true),

@@ -13,10 +13,10 @@
  * limit before, the tick moves the offset back by the time that was lost, and
  * so ends a pause.  So the clock stands still while the machine, the server or
  * the worker is stopped, never jumps, and is deaf to steps of the wall clock.
- * Only a pause of three seconds or more opens a grace (deadline.c): a shorter
- * stall, such as a busy disk makes of itself again and again, must not put
- * failures off for ever.  Where no worker serves the database, no process can
- * tell a pause, and there is no limit.
+ * Only a stall for which the clock stood still is a pause and opens a grace
+ * (deadline.c): a shorter one, such as a busy disk makes again and again, must
+ * not put failures off for ever.  Where no worker serves the database, no
+ * process can tell a pause, and there is no limit.
  *
  * Nothing of the clock is stored.  Each row carries the epoch (place and run) in
  * which its times were written, and rules/deadline.c judges rows of another
@@ -52,7 +52,6 @@
 #include "shared/shmem.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
-#define PAUSE			(3 * TL_SECOND) /* since the last tick */
 
 static bool ticks_here = false; /* this process is the worker */
 
@@ -176,6 +175,8 @@ tl_clock_arm_stamp(void)
 {
 	TlDatabase *db = tl_database();
 
+	/* the first call makes it known; no turn is armed before the start */
+	(void) tl_clock_server_start();
 	if (db == NULL)
 		return shared_line() + 1;
 	/* the start must be known to lie before each arm of this run */
@@ -337,7 +338,7 @@ tl_clock_tick(void)
 		now = mono + offset - lost + push;
 		if (lost > 0 || push > 0)
 			pg_atomic_write_u64(&db->clock.offset, now - mono);
-		if (lost >= PAUSE - TICK_REACH && !pg_atomic_read_u32(&db->clock.no_pauses))
+		if (lost > 0 && !pg_atomic_read_u32(&db->clock.no_pauses))
 			pg_atomic_write_u64(&db->clock.pause_us, now);
 		pg_write_barrier();
 		/* an arm may move the limit meanwhile */
@@ -409,9 +410,9 @@ turn_liveness_clock_advance(PG_FUNCTION_ARGS)
 }
 
 /*
- * For tests of the deadlines, which create it themselves: on a busy machine the
- * worker ticks late now and then, and each such pause would give all turns
- * another turn deadline.
+ * For tests of the deadlines, which create the function themselves: on a busy
+ * machine the worker ticks late now and then, and each such pause gives every
+ * turn another turn deadline.
  */
 Datum
 turn_liveness_clock_no_pauses(PG_FUNCTION_ARGS)

@@ -2,14 +2,15 @@
  * mailbox.c
  *		What committed transactions tell the worker of their database.
  *
- * A ring of bytes for each database, under one LWLock.  A letter is written at
- * XACT_EVENT_COMMIT, when nothing may fail: one that does not fit raises the
- * flags that make the worker look at everything, so a lost letter costs time
- * and no turn.  The worker copies the ring out and reads it at leisure; in the middle of long
- * work it only copies, so that the ring does not fill up meanwhile.
+ * Each database has a ring of bytes under one LWLock.  A transaction gathers a
+ * letter while it runs and posts it at XACT_EVENT_COMMIT, when nothing may fail.
+ * A letter that does not fit raises the flags that make the worker look at
+ * everything, so a lost letter costs time and no turn.  The worker copies the
+ * ring out and reads it after it released the lock.
  *
- * The latch is set at once for replies and for rows that are due before the worker
- * means to wake; other rows can wait until the ring is half full.
+ * The session sets the worker's latch at once for replies and for rows that are
+ * due before the worker means to wake; other rows can wait until the ring is
+ * half full.
  */
 #include "base/turn_liveness.h"
 
@@ -19,12 +20,6 @@
 #include "shared/mailbox.h"
 
 #define HEADER	(sizeof(uint16) + 1)
-#define MAX_EARLY	(16 * TL_MAILBOX_SIZE)
-
-/* what the worker took before it could read it; no data: this process is no worker */
-static StringInfoData early;
-
-static void take(TlDatabase *db, StringInfo letter);
 
 static void
 append(StringInfo letter, TlMailType type, const void *data, uint16 len)
@@ -41,15 +36,21 @@ tl_mail_watch(StringInfo letter, const TlWatch *watch)
 	append(letter, TL_MAIL_WATCH, watch, sizeof(*watch));
 }
 
-void
+/*
+ * A length is one byte in the message.  Functions refuse longer names, and so do
+ * the tables; but this runs for rows of any origin, so it trusts none.
+ */
+bool
 tl_mail_reply(StringInfo letter, const char *conversation, int clen,
 			  const char *platform, int plen)
 {
-	Assert(clen <= TL_MAX_NAME && plen <= TL_MAX_NAME);
+	if (clen > TL_MAX_NAME || plen > TL_MAX_NAME)
+		return false;
 	append(letter, TL_MAIL_REPLY, NULL, 1 + clen + plen);
 	appendStringInfoChar(letter, (char) (uint8) clen);
 	appendBinaryStringInfo(letter, conversation, clen);
 	appendBinaryStringInfo(letter, platform, plen);
+	return true;
 }
 
 bool
@@ -93,7 +94,7 @@ tl_mail_stamp(StringInfo letter, int64 now)
 	}
 }
 
-/* The earliest time at which one of the letter's rows must be looked at. */
+/* The earliest time at which the worker must look at one of the letter's rows. */
 static int64
 earliest(const StringInfo letter, bool *replies)
 {
@@ -139,87 +140,59 @@ tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_turns, bool l
 	}
 	db->look_turns |= look_turns;
 	db->look_replies |= look_replies;
-	wake = !db->told &&
+	wake = !db->latch_set &&
 		(replies || look_turns || look_replies || used > TL_MAILBOX_SIZE / 2 ||
 		 first < (int64) pg_atomic_read_u64(&db->wake_us));
 	if (wake)
-		db->told = true;
+		db->latch_set = true;
 	LWLockRelease(&db->mailbox_lock);
 
 	if (wake)
 		tl_wake_worker(db);
 }
 
+/*
+ * The worker empties the ring into its own letter.  Memory comes first: what was
+ * taken out of the ring must not be lost.
+ */
 bool
 tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies)
 {
-	if (early.data == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-		StringInfoData whole;
+	uint32		len;
+	uint32		at;
+	uint32		part;
 
-		/* for good: later on there need be no memory */
-		initStringInfo(&whole);
-		enlargeStringInfo(&whole, MAX_EARLY);
-		early = whole;
-		MemoryContextSwitchTo(old);
-	}
 	resetStringInfo(letter);
-	enlargeStringInfo(letter, MAX_EARLY + TL_MAILBOX_SIZE);
-	appendBinaryStringInfo(letter, early.data, early.len);
-	resetStringInfo(&early);
+	enlargeStringInfo(letter, TL_MAILBOX_SIZE);
 
 	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
-	take(db, letter);
+	len = db->mailbox_tail - db->mailbox_head;
+	at = db->mailbox_head % TL_MAILBOX_SIZE;
+	part = Min(len, TL_MAILBOX_SIZE - at);
+	appendBinaryStringInfo(letter, db->mailbox + at, part);
+	appendBinaryStringInfo(letter, db->mailbox, len - part);
+	db->mailbox_head += len;
 	*look_turns |= db->look_turns;
 	*look_replies |= db->look_replies;
 	db->look_turns = db->look_replies = false;
 	LWLockRelease(&db->mailbox_lock);
-	return letter->len > 0;
-}
-
-/* The caller holds the lock, and has made room for the whole ring. */
-static void
-take(TlDatabase *db, StringInfo letter)
-{
-	uint32		len = db->mailbox_tail - db->mailbox_head;
-	uint32		at = db->mailbox_head % TL_MAILBOX_SIZE;
-	uint32		part = Min(len, TL_MAILBOX_SIZE - at);
-
-	memcpy(letter->data + letter->len, db->mailbox + at, part);
-	memcpy(letter->data + letter->len + part, db->mailbox, len - part);
-	letter->len += len;
-	letter->data[letter->len] = '\0';
-	db->mailbox_head += len;
-}
-
-void
-tl_mailbox_take_early(void)
-{
-	TlDatabase *db = tl_database();
-
-	/* without the lock: should it be old, the next row looks again */
-	if (early.data == NULL || db == NULL || early.len > MAX_EARLY - TL_MAILBOX_SIZE ||
-		db->mailbox_tail - db->mailbox_head < TL_MAILBOX_SIZE / 4)
-		return;
-	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
-	take(db, &early);
-	LWLockRelease(&db->mailbox_lock);
+	return len > 0;
 }
 
 /*
- * Before the worker sleeps.  Mail that came since it looked is not missed: with
- * wake set the box must be empty, else the latch is set at once.  Who posts next
- * sees for how long the worker sleeps: both are changed under the lock.
+ * The worker calls this before it sleeps.  A letter that came since the worker
+ * looked is not missed: with wake set, the worker sets its own latch if the ring
+ * is not empty.  A session that posts later sees for how long the worker sleeps,
+ * because both change wake_us and latch_set under the lock.
  */
 void
-tl_mailbox_wake_me(TlDatabase *db, bool wake, int64 until)
+tl_mailbox_arm_latch(TlDatabase *db, bool wake, int64 until)
 {
 	bool		mail;
 
 	LWLockAcquire(&db->mailbox_lock, LW_EXCLUSIVE);
 	mail = db->mailbox_tail != db->mailbox_head || db->look_turns || db->look_replies;
-	db->told = !wake || mail;
+	db->latch_set = !wake || mail;
 	pg_atomic_write_u64(&db->wake_us, until);
 	LWLockRelease(&db->mailbox_lock);
 	if (wake && mail)

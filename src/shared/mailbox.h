@@ -31,7 +31,8 @@ typedef struct TlWatch
 
 /* append a message to a letter, in a transaction's own memory */
 extern void tl_mail_watch(StringInfo letter, const TlWatch *watch);
-extern void tl_mail_reply(StringInfo letter, const char *conversation, int clen,
+/* false: a row that our functions did not write has a name too long for a message */
+extern bool tl_mail_reply(StringInfo letter, const char *conversation, int clen,
 						  const char *platform, int plen);
 
 /* after the commit: note when it was */
@@ -41,10 +42,8 @@ extern void tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_t
 
 /* for the worker: take everything; true if there was something */
 extern bool tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies);
-/* in the middle of its work: make room in the box, to be read with the rest */
-extern void tl_mailbox_take_early(void);
-/* it sleeps until then; need it be woken, or will it look again in a moment anyhow? */
-extern void tl_mailbox_wake_me(TlDatabase *db, bool wake, int64 until);
+/* the worker sleeps until then; wake: a letter for which it is to wake sets its latch */
+extern void tl_mailbox_arm_latch(TlDatabase *db, bool wake, int64 until);
 /* walk over a letter; *at starts at 0 */
 typedef struct TlMail
 {

@@ -2,11 +2,22 @@
  * rel.c
  *		Reading and writing our tables directly.
  *
- * Rows are read through index scans and written through the table access
- * method and ExecInsertIndexTuples, not through SQL.  So no trigger and no rule
- * fires, no search_path is consulted, and the caller needs no privilege on a
- * table: EXECUTE on the function is the whole gate.  Indexes that a DBA adds
- * are kept up to date all the same.
+ * Functions read rows through index scans and write them through the table
+ * access method and ExecInsertIndexTuples, not through SQL.  So no trigger and
+ * no rule fires, no search_path is consulted, and the caller needs no privilege
+ * on a table: EXECUTE on the function is the whole gate.  Indexes that a DBA
+ * adds are kept up to date all the same.
+ *
+ * SQL does five things for its writers that are done otherwise here:
+ * - CHECK constraints: the functions check their arguments.  Ours refuse what
+ *   others write; a table with others of the DBA's is refused (rel_open.c).
+ * - NOT NULL: store() refuses a NULL where the table forbids it.  Generated
+ *   columns are refused in rel_open.c.
+ * - ON CONFLICT: tl_rel_insert_unless_there probes first, and takes each unique
+ *   index over the key's columns as an arbiter.
+ * - Deferred uniqueness: such a table is refused (rel_open.c).
+ * - Predicate locks: a scan under a dirty snapshot takes none; read.c takes
+ *   them for itself.
  *
  * Tables are opened and closed in rel_open.c.
  *
@@ -28,19 +39,30 @@
 #include "store/rel.h"
 
 static void store(TlRel *r, const Datum *values, const bool *nulls);
-static bool wait_for_conflict(TlRel *r, TlIndex key, const Datum *values);
+static bool wait_until_free(TlRel *r, TlIndex key, const Datum *values);
 
-/* Make a row of the table in the slot that is written. */
+/*
+ * Make a row of the table in the slot that is written.  Columns of a DBA's
+ * become NULL; a NULL in a NOT NULL column would be read as a value.
+ */
 static void
 store(TlRel *r, const Datum *values, const bool *nulls)
 {
-	int			natts = RelationGetDescr(r->rel)->natts;
+	TupleDesc	desc = RelationGetDescr(r->rel);
+	int			i;
 
 	ExecClearTuple(r->slot);
 	memcpy(r->slot->tts_values, values, r->natts * sizeof(Datum));
 	memcpy(r->slot->tts_isnull, nulls, r->natts * sizeof(bool));
-	/* columns that are not ours */
-	memset(r->slot->tts_isnull + r->natts, true, (natts - r->natts) * sizeof(bool));
+	memset(r->slot->tts_isnull + r->natts, true, (desc->natts - r->natts) * sizeof(bool));
+	for (i = 0; i < desc->natts; i++)
+		if (r->slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("column \"%s\" of table \"%s.%s\" must accept null values",
+							NameStr(TupleDescAttr(desc, i)->attname),
+							TL_SCHEMA, RelationGetRelationName(r->rel)),
+					 errhint("Use ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL.")));
 	ExecStoreVirtualTuple(r->slot);
 	r->slot->tts_tableOid = RelationGetRelid(r->rel);
 	tl_rel_check_closed(r);
@@ -61,17 +83,16 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 
 /*
  * Insert a row unless one with its key is there, as ON CONFLICT DO NOTHING
- * does it: true if it was inserted.  The index itself is asked first: a key that is
- * there is the rare case.  An open insert of the same key is waited for.  The key is the first two columns (text), or the first (uuid, integer).
+ * does it: true if it was inserted.  A key that is there costs one descent of
+ * its index; nothing is written and no transaction id is taken.
  */
 bool
 tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 						   const Datum *values, const bool *nulls,
 						   ItemPointer tid)
 {
-	List	   *arbiters = list_make1_oid(tl_index_oid(key));
-
-	for (;;)
+	Assert(r->arbiters != NIL);
+	while (wait_until_free(r, key, values))
 	{
 		uint32		token;
 		bool		conflict = false;
@@ -83,7 +104,7 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 		table_tuple_insert_speculative(r->rel, r->slot, GetCurrentCommandId(true),
 									   0, NULL, token);
 		tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, false, true,
-									  &conflict, arbiters, TL_INDEXES_ALL);
+									  &conflict, r->arbiters, TL_INDEXES_ALL);
 		table_tuple_complete_speculative(r->rel, r->slot, token, !conflict);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
 		ResetPerTupleExprContext(r->estate);
@@ -95,17 +116,17 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 			CommandCounterIncrement();
 			return true;
 		}
-		if (!wait_for_conflict(r, key, values))
-			return false;
 	}
+	return false;
 }
 
 /*
  * True if no row has this key once every open transaction that inserts or
- * deletes one has ended; false if there is one.
+ * deletes one has ended; false if there is one.  The key is the first two
+ * columns (text), or the first (uuid).
  */
 static bool
-wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
+wait_until_free(TlRel *r, TlIndex key, const Datum *values)
 {
 	for (;;)
 	{
@@ -144,7 +165,7 @@ wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
 		/*
 		 * An open update of a committed row changes nothing for us: the key is
 		 * there whether it commits or not.  Only retention deletes, so what we
-		 * wait for below is an open insert or, at worst, that.
+		 * wait for below is an open insert or, at worst, retention.
 		 */
 		if (!TransactionIdIsValid(xwait) ||
 			(!TransactionIdIsValid(dirty.xmin) && key == TL_IDX_TURN_KEY))
@@ -157,8 +178,9 @@ wait_for_conflict(TlRel *r, TlIndex key, const Datum *values)
 }
 
 /*
- * Lock a row, or pass it over.  heap_update itself cannot pass over: who does
- * not want to wait locks first.
+ * Lock a row, or pass it over: false if another transaction holds it or has
+ * changed it since the snapshot.  table_tuple_update has no way to pass over, so
+ * a caller that does not want to wait locks first.
  */
 bool
 tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
@@ -172,7 +194,27 @@ tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
 }
 
 /*
- * Replace a row.  Waits for whoever holds it, and then says what became of it.
+ * Lock a row of a table that is open for writing, and wait for it or not.  A
+ * caller that judges a row before it writes others locks first.
+ */
+TM_Result
+tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
+			LockWaitPolicy wait)
+{
+	TM_FailureData failure;
+	ItemPointerData at = *tid;
+	TM_Result	result;
+
+	ExecClearTuple(r->slot);
+	result = table_tuple_lock(r->rel, &at, snapshot, r->slot, GetCurrentCommandId(true),
+							  mode, wait, 0, &failure);
+	ExecClearTuple(r->slot);
+	return result;
+}
+
+/*
+ * Replace a row.  Waits for a transaction that holds it, and returns what that
+ * one made of it if it was not TM_Ok.
  */
 TM_Result
 tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
@@ -184,9 +226,8 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	TM_Result	result;
 
 	store(r, values, nulls);
-	result = table_tuple_update(r->rel, tid, r->slot, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, true,
-								&failure, &lockmode, &update_indexes);
+	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot,
+										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
 		if (tl_indexes_need_update_compat(update_indexes) && r->rri->ri_NumIndices > 0)
@@ -198,14 +239,14 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	return result;
 }
 
+/* Delete a row; waits as tl_rel_update does. */
 TM_Result
 tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
 	TM_FailureData failure;
 	TM_Result	result;
 
-	result = table_tuple_delete(r->rel, tid, GetCurrentCommandId(true), snapshot,
-								InvalidSnapshot, true, &failure, false);
+	result = tl_table_tuple_delete_compat(r->rel, tid, snapshot, &failure);
 	if (result == TM_Ok)
 		CommandCounterIncrement();
 	return result;

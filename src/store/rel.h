@@ -20,7 +20,8 @@ typedef struct TlRel
 	ResultRelInfo *rri;			/* NULL when open for reading only */
 	EState	   *estate;
 	TupleTableSlot *slot;		/* what is written */
-	struct TlIndexCache *kept;		/* rri and estate are kept here; NULL: our own */
+	List	   *arbiters;		/* unique indexes over our key's columns, our key included */
+	struct TlIndexCache *cache; /* owns rri and estate; NULL: they are our own */
 } TlRel;
 
 /* a walk over an index; it ends before its table is closed */
@@ -39,10 +40,13 @@ extern void tl_rel_init(void);
 /* an error may have left kept tables open */
 extern void tl_rel_at_abort(int nest_level);
 
+/* raise 55000 where the table is not as installed */
 extern void tl_rel_open(TlRel *r, TlTable table, bool write);
+/* false, and nothing is open, where a lock on the table has to be waited for */
+extern bool tl_rel_open_if_free(TlRel *r, TlTable table, bool write);
 /* for writing rows that will be in none of these indexes (TL_BIT) */
 extern void tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without);
-/* for writing, until the end of the transaction; false where one would have to wait */
+/* for writing, until the end of the transaction; false where a wait would be needed */
 extern bool tl_rel_try_lock_table(TlTable table);
 extern void tl_rel_close(TlRel *r);
 /* for rel.c only */
@@ -56,9 +60,12 @@ extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 									   ItemPointer tid);
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							   const Datum *values, const bool *nulls);
-/* without waiting: false if somebody holds the row, or changed it since the snapshot */
+/* without waiting: false if another transaction holds the row, or changed it since */
 extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							TupleTableSlot *slot, LockTupleMode mode);
+/* TM_Updated or TM_Deleted if the row was changed since the snapshot */
+extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
+							 LockTupleMode mode, LockWaitPolicy wait);
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
 /* "column attno (1-based) of the index, strategy (BTEqualStrategyNumber, ...)" */

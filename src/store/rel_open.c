@@ -1,13 +1,19 @@
 /*
  * rel_open.c
- *		Opening and closing our tables, and what is kept from one time to the next.
+ *		Opening and closing our tables, and what a backend keeps in between.
  *
  * Opening, locking and closing an index costs a fifth of writing its entry, and
- * a backend has 16 cheap lock slots.  So who knows that no row it writes belongs to some of
- * our partial indexes leaves those closed; a server with assertions checks it.
+ * a backend has 16 cheap lock slots.  A caller that knows that the rows it
+ * writes belong to some of our partial indexes leaves those closed; a server
+ * with assertions checks it.
  *
- * What is kept is used by one at a time.  It is made anew after an invalidation,
- * and after an abort that found it in use: what the abort closed is not ours any more.
+ * The cache of a table serves one user at a time.  The backend makes it anew
+ * after an invalidation, and after an abort that found it in use: that abort
+ * has closed its indexes.
+ *
+ * A DBA can change our tables.  Rows are written without SQL, so what SQL would
+ * do for the DBA's changes does not happen; check_readable and check_writable
+ * refuse what the functions cannot honour, with SQLSTATE 55000.
  */
 #include "base/turn_liveness.h"
 
@@ -15,6 +21,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_am.h"
+#include "executor/executor.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -22,17 +29,31 @@
 
 #include "store/rel.h"
 
-/* columns that the library knows: those of the newest install script */
-static const int table_natts[TL_NTABLES] = {
-	[TL_TURN] = 21,
-	[TL_REPLY] = 14,
-	[TL_DELIVERY] = 11,
-	[TL_LATE_REPLY] = 8,
+/* What the newest install script makes: columns and CHECK constraints. */
+static const struct
+{
+	int			natts;
+	int			nchecks;
+}			shapes[TL_NTABLES] = {
+	[TL_TURN] = {22, 8},
+	[TL_REPLY] = {14, 7},
+	[TL_DELIVERY] = {11, 5},
+	[TL_LATE_REPLY] = {8, 3},
 };
+
+/* The generation of the catalog at which a table was last found to be as installed. */
+typedef struct TlChecked
+{
+	Oid			table;
+	uint32		generation;
+} TlChecked;
+
+static TlChecked readable[TL_NTABLES];
+static TlChecked writable[TL_NTABLES];
 
 /*
  * What opening a table for writing needs of its indexes: kept from call to
- * call, because it costs as much as writing a row.  Void with the first
+ * call, because making it costs as much as writing a row.  Void after the first
  * invalidation of the table or of one of its indexes.
  */
 typedef struct TlIndexCache
@@ -43,16 +64,25 @@ typedef struct TlIndexCache
 	Oid			table;
 	int			nindexes;
 	Oid		   *indexes;
-	uint32	   *bits;			/* which of ours it is; 0: a DBA's */
+	uint32	   *bits;			/* TL_BIT of each; 0: an index of the DBA's */
+	List	   *arbiters;		/* see make_arbiters */
 	bool		in_use;
 	int			nest_level;		/* transaction or savepoint of its user */
+	bool		complete;		/* false while, or because, it was not made */
 	bool		stale;
 } TlIndexCache;
 
-static TlIndexCache kept[TL_NTABLES];
+static TlIndexCache caches[TL_NTABLES];
 
 static void forget(Datum arg, Oid relid);
-static void open_table(TlRel *r, TlTable table, LOCKMODE lockmode);
+static void refuse(Relation rel, const char *what, const char *hint) pg_attribute_noreturn();
+static void check_readable(TlTable table, Relation rel);
+static void check_writable(TlTable table, Relation rel);
+static bool open_table(TlRel *r, TlTable table, LOCKMODE lockmode, bool wait);
+static bool has_key_of(Relation index, Relation key);
+static List *make_arbiters(TlTable table, const ResultRelInfo *rri);
+static void make_result_rel(Relation rel, EState **estate, ResultRelInfo **rri);
+static void make_cache(TlIndexCache *cache, TlTable table, Relation rel);
 static void open_indexes(TlRel *r, TlTable table, uint32 without);
 static bool keeps_notes(Relation index);
 
@@ -62,6 +92,10 @@ tl_rel_init(void)
 	CacheRegisterRelcacheCallback(forget, (Datum) 0);
 }
 
+/*
+ * Relcache callback.  While a cache is being made, its indexes are not known
+ * yet: any invalidation may be of one of them.
+ */
 static void
 forget(Datum arg, Oid relid)
 {
@@ -70,11 +104,12 @@ forget(Datum arg, Oid relid)
 
 	for (i = 0; i < TL_NTABLES; i++)
 	{
-		bool		hit = relid == InvalidOid || kept[i].table == relid;
+		TlIndexCache *cache = &caches[i];
+		bool		hit = relid == InvalidOid || !cache->complete || cache->table == relid;
 
-		for (j = 0; j < kept[i].nindexes && !hit; j++)
-			hit = kept[i].indexes[j] == relid;
-		kept[i].stale |= hit;
+		for (j = 0; j < cache->nindexes && !hit; j++)
+			hit = cache->indexes[j] == relid;
+		cache->stale |= hit;
 	}
 }
 
@@ -88,25 +123,35 @@ tl_rel_at_abort(int nest_level)
 	int			i;
 
 	for (i = 0; i < TL_NTABLES; i++)
-		if (kept[i].in_use && kept[i].nest_level >= nest_level)
+		if (caches[i].in_use && caches[i].nest_level >= nest_level)
 		{
-			kept[i].in_use = false;
-			kept[i].stale = true;
+			caches[i].in_use = false;
+			caches[i].stale = true;
 		}
 }
 
 void
 tl_rel_open(TlRel *r, TlTable table, bool write)
 {
-	open_table(r, table, write ? RowExclusiveLock : AccessShareLock);
+	(void) open_table(r, table, write ? RowExclusiveLock : AccessShareLock, true);
 	if (write)
 		open_indexes(r, table, 0);
+}
+
+bool
+tl_rel_open_if_free(TlRel *r, TlTable table, bool write)
+{
+	if (!open_table(r, table, write ? RowExclusiveLock : AccessShareLock, false))
+		return false;
+	if (write)
+		open_indexes(r, table, 0);
+	return true;
 }
 
 void
 tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without)
 {
-	open_table(r, table, RowExclusiveLock);
+	(void) open_table(r, table, RowExclusiveLock, true);
 	open_indexes(r, table, without);
 }
 
@@ -116,8 +161,68 @@ tl_rel_try_lock_table(TlTable table)
 	return ConditionalLockRelationOid(tl_table_oid(table), RowExclusiveLock);
 }
 
+/* A table of ours is not as the install script made it. */
 static void
-open_table(TlRel *r, TlTable table, LOCKMODE lockmode)
+refuse(Relation rel, const char *what, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s.%s\" %s", TL_SCHEMA, RelationGetRelationName(rel), what),
+			 errhint("%s", hint)));
+}
+
+/*
+ * Every column of ours is there.  Only superusers own the table, because the
+ * worker, which is one, evaluates expressions of the owner's indexes.
+ */
+static void
+check_readable(TlTable table, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	uint32		generation = tl_catalog_generation();
+	int			i;
+
+	if (desc->natts < shapes[table].natts)
+		refuse(rel, "has fewer columns than the library knows",
+			   "Bring the extension up to date with ALTER EXTENSION " TL_EXTENSION " UPDATE.");
+	for (i = 0; i < shapes[table].natts; i++)
+		if (TupleDescAttr(desc, i)->attisdropped)
+			refuse(rel, "lacks a column that the extension created",
+				   "Restore it from a backup, or create the extension anew.");
+	if (!superuser_arg(rel->rd_rel->relowner))
+		refuse(rel, "is not owned by a superuser",
+			   "Give it back to the owner of the extension with ALTER TABLE ... OWNER TO.");
+	readable[table].table = RelationGetRelid(rel);
+	readable[table].generation = generation;
+}
+
+/*
+ * The table asks nothing of a row that a direct write does not do.  NOT NULL is
+ * checked for each row, in rel.c.
+ */
+static void
+check_writable(TlTable table, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	uint32		generation = tl_catalog_generation();
+	int			i;
+
+	for (i = shapes[table].natts; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attgenerated != '\0' && !TupleDescAttr(desc, i)->attisdropped)
+			refuse(rel, "has a generated column, which the extension does not compute",
+				   "Drop the column, or compute it in a view.");
+	if (desc->constr != NULL && desc->constr->num_check > shapes[table].nchecks)
+		refuse(rel, "has a CHECK constraint that the extension does not know",
+			   "Drop the constraint: the extension would write rows that violate it.");
+	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
+	CheckCmdReplicaIdentity(rel, CMD_DELETE);
+	writable[table].table = RelationGetRelid(rel);
+	writable[table].generation = generation;
+}
+
+/* False if a lock has to be waited for and the caller does not want to wait. */
+static bool
+open_table(TlRel *r, TlTable table, LOCKMODE lockmode, bool wait)
 {
 	Relation	rel;
 
@@ -132,6 +237,8 @@ open_table(TlRel *r, TlTable table, LOCKMODE lockmode)
 		Oid			relid = tl_table_oid(table);
 
 		CHECK_FOR_INTERRUPTS();
+		if (!wait && !ConditionalLockRelationOid(relid, lockmode))
+			return false;
 		rel = try_relation_open(relid, lockmode);
 		if (rel != NULL && tl_table_oid(table) == relid)
 			break;
@@ -140,18 +247,22 @@ open_table(TlRel *r, TlTable table, LOCKMODE lockmode)
 	}
 
 	r->rel = rel;
-	r->natts = table_natts[table];
-	if (RelationGetDescr(rel)->natts < r->natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" has fewer columns than the library knows", TL_SCHEMA, tl_table_name(table)),
-				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
+	r->natts = shapes[table].natts;
+	if (readable[table].table != RelationGetRelid(rel) ||
+		readable[table].generation != tl_catalog_generation())
+		check_readable(table, rel);
+	if (lockmode == RowExclusiveLock &&
+		(writable[table].table != RelationGetRelid(rel) ||
+		 writable[table].generation != tl_catalog_generation()))
+		check_writable(table, rel);
+	return true;
 }
 
 /*
  * GIN looks its support functions up for half the price of an entry.  What it
- * notes of them holds pointers into the relcache entry of the index, which do not move
- * without an invalidation: then all of it goes.  Others may hold buffers.
+ * notes of them holds pointers into the relcache entry of the index, which do
+ * not move without an invalidation, and that one voids the cache.  Other access
+ * methods may hold buffers in their notes.
  */
 static bool
 keeps_notes(Relation index)
@@ -159,91 +270,173 @@ keeps_notes(Relation index)
 	return index != NULL && index->rd_rel->relam == GIN_AM_OID;
 }
 
+/* Is this a unique index over the columns of key, in any order, and every row? */
+static bool
+has_key_of(Relation index, Relation key)
+{
+	int			nkeys = IndexRelationGetNumberOfKeyAttributes(key);
+	int			i;
+	int			j;
+
+	if (!index->rd_index->indisunique || !index->rd_index->indimmediate ||
+		index->rd_rel->relam != BTREE_AM_OID ||
+		IndexRelationGetNumberOfKeyAttributes(index) != nkeys ||
+		RelationGetIndexPredicate(index) != NIL)
+		return false;
+	for (i = 0; i < nkeys; i++)
+	{
+		/* an expression is column 0, which our keys do not have */
+		for (j = 0; j < nkeys; j++)
+			if (key->rd_index->indkey.values[i] == index->rd_index->indkey.values[j] &&
+				key->rd_indcollation[i] == index->rd_indcollation[j] &&
+				key->rd_opfamily[i] == index->rd_opfamily[j])
+				break;
+		if (j == nkeys)
+			return false;
+	}
+	return true;
+}
+
 /*
- * Make r->estate and r->rri, from what is kept if it is current and free: an
- * index expression of a DBA's may call us while we are at it.
+ * The unique indexes that hold the same key as the primary key: the key itself,
+ * its copy while REINDEX CONCURRENTLY makes one or after it was cancelled, and
+ * an index of the DBA's over these columns.  A row that is there is in each of
+ * them, so a conflict in any is the same conflict.
+ */
+static List *
+make_arbiters(TlTable table, const ResultRelInfo *rri)
+{
+	Oid			key_oid = table == TL_TURN ? tl_index_oid(TL_IDX_TURN_KEY) :
+		table == TL_LATE_REPLY ? tl_index_oid(TL_IDX_LATE_REPLY_KEY) : InvalidOid;
+	Relation	key = NULL;
+	List	   *arbiters = NIL;
+	int			i;
+
+	for (i = 0; i < rri->ri_NumIndices; i++)
+		if (RelationGetRelid(rri->ri_IndexRelationDescs[i]) == key_oid)
+			key = rri->ri_IndexRelationDescs[i];
+	for (i = 0; i < rri->ri_NumIndices && key != NULL; i++)
+		if (has_key_of(rri->ri_IndexRelationDescs[i], key))
+			arbiters = lappend_oid(arbiters, RelationGetRelid(rri->ri_IndexRelationDescs[i]));
+	return arbiters;
+}
+
+/* What ExecInsertIndexTuples wants, with every index open. */
+static void
+make_result_rel(Relation rel, EState **estate, ResultRelInfo **rri)
+{
+	MemoryContext old;
+	int			i;
+
+	*estate = CreateExecutorState();
+	old = MemoryContextSwitchTo((*estate)->es_query_cxt);
+	tl_init_range_table_compat(*estate, rel);
+	*rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(*rri, rel, 1, NULL, 0);
+	ExecOpenIndices(*rri, true);
+	MemoryContextSwitchTo(old);
+
+	for (i = 0; i < (*rri)->ri_NumIndices; i++)
+	{
+		Form_pg_index index = (*rri)->ri_IndexRelationDescs[i]->rd_index;
+
+		/* a lost race would raise 23P01, and no list of rechecks is kept */
+		if (index->indisexclusion || !index->indimmediate)
+			refuse(rel, "has an exclusion constraint or a deferrable unique constraint",
+				   "Drop the constraint, or make a unique one NOT DEFERRABLE.");
+	}
+}
+
+/*
+ * Make the cache of a table anew and leave all indexes open.  Opening the first
+ * of them reads invalidations, so the cache is fresh from here on and forget()
+ * marks it stale again; an error on the way leaves it incomplete.
+ */
+static void
+make_cache(TlIndexCache *cache, TlTable table, Relation rel)
+{
+	MemoryContext old;
+	int			i;
+
+	if (cache->context != NULL)
+		MemoryContextDelete(cache->context);
+	memset(cache, 0, sizeof(*cache));
+	cache->table = RelationGetRelid(rel);
+	cache->context = AllocSetContextCreate(CacheMemoryContext, "turn_liveness indexes",
+										   ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(cache->context);
+	make_result_rel(rel, &cache->estate, &cache->rri);
+	cache->indexes = palloc(sizeof(Oid) * Max(cache->rri->ri_NumIndices, 1));
+	cache->bits = palloc(sizeof(uint32) * Max(cache->rri->ri_NumIndices, 1));
+	for (i = 0; i < cache->rri->ri_NumIndices; i++)
+	{
+		cache->indexes[i] = RelationGetRelid(cache->rri->ri_IndexRelationDescs[i]);
+		cache->bits[i] = tl_index_bit(cache->indexes[i]);
+	}
+	cache->arbiters = make_arbiters(table, cache->rri);
+	cache->nindexes = cache->rri->ri_NumIndices;
+	cache->complete = true;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Make r->estate and r->rri, from the cache if it is free: an expression of a
+ * DBA's index may call us while we write.
  */
 static void
 open_indexes(TlRel *r, TlTable table, uint32 without)
 {
-	TlIndexCache	   *k = &kept[table];
-	MemoryContext old;
+	TlIndexCache *cache = &caches[table];
 	int			i;
 
 	r->slot = table_slot_create(r->rel, NULL);
-	if (k->in_use)
+	if (cache->in_use)
 	{
-		r->estate = CreateExecutorState();
-		tl_init_range_table_compat(r->estate, r->rel);
-		r->rri = makeNode(ResultRelInfo);
-		InitResultRelInfo(r->rri, r->rel, 1, NULL, 0);
-		ExecOpenIndices(r->rri, true);
+		make_result_rel(r->rel, &r->estate, &r->rri);
+		r->arbiters = make_arbiters(table, r->rri);
 		return;
 	}
 
-	if (k->context == NULL || k->stale)
+	if (!cache->complete || cache->stale)
 	{
-		if (k->context != NULL)
-			MemoryContextDelete(k->context);
-		memset(k, 0, sizeof(*k));
-		k->context = AllocSetContextCreate(CacheMemoryContext, "turn_liveness indexes",
-										   ALLOCSET_SMALL_SIZES);
-		/* an error on the way leaves it to be made again */
-		k->stale = true;
-		old = MemoryContextSwitchTo(k->context);
-		k->estate = CreateExecutorState();
-		MemoryContextSwitchTo(k->estate->es_query_cxt);
-		tl_init_range_table_compat(k->estate, r->rel);
-		k->rri = makeNode(ResultRelInfo);
-		InitResultRelInfo(k->rri, r->rel, 1, NULL, 0);
-		ExecOpenIndices(k->rri, true);
-		k->table = RelationGetRelid(r->rel);
-		k->nindexes = k->rri->ri_NumIndices;
-		k->indexes = palloc(sizeof(Oid) * Max(k->nindexes, 1));
-		k->bits = palloc(sizeof(uint32) * Max(k->nindexes, 1));
-		for (i = 0; i < k->nindexes; i++)
-		{
-			k->indexes[i] = RelationGetRelid(k->rri->ri_IndexRelationDescs[i]);
-			k->bits[i] = tl_index_bit(k->indexes[i]);
-		}
-		MemoryContextSwitchTo(old);
-		k->stale = false;
-		for (i = 0; i < k->nindexes; i++)
-			if (k->bits[i] & without)
+		make_cache(cache, table, r->rel);
+		for (i = 0; i < cache->nindexes; i++)
+			if (cache->bits[i] & without)
 			{
-				index_close(k->rri->ri_IndexRelationDescs[i], NoLock);
-				k->rri->ri_IndexRelationDescs[i] = NULL;
+				index_close(cache->rri->ri_IndexRelationDescs[i], NoLock);
+				cache->rri->ri_IndexRelationDescs[i] = NULL;
 			}
 	}
 	else
 	{
-		k->rri->ri_RelationDesc = r->rel;
+		cache->rri->ri_RelationDesc = r->rel;
 		/* ExecInsertIndexTuples passes over what is not open */
-		for (i = 0; i < k->nindexes; i++)
-			k->rri->ri_IndexRelationDescs[i] = k->bits[i] & without ? NULL :
-				index_open(k->indexes[i], RowExclusiveLock);
+		for (i = 0; i < cache->nindexes; i++)
+			cache->rri->ri_IndexRelationDescs[i] = cache->bits[i] & without ? NULL :
+				index_open(cache->indexes[i], RowExclusiveLock);
 	}
-	/* what access methods note down lives as long as this call does, or as long as k */
-	for (i = 0; i < k->nindexes; i++)
-		k->rri->ri_IndexRelationInfo[i]->ii_Context =
-			keeps_notes(k->rri->ri_IndexRelationDescs[i]) ? k->context : CurrentMemoryContext;
-	k->in_use = true;
-	k->nest_level = GetCurrentTransactionNestLevel();
-	r->kept = k;
-	r->estate = k->estate;
-	r->rri = k->rri;
+	/* what access methods note down lives as long as this call, or as the cache */
+	for (i = 0; i < cache->nindexes; i++)
+		cache->rri->ri_IndexRelationInfo[i]->ii_Context =
+			keeps_notes(cache->rri->ri_IndexRelationDescs[i]) ? cache->context : CurrentMemoryContext;
+	cache->in_use = true;
+	cache->nest_level = GetCurrentTransactionNestLevel();
+	r->cache = cache;
+	r->estate = cache->estate;
+	r->rri = cache->rri;
+	r->arbiters = cache->arbiters;
 }
 
 /* Locks stay until the end of the transaction, as with any statement. */
 void
 tl_rel_close(TlRel *r)
 {
-	if (r->kept)
+	if (r->cache)
 	{
 		int			i;
 
 		ExecDropSingleTupleTableSlot(r->slot);
-		for (i = 0; i < r->kept->nindexes; i++)
+		for (i = 0; i < r->cache->nindexes; i++)
 		{
 			Relation	index = r->rri->ri_IndexRelationDescs[i];
 			IndexInfo  *info = r->rri->ri_IndexRelationInfo[i];
@@ -257,7 +450,7 @@ tl_rel_close(TlRel *r)
 			}
 			index_close(index, NoLock);
 		}
-		r->kept->in_use = false;
+		r->cache->in_use = false;
 	}
 	else if (r->rri)
 	{
@@ -274,8 +467,8 @@ tl_rel_written_index(const TlRel *r, Oid index)
 {
 	int			i;
 
-	for (i = 0; r->kept && i < r->kept->nindexes; i++)
-		if (r->kept->indexes[i] == index)
+	for (i = 0; r->cache && i < r->cache->nindexes; i++)
+		if (r->cache->indexes[i] == index)
 			return r->rri->ri_IndexRelationDescs[i];
 	return NULL;
 }
@@ -287,7 +480,7 @@ tl_rel_check_closed(TlRel *r)
 #ifdef USE_ASSERT_CHECKING
 	int			i;
 
-	for (i = 0; r->kept && i < r->kept->nindexes; i++)
+	for (i = 0; r->cache && i < r->cache->nindexes; i++)
 	{
 		IndexInfo  *info = r->rri->ri_IndexRelationInfo[i];
 		ExprContext *econtext = GetPerTupleExprContext(r->estate);

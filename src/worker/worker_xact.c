@@ -25,7 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "base/guc.h"
@@ -38,8 +38,8 @@ static Oid	served = InvalidOid;	/* the extension */
 static bool extension_gone = false;
 static bool replaced = false;
 static int64 next_death_look = 0;
-static TlSweepItem *items = NULL;
-static int	max_items = 0;
+/* so few that letters of the meantime fit into the mailbox */
+static TlSweepItem items[200];
 
 bool
 tl_worker_xact_begin(const char *what)
@@ -110,19 +110,9 @@ tl_step_fail_lapsed(TlDatabase *db)
 	int			nitems;
 	int			i;
 
-	if (max_items < tl_sweep_batch)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		items = items ? repalloc_huge(items, sizeof(TlSweepItem) * tl_sweep_batch) :
-			palloc_extended(sizeof(TlSweepItem) * tl_sweep_batch, MCXT_ALLOC_HUGE);
-		max_items = tl_sweep_batch;
-		MemoryContextSwitchTo(old);
-	}
-
 	/* no transaction for a look at what lives: all of it is in memory */
 	tl_grace_get(&grace);
-	nitems = tl_watch_list_take_expired(now, &grace, items, tl_sweep_batch);
+	nitems = tl_watch_list_take_expired(now, &grace, items, lengthof(items));
 	if (nitems == 0)
 		return 0;
 

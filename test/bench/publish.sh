@@ -2,9 +2,10 @@
 #
 # publish.sh
 #
-# Put the results of the last "make bench" into the README, between the lines
-# <!-- bench --> and <!-- /bench -->, and the two plots that it shows into
-# test/bench/plots/.  Only a run of all rows is published:
+# Put the results of the last "make bench" between the lines <!-- bench --> and
+# <!-- /bench -->: the whole table into test/bench/README.md, the six rows that
+# the top README shows into that; and the plots into test/bench/plots/.  Only a
+# run of all rows is published:
 #
 #     make bench ARGS=long && test/bench/publish.sh
 
@@ -17,9 +18,14 @@ if ! grep -qsxF "$(head -n 1 $results/environment.txt)." $results/README-table.m
 	echo "publish.sh: the last run measured some rows only: make bench ARGS=long" >&2
 	exit 1
 fi
-perl -0 -pi -e '
-	BEGIN { open my $f, "<", shift or die; $table = <$f> }
-	s/^<!-- bench -->\n\K.*?(?=^<!-- \/bench -->$)/\n$table\n/ms or die "publish.sh: README.md lacks the lines to write between\n";
-' $results/README-table.md README.md
+
+put() { # put TEXT FILE
+	perl -0 -pi -e '
+		BEGIN { open my $f, "<", shift or die; $text = <$f> }
+		s/^<!-- bench -->\n\K.*?(?=^<!-- \/bench -->$)/\n$text\n/ms or die "publish.sh: $ARGV lacks the lines to write between\n";
+	' "$1" "$2"
+}
+put $results/README-table.md test/bench/README.md
+put $results/README-rows.md README.md
 mkdir -p test/bench/plots
 cp $results/turns.svg $results/beats.svg test/bench/plots/

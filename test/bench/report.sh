@@ -1,4 +1,4 @@
-# Sourced by run.sh: the table, the CSV, the plots, and the table for README.md.
+# Sourced by run.sh: the table, the CSV, the plots, and the tables for the READMEs.
 
 environment() {
 	echo "turn_liveness $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" turn_liveness.control), $("$TL_PG_CONFIG" --version), $mode, $(date -u '+%Y-%m-%d %H:%M UTC')"
@@ -7,12 +7,15 @@ environment() {
 	[ $mode = quick ] || life=" (three times as many, a third as long, for the whole life)"
 	echo "$N pairs where there is a bar, rounds of $L s where it is close$life and of $T s elsewhere, $P pairs where there is none; ${settings[*]}"
 	cat <<-X
-		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it, insert the
-		  reply and its delivery row.  Columns as ours, no index but the primary keys, no NOTIFY (sql/bare.sql)
-		the origin: its statements one by one on its job table with 18 indexes, a NOTIFY of its own (sql/origin.sql)
-		PL/pgSQL: the same API with a row for each beat, NOTIFY in the transaction, a sweep for pg_cron (sql/plain.sql)
-		Not compared: job queues (pg-boss, graphile-worker, pgmq) do another job; the origin's pause of 15 s between
-		  sweeps, its network and its retries are left out, in its favour.
+		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it,
+		  insert the reply and its delivery row.  Columns as ours, no index but the primary keys, no
+		  NOTIFY (sql/bare.sql)
+		the origin: its statements one by one on its job table with 18 indexes, a NOTIFY of its own
+		  (sql/origin.sql)
+		PL/pgSQL: the same API with a row for each beat, NOTIFY in the transaction, a sweep for
+		  pg_cron (sql/plain.sql)
+		Not compared: job queues (pg-boss, graphile-worker, pgmq) do another job; the origin's pause
+		  of 15 s between sweeps, its network and its retries are left out, in its favour.
 	X
 }
 
@@ -41,25 +44,46 @@ report() {
 	plots
 }
 
-# readme_table: what publish.sh puts into README.md; of a run of all rows only
+# The rows that the top README shows, as text for a regular expression.
+readme_rows='heartbeat|beat_cost|turns_bare|life_bare|turns_plain|latency'
+
+# markdown_table ROWS COLUMNS: of the results whose row's name matches ROWS, the first COLUMNS columns
+markdown_table() {
+	ROWS=$1 COLUMNS=$2 perl -F'\t' -lane '
+		BEGIN {
+			sub line { print "| " . join(" | ", @_[0 .. $ENV{COLUMNS} - 1]) . " |" }
+			line "measure", "ours", "against", "other", "ratio (min .. max)", "bar", "";
+			print "|" . join("|", ("---", "---:", "---", "---:", "---", "---", "---")[0 .. $ENV{COLUMNS} - 1]) . "|";
+		}
+		my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict) = map { s/\|/\\|/gr } @F;
+		next unless $row =~ /^(?:$ENV{ROWS})$/;
+		$value = "$value ($min .. $max)" if $min ne "";
+		$bar =~ s/^ge /at least /; $bar =~ s/^le /at most /;
+		line map { $_ eq "-" ? "" : $_ } $measure, $a, $against, $b, $value, $bar, $verdict;' "$R"
+}
+
+# publish.sh looks for the first line as it stands
+wrap() { IFS= read -r first && echo "$first" && fold -s -w 100 | sed 's/ *$//'; }
+
+# readme_table: what publish.sh puts into test/bench/README.md, and the rows for the
+# top README; of a run of all rows only
 readme_table() {
 	{
-		echo "| measure | ours | against | other | ratio (min .. max) | bar | |"
-		echo "|---|---:|---|---:|---|---|---|"
-		perl -F'\t' -lane '
-			my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict) = map { s/\|/\\|/gr } @F;
-			$value = "$value ($min .. $max)" if $min ne "";
-			$bar =~ s/^ge /at least /; $bar =~ s/^le /at most /;
-			print "| " . join(" | ", map { $_ eq "-" ? "" : $_ } $measure, $a, $against, $b, $value, $bar, $verdict) . " |";' "$R"
+		markdown_table '.*' 7
 		echo
 		# version and date, machine, settings; then the peers, one an item
-		sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./'
+		sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./' | wrap
 		echo
 		sed -e '1,3d' -e 's/^[^ ]/- &/' "$TL_OUT/environment.txt"
 		echo
-		echo '![turns/s against clients, with and without NOTIFY in the transaction](test/bench/plots/turns.svg)'
-		echo '![beats/s against live turns](test/bench/plots/beats.svg)'
+		echo '![turns/s against clients, with and without NOTIFY in the transaction](plots/turns.svg)'
+		echo '![beats/s against live turns](plots/beats.svg)'
 	} >"$TL_OUT/README-table.md"
+	{
+		markdown_table "$readme_rows" 5
+		echo
+		sed -n '1,2p' "$TL_OUT/environment.txt" | sed 's/$/./' | wrap
+	} >"$TL_OUT/README-rows.md"
 }
 
 # lines FILE NAME TITLE XLABEL YLABEL LOGSCALE: one line for each series

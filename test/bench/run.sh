@@ -8,7 +8,8 @@
 # rows is for development; "list" names them.
 #
 # Results go to $TL_OUT (test/bench/results/): table.txt, rows.csv, pairs.csv,
-# environment.txt, plots, README-table.md (publish.sh).  BENCH_PAIRS and BENCH_SECONDS change the rounds.
+# environment.txt, plots, README-table.md and README-rows.md (publish.sh).
+# BENCH_PAIRS and BENCH_SECONDS change the rounds.
 
 set -eu -o pipefail
 mode=quick

@@ -120,12 +120,15 @@ read_replies(const char *cursor)
 	}
 }
 
-/* Gateway: push what nobody else has, and say so. Returns how many. */
+/*
+ * Gateway: push what no other replica has claimed, and acknowledge it. Claim no
+ * more than can be sent within claim_timeout. Returns how many.
+ */
 static int
 push(void)
 {
 	PGresult   *claimed = query(db, "SELECT reply_id, payload FROM turn_liveness.claim_replies"
-								"('gateway-c', platforms => '{slack-c}')", 0, NULL);
+								"('gateway-c', platforms => '{slack-c}', max_replies => 10)", 0, NULL);
 	int			n = PQntuples(claimed);
 	char		id[32];
 	int			i;
@@ -162,9 +165,9 @@ main(void)
 	snprintf(pid, sizeof(pid), "%d", PQbackendPID(session));
 	expect(QUERY(session, "SELECT turn_liveness.attach_worker($1)", conversation), "attach", pid);
 
-	/* worker: beat every few seconds while it works; 0 means give up */
+	/* worker: every few seconds, a beat that names its turn; 0 means give up */
 	for (i = 0; i < 12; i++)
-		expect(QUERY(db, "SELECT turn_liveness.heartbeat($1)", conversation), "beat", "1");
+		expect(QUERY(db, "SELECT turn_liveness.heartbeat($1, '{m1}')", conversation), "beat", "1");
 
 	expect(commit("{m1}", "{\"content\": \"42\"}"), "commit", "won");
 	expect(commit("{m1}", "{\"content\": \"42\"}"), "the same again", "won");
@@ -176,9 +179,13 @@ main(void)
 	expect(reply, "read", "42");
 	expect(QUERY(db, "SELECT turn_liveness.ack_replies('gateway-c', $1)", cursor), "ack", "1");
 
-	/* stopped by the user: the client hears it, and the worker with its next beat */
+	/*
+	 * Stopped by the user: the client hears it, and the worker with its next beat.
+	 * reject_turn, because the stop may come before the arm, which then says answered.
+	 */
 	dispatch("m2", "web");
-	expect(QUERY(db, "SELECT turn_liveness.fail_turn($1, 'm2', 'Stopped.', 'CANCELLED')", conversation), "stop", "won");
+	expect(QUERY(db, "SELECT turn_liveness.reject_turn($1, 'm2', jsonb_build_object('conversationId', $1::text), "
+				 "'Stopped.', 'CANCELLED')", conversation), "stop", "won");
 	expect(QUERY(db, "SELECT turn_liveness.heartbeat($1, '{m2}')", conversation), "beat", "0");
 	expect(read_replies(cursor), "read", "CANCELLED");
 

@@ -16,37 +16,42 @@ const conversation = `tenant-1/node-${process.pid}`;
 // the next one to another server, so give none a name. pg prepares nothing by itself.
 const pool = new Pool({ host: process.env.POOL_HOST, port: process.env.POOL_PORT });
 pool.on('error', console.error);       // of an idle connection: the pool makes another
+pool.on('connect', (client) => client.on('error', console.error));      // of one that is in use
 const session = new Client();
 const events = new EventEmitter();
 
 const value = async (db, sql, ...args) =>
   Object.values((await db.query(sql, args)).rows[0])[0];
 
+const routing = (platform) => ({ conversationId: conversation, platform, userId: 'u1' });
+
 // --- gateway: a message has come. Owed and enqueued together, or neither.
+// answered: it has ended already, by a stop that was faster.
 async function dispatch(messageId, platform) {
-  const routing = { conversationId: conversation, platform, userId: 'u1' };
   const db = await pool.connect();
+  let lost;
   try {
     await db.query('BEGIN');
     const armed = await value(db, 'SELECT turn_liveness.arm_turn($1, $2, $3)',
-      conversation, messageId, routing);
-    await db.query('INSERT INTO my_jobs VALUES ($1)', [{ messageId }]);
+      conversation, messageId, routing(platform));
+    if (armed !== 'answered') await db.query('INSERT INTO my_jobs VALUES ($1)', [{ messageId }]);
     await db.query('COMMIT');
     return armed;
   } catch (error) {
-    await db.query('ROLLBACK');
+    await db.query('ROLLBACK').catch((e) => { lost = e; });
     throw error;
   } finally {
-    db.release();
+    db.release(lost);
   }
 }
 
-// --- gateway: the user presses stop
-const stop = (messageId) =>
-  value(pool, "SELECT turn_liveness.fail_turn($1, $2, 'Stopped.', 'CANCELLED')", conversation, messageId);
+// --- gateway: the user presses stop, perhaps before the arm is committed
+const stop = (messageId, platform) =>
+  value(pool, "SELECT turn_liveness.reject_turn($1, $2, $3, 'Stopped.', 'CANCELLED')",
+    conversation, messageId, routing(platform));
 
-// --- worker: beat every few seconds while it works; 0 means give up
-const beat = (ids = null) =>
+// --- worker: every few seconds, a beat that names its turns; 0 means give up
+const beat = (ids) =>
   value(pool, 'SELECT turn_liveness.heartbeat($1, $2)', conversation, ids);
 
 // --- worker: the answer: won, lost or unknown
@@ -80,10 +85,11 @@ async function read(cursor) {
 
 const ack = (ids) => value(pool, "SELECT turn_liveness.ack_replies('gateway-js', $1)", ids);
 
-// --- gateway: push what nobody else has, and say so
+// --- gateway: push what no other replica has claimed, and acknowledge it. Claim no more
+// than can be sent within claim_timeout (30 s): what is late goes to another replica, too.
 async function push(send) {
-  const { rows } = await pool.query(
-    "SELECT reply_id, payload FROM turn_liveness.claim_replies('gateway-js', platforms => '{slack}')");
+  const { rows } = await pool.query(`SELECT reply_id, payload
+    FROM turn_liveness.claim_replies('gateway-js', platforms => '{slack}', max_replies => 10)`);
   for (const { reply_id: id, payload } of rows) {
     try {
       await send(payload);
@@ -102,7 +108,7 @@ async function main() {
   // --- worker: its session's end would be its death, so it must be a real one
   assert.equal(await value(session, 'SELECT turn_liveness.attach_worker($1)', conversation), session.processID);
 
-  for (let i = 0; i < 12; i++) assert.equal(await beat(), 1);
+  for (let i = 0; i < 12; i++) assert.equal(await beat(['m1']), 1);
   assert.equal(await commit(['m1'], { content: '42' }), 'won');
   assert.equal(await commit(['m1'], { content: '42' }), 'won', 'the same again');
   assert.equal(await commit(['m1'], { content: '43' }), 'lost', 'another');
@@ -115,9 +121,13 @@ async function main() {
 
   // --- stopped by the user: the client hears it, and the worker with its next beat
   await dispatch('m2', 'web');
-  assert.equal(await stop('m2'), 'won');
+  assert.equal(await stop('m2', 'web'), 'won');
   assert.equal(await beat(['m2']), 0);
   assert.deepEqual((await read(reply.reply_id)).map((r) => r.payload.errorCode), ['CANCELLED']);
+
+  // --- a stop that overtakes its arm
+  assert.equal(await stop('m4', 'web'), 'won');
+  assert.equal(await dispatch('m4', 'web'), 'answered');
 
   // --- pushed: one replica alone sends
   const sent = [];

@@ -18,7 +18,7 @@ conversation = f"tenant-1/python-{os.getpid()}"
 
 # prepare_threshold=None: psycopg prepares what it executes for the sixth time,
 # and in a pool the next execution may meet a server that knows nothing of it.
-# autocommit: a claim that is not committed is nobody's.
+# autocommit: a claim that is not committed is undone by a crash.
 db = psycopg.connect(**{k: v for k, v in POOL.items() if v},
                      prepare_threshold=None, autocommit=True)
 session = psycopg.connect(autocommit=True)
@@ -34,24 +34,29 @@ def expect(what, got, want):
         raise SystemExit(f"{what}: {got!r} instead of {want!r}")
 
 
+def routing(platform):
+    return Jsonb({"conversationId": conversation, "platform": platform, "userId": "u1"})
+
+
 # --- gateway: a message has come. Owed and enqueued together, or neither.
+# answered: it has ended already, by a stop that was faster.
 def dispatch(message_id, platform):
-    routing = {"conversationId": conversation, "platform": platform, "userId": "u1"}
     with db.transaction():
         armed = call("SELECT turn_liveness.arm_turn(%s, %s, %s)",
-                     conversation, message_id, Jsonb(routing))
-        db.execute("INSERT INTO my_jobs VALUES (%s)", [Jsonb({"messageId": message_id})])
+                     conversation, message_id, routing(platform))
+        if armed != "answered":
+            db.execute("INSERT INTO my_jobs VALUES (%s)", [Jsonb({"messageId": message_id})])
     return armed
 
 
-# --- gateway: the user presses stop
-def stop(message_id):
-    return call("SELECT turn_liveness.fail_turn(%s, %s, 'Stopped.', 'CANCELLED')",
-                conversation, message_id)
+# --- gateway: the user presses stop, perhaps before the arm is committed
+def stop(message_id, platform):
+    return call("SELECT turn_liveness.reject_turn(%s, %s, %s, 'Stopped.', 'CANCELLED')",
+                conversation, message_id, routing(platform))
 
 
-# --- worker: beat every few seconds while it works; 0 means give up
-def beat(message_ids=None):
+# --- worker: every few seconds, a beat that names its turns; 0 means give up
+def beat(message_ids):
     return call("SELECT turn_liveness.heartbeat(%s, %s)", conversation, message_ids)
 
 
@@ -71,10 +76,11 @@ def ack(reply_ids):
     return call("SELECT turn_liveness.ack_replies('gateway-py', %s)", reply_ids)
 
 
-# --- gateway: push what nobody else has, and say so
+# --- gateway: push what no other replica has claimed, and acknowledge it. Claim no more
+# than can be sent within claim_timeout (30 s): what is late goes to another replica, too.
 def push(send):
     claimed = db.execute("SELECT reply_id, payload FROM turn_liveness.claim_replies"
-                         "('gateway-py', platforms => '{slack}')").fetchall()
+                         "('gateway-py', platforms => '{slack}', max_replies => 10)").fetchall()
     for reply_id, payload in claimed:
         try:
             send(payload)
@@ -117,7 +123,7 @@ if POOL["host"]:
     expect("the pooler shows", pid != db.info.backend_pid, True)
 
 for _ in range(12):
-    expect("beat", beat(), 1)
+    expect("beat", beat(["m1"]), 1)
 expect("commit", commit(["m1"], {"content": "42"}), "won")
 expect("the same again", commit(["m1"], {"content": "42"}), "won")
 expect("another", commit(["m1"], {"content": "43"}), "lost")
@@ -131,11 +137,15 @@ expect("ack", ack([cursor]), 1)
 
 # --- stopped by the user: the client hears it, and the worker with its next beat
 dispatch("m2", "web")
-expect("stop", stop("m2"), "won")
+expect("stop", stop("m2", "web"), "won")
 expect("beat", beat(["m2"]), 0)
 while not (replies := read(cursor)):
     wait()
 expect("read", [payload["errorCode"] for _, payload in replies], ["CANCELLED"])
+
+# --- a stop that overtakes its arm
+expect("early stop", stop("m4", "web"), "won")
+expect("arm after it", dispatch("m4", "web"), "answered")
 
 # --- pushed: one replica alone sends
 sent = []

@@ -24,8 +24,8 @@ SELECT turn_liveness.arm_turn(:'conversation', 'm1',
 INSERT INTO my_jobs VALUES ('{"messageId": "m1"}');
 COMMIT;
 
--- worker: beat every few seconds while it works; 0 means give up
-SELECT turn_liveness.heartbeat(:'conversation') AS beat \gset
+-- worker: every few seconds, a beat that names its turn; 0 means give up
+SELECT turn_liveness.heartbeat(:'conversation', '{m1}') AS beat \gset
 
 -- worker: the answer; the same call again, and another answer
 SELECT turn_liveness.commit_terminal_reply(:'conversation', '{m1}', '{"content": "42"}') AS first \gset
@@ -38,16 +38,19 @@ SELECT reply_id AS cursor, payload->>'content' AS content
 FROM turn_liveness.read_replies(ARRAY[:'conversation'], ARRAY[:cursor]) \gset
 SELECT turn_liveness.ack_replies('gateway-psql', ARRAY[:cursor]) AS ack \gset
 
--- stopped by the user: the client hears it, and the worker with its next beat
+-- stopped by the user: the client hears it, and the worker with its next beat.
+-- reject_turn, because the stop may come before the arm, which then says answered.
 SELECT turn_liveness.arm_turn(:'conversation', 'm2', jsonb_build_object('conversationId', :'conversation')) AS arm2 \gset
-SELECT turn_liveness.fail_turn(:'conversation', 'm2', 'Stopped.', 'CANCELLED') AS stop \gset
+SELECT turn_liveness.reject_turn(:'conversation', 'm2', jsonb_build_object('conversationId', :'conversation'),
+	'Stopped.', 'CANCELLED') AS stop \gset
 SELECT turn_liveness.heartbeat(:'conversation', '{m2}') AS beat2 \gset
 SELECT payload->>'errorCode' AS code FROM turn_liveness.read_replies(ARRAY[:'conversation'], ARRAY[:cursor]) \gset
 
 -- pushed: one replica alone sends. Autocommit commits the claim before anything is sent.
+-- Claim no more than can be sent within claim_timeout.
 SELECT turn_liveness.reject_turn(:'conversation', 'm3', '{"platform": "psql"}', 'Message rejected.', 'GUARDRAIL') AS reject \gset
 SELECT array_agg(reply_id) AS claimed, count(*) AS claims
-FROM turn_liveness.claim_replies('gateway-psql', platforms => '{psql}') \gset
+FROM turn_liveness.claim_replies('gateway-psql', platforms => '{psql}', max_replies => 10) \gset
 SELECT count(*) AS claims2 FROM turn_liveness.claim_replies('gateway-psql-2', platforms => '{psql}') \gset
 SELECT turn_liveness.ack_replies('gateway-psql', :'claimed') AS ack3 \gset
 

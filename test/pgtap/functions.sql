@@ -62,11 +62,11 @@ SELECT is(h.parallel, w.parallel, 'parallel label of ' || w.name) FROM want w LE
 -- beyond the contract there is only what the views and the table of turns need
 SELECT set_eq(
 	$$SELECT name FROM have WHERE name NOT IN (SELECT name FROM want) AND name NOT LIKE 'stat%'$$,
-	ARRAY['clock_now', 'turn_status', 'foreign_change'], 'no other function, but what the views need');
+	ARRAY['clock_now', 'turn_status', 'foreign_change', 'change_privileges'], 'no other function, but what the views and the grants need');
 SELECT is_empty($$SELECT name FROM have GROUP BY name HAVING count(*) > 1$$, 'functions are never overloaded');
 SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) WHERE p.prosecdef$$, 'no function runs with more rights than its caller');
-SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) WHERE p.proconfig IS NOT NULL$$, 'no function pays for a SET clause');
-SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) JOIN pg_language l ON l.oid = p.prolang WHERE l.lanname <> 'c'$$, 'every function is C');
+SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) JOIN pg_language l ON l.oid = p.prolang WHERE (l.lanname = 'c') = (p.proconfig IS NOT NULL)$$, 'no C function pays for a SET clause, and each other one has its search_path');
+SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) JOIN pg_language l ON l.oid = p.prolang WHERE l.lanname <> 'c' AND name !~ '^(grant|revoke)_' AND name <> 'change_privileges'$$, 'every function but the grants is C');
 SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) WHERE p.proisstrict AND name IN (SELECT name FROM want)$$, 'no function answers NULL for a NULL argument');
 SELECT is_empty($$SELECT name FROM have WHERE parallel = 's'$$, 'no function runs in a parallel worker');
 SELECT is_empty($$SELECT name FROM have WHERE volatile = 'i'$$, 'no function is immutable');

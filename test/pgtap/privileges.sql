@@ -25,7 +25,7 @@ SELECT schema_privs_are('turn_liveness', r, ARRAY['USAGE']) FROM unnest(ARRAY['p
 CREATE TEMP TABLE wanted (role text, function text);
 INSERT INTO wanted SELECT 'pgtap_gateway', unnest(ARRAY['arm_turn', 'heartbeat', 'heartbeats', 'commit_terminal_reply', 'fail_turn', 'fail_deployment', 'reject_turn', 'discharge_turn', 'has_live_turn',
 	'mark_provider_failed', 'clear_provider_failed', 'attach_worker', 'detach_worker', 'sweep_expired_turns', 'read_replies', 'claim_replies', 'ack_replies', 'release_replies', 'retry_dead_reply']);
-INSERT INTO wanted SELECT 'pgtap_worker', unnest(ARRAY['heartbeat', 'heartbeats', 'commit_terminal_reply', 'has_live_turn', 'attach_worker', 'detach_worker']);
+INSERT INTO wanted SELECT 'pgtap_worker', unnest(ARRAY['heartbeat', 'heartbeats', 'commit_terminal_reply', 'has_live_turn', 'mark_provider_failed', 'clear_provider_failed', 'attach_worker', 'detach_worker']);
 CREATE TEMP VIEW had AS
 	SELECT r AS role, p.proname::text AS function FROM pg_proc p, unnest(ARRAY['pgtap_public', 'pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r
 	 WHERE p.pronamespace = 'turn_liveness'::regnamespace AND has_function_privilege(r, p.oid, 'EXECUTE');

@@ -36,6 +36,7 @@ add_extension($old, 'second');
 $old->safe_psql('second', "SELECT turn_liveness.arm_turn('second', 'm1', admission => '1ms', silence => '1ms')");
 ok( $old->poll_query_until('second', 'SELECT count(*) = 1 FROM turn_liveness.reply'),
 	'a second database, where a turn has failed');
+advance($old, '1 min');
 $old->stop;
 
 # --- in binary-upgrade mode nothing of ours runs
@@ -53,7 +54,7 @@ isnt($old->safe_psql('postgres', 'SELECT worker_problem FROM turn_liveness.stat'
 advance($old, '2 min');
 is($old->safe_psql('postgres', 'SELECT state FROM turn_liveness.turns WHERE deployment = \'short\''),
 	'waiting', 'a start of the server gives a turn deadline in this mode too');
-advance($old, '9 min');
+advance($old, '20 min');
 is($old->safe_psql('postgres', 'SELECT state FROM turn_liveness.turns WHERE deployment = \'short\''),
 	'lapsed', 'but a turn can lapse');
 is($old->safe_psql('postgres', "CREATE DATABASE third; SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'turn_liveness%'"),

@@ -26,12 +26,12 @@ sub calls
 	my %names = map { $_ => 1 } grep { !/^(?:if|for|while|return|sizeof)$/ } $body =~ /\b(\w+)\s*\(/g;
 	return join(' ', sort keys %names);
 }
-is(calls('tl_count'), 'pg_atomic_fetch_add_u64 tl_database', 'counting is one atomic instruction');
+is(calls('tl_counter_add'), 'pg_atomic_fetch_add_u64 tl_database', 'counting is one atomic instruction');
 is(calls('tl_counter_read'), 'pg_atomic_read_u64', 'reading takes no lock either');
 my ($database) = $shmem =~ /^tl_database\(void\)\n\{\n(.*?)^\}/ms;
 like($database, qr/\A\s*if \(my_database != NULL\)\s+return my_database;/, 'the place is looked up once in a session');
 my @others;
-foreach my $file (glob("$src/*.c"))
+foreach my $file (glob("$src/*/*.c"))
 {
 	my $text = slurp_file($file);
 	push @others, "$file: $_" foreach grep { /->counters\[/ && !/pg_atomic_\w+_u64\(/ } split /\n/, $text;
@@ -55,6 +55,28 @@ $node->command_ok([ 'pgbench', '-n', '-M', 'prepared', '-c', $clients, '-t', $ro
 my $all = $clients * $rounds;
 is($node->safe_psql('postgres', 'SELECT armed, answered, late, beats FROM turn_liveness.stat'), join('|', $all, $all, $all, 2 * $all), 'every call is counted, once');
 is($node->safe_psql('postgres', 'SELECT claims, acknowledged FROM turn_liveness.stat'), '0|0', 'and nothing else');
+
+# --- a call counts, as it does in pg_stat: what is rolled back too, and what is prepared
+
+my $counters = 'SELECT armed, answered, discharged FROM turn_liveness.stat';
+$node->safe_psql('postgres', 'SELECT turn_liveness.stat_reset()');
+$node->safe_psql('postgres', q{
+BEGIN;
+SELECT turn_liveness.arm_turn('counted', 'm' || i) FROM generate_series(1, 3) i;
+SAVEPOINT s;
+SELECT turn_liveness.commit_terminal_reply('counted', '{m1,m2}', '{}');
+ROLLBACK TO s;
+SELECT turn_liveness.discharge_turn('counted', 'm3');
+ROLLBACK});
+is($node->safe_psql('postgres', $counters), '3|2|1', 'what is rolled back was counted');
+$node->safe_psql('postgres', q{
+BEGIN;
+SELECT turn_liveness.arm_turn('counted', 'm' || i) FROM generate_series(1, 3) i;
+SELECT turn_liveness.commit_terminal_reply('counted', '{m1}', '{}');
+PREPARE TRANSACTION 'count'});
+is($node->safe_psql('postgres', $counters), '6|3|1', 'what is prepared is counted at once');
+$node->safe_psql('postgres', "COMMIT PREPARED 'count'");
+is($node->safe_psql('postgres', $counters), '6|3|1', 'and not again when it is committed');
 
 $node->stop;
 done_testing();
