@@ -20,8 +20,6 @@
 #include "base/args.h"
 #include "base/guc.h"
 
-#define UNIT_HINT errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
-
 void
 tl_check_writable(const char *function)
 {
@@ -225,7 +223,7 @@ tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be at least 1 millisecond and at most 24 days", name),
-				 UNIT_HINT));
+				 TL_INTERVAL_HINT));
 	return (int32) ms;
 }
 

@@ -9,6 +9,10 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
+/* for an interval that is refused */
+#define TL_INTERVAL_HINT \
+	errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
+
 /* 25006 on a standby or in a read-only transaction, before anything is done */
 extern void tl_check_writable(const char *function);
 
