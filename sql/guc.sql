@@ -6,7 +6,7 @@ SELECT name, vartype, boot_val, unit, context FROM pg_settings WHERE name LIKE '
 SELECT name, context, boot_val <> '' AS has_text FROM pg_settings WHERE name LIKE 'turn\_liveness.message\_%' ORDER BY name COLLATE "C";
 SELECT name AS without_description FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND coalesce(short_desc, '') = '';
 -- the defaults as the contract names them
-SELECT * FROM (VALUES ('admission_deadline', '3min'), ('turn_deadline', '1min'), ('max_turn_duration', '4h'), ('mass_silence_hold', '2min'),
+SELECT * FROM (VALUES ('admission_deadline', '3min'), ('turn_deadline', '1min'), ('max_turn_duration', '4h'), ('mass_silence_hold', '1min'),
 					  ('sweep', 'on'), ('reconnect_window', '2s'), ('claim_timeout', '30s'), ('retry_delay', '1s'), ('max_attempts', '30'),
 					  ('retention', '1d'), ('undelivered_retention', '7d'), ('notify_channel', 'turn_liveness'), ('notify_detail', 'on'),
 					  ('max_reply_size', '1MB'), ('max_routing_size', '64kB'), ('restore_grace', '10min'), ('log_failures', 'on')) AS want (name, value)

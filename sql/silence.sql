@@ -10,7 +10,9 @@ CREATE FUNCTION tl_test.arm_all(last integer) RETURNS bigint LANGUAGE sql AS $$
 $$;
 SELECT tl_test.advance('10 min');
 
--- twelve deployments beat; then nobody calls anything
+SET turn_liveness.mass_silence_hold = '2 min';
+
+-- twelve deployments beat; then no worker calls
 SELECT tl_test.arm_all(12);
 SELECT turn_liveness.arm_turn('si-waiting', 'm', admission => '1 min'), turn_liveness.arm_turn('si-long', 'm', duration => '65 s');
 SELECT tl_test.beat_all(1, 12), turn_liveness.heartbeat('si-long');
@@ -53,7 +55,20 @@ SELECT tl_test.beat_all(1, 9);
 SELECT tl_test.advance('70 s');
 SELECT turn_liveness.sweep_expired_turns();
 
--- somebody calls: the path is alive, the workers are dead
+-- another worker calls: the path is alive, the workers are dead
+SELECT tl_test.advance('10 min');
+SELECT tl_test.arm_all(12);
+SELECT tl_test.beat_all(1, 12);
+SELECT tl_test.advance('25 s');
+SELECT turn_liveness.heartbeat('si-idle');
+SELECT turn_liveness.sweep_expired_turns();
+SELECT tl_test.advance('25 s');
+SELECT turn_liveness.heartbeat('si-idle');
+SELECT turn_liveness.sweep_expired_turns();
+SELECT tl_test.advance('15 s');
+SELECT turn_liveness.sweep_expired_turns();
+
+-- a gateway calls, which may have another path: that proves nothing
 SELECT tl_test.advance('10 min');
 SELECT tl_test.arm_all(12);
 SELECT tl_test.beat_all(1, 12);
@@ -61,10 +76,36 @@ SELECT tl_test.advance('25 s');
 SELECT count(*) FROM turn_liveness.read_replies(ARRAY['si-1'], ARRAY[9223372036854775807]);
 SELECT turn_liveness.sweep_expired_turns();
 SELECT tl_test.advance('25 s');
-SELECT count(*) FROM turn_liveness.read_replies(ARRAY['si-1'], ARRAY[9223372036854775807]);
+SELECT count(*) FROM turn_liveness.claim_replies('gw', ARRAY['si-1']), turn_liveness.has_live_turn('si-1', 'm'), turn_liveness.fail_turn('si-1', 'none', 'e');
 SELECT turn_liveness.sweep_expired_turns();
 SELECT tl_test.advance('15 s');
 SELECT turn_liveness.sweep_expired_turns();
+SELECT sum(turn_liveness.fail_deployment('si-' || i)) FROM generate_series(1, 12) i;
+
+-- the silence of each turn's own counts, not the setting
+SELECT tl_test.advance('10 min');
+SELECT count(turn_liveness.arm_turn('si-' || i, gen_random_uuid()::text, silence => '5 s')) FROM generate_series(1, 20) i;
+SELECT turn_liveness.arm_turn('si-slow', 'm', silence => '40 s');
+SELECT tl_test.beat_all(1, 20), turn_liveness.heartbeat('si-slow');
+SELECT tl_test.advance('12 s');
+SELECT turn_liveness.sweep_expired_turns();
+SELECT tl_test.beat_all(1, 19);
+SELECT tl_test.advance('4 s');
+SELECT tl_test.beat_all(1, 19);
+SELECT turn_liveness.sweep_expired_turns();
+-- five seconds after calls came again, the worker that stayed away is dead
+SELECT tl_test.advance('2 s');
+SELECT tl_test.beat_all(1, 19);
+SELECT turn_liveness.sweep_expired_turns();
+-- the gap of twelve seconds was none for a turn that may be silent for forty
+SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('3 s'), tl_test.beat_all(1, 19);
+SELECT turn_liveness.sweep_expired_turns();
+SELECT sum(turn_liveness.fail_deployment('si-' || i)) FROM generate_series(1, 20) i;
 
 -- off
 SET turn_liveness.mass_silence_hold = 0;
@@ -74,6 +115,7 @@ SELECT tl_test.beat_all(1, 12);
 SELECT tl_test.advance('70 s');
 SELECT turn_liveness.sweep_expired_turns();
 RESET turn_liveness.mass_silence_hold;
+SHOW turn_liveness.mass_silence_hold;
 
 -- nothing is left
 SELECT sum(turn_liveness.fail_deployment('si-' || i)) FROM generate_series(1, 12) i;

@@ -240,13 +240,13 @@ describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until)
 		appendStringInfoString(what, "sweep on again, ");
 		*until = Max(*until, grace.resumed + deadline);
 	}
-	if (grace.hold_max > 0 && (grace.silent || now < grace.hold_until))
+	if (tl_is_held(&grace, deadline, now, now))
 	{
 		appendStringInfoString(what, "mass silence, ");
-		if (grace.silent)
+		if (now - grace.last_call >= deadline / 2)
 			open_end = true;
 		else
-			*until = Max(*until, grace.hold_until);
+			*until = Max(*until, grace.gaps[0].to + deadline);
 	}
 	if (what->len == 0)
 		return false;

@@ -26,7 +26,7 @@ int			tl_claim_timeout = 30 * 1000;
 bool		tl_enabled = true;
 int			tl_lease_capacity = 131072;
 bool		tl_log_failures = true;
-int			tl_mass_silence_hold = 120 * 1000;
+int			tl_mass_silence_hold = 60 * 1000;
 int			tl_max_attempts = 30;
 int			tl_max_reply_size = 1024;
 int			tl_max_routing_size = 64;
@@ -124,7 +124,7 @@ tl_guc_init(void)
 				"Logs one line for each turn that is failed by the extension.",
 				&tl_log_failures);
 	define_time("turn_liveness.mass_silence_hold",
-				"How long lapses are held back when all sessions fall silent at once.",
+				"How long lapses are held back when all workers fall silent at once.",
 				&tl_mass_silence_hold, 0);
 	DefineCustomIntVariable("turn_liveness.max_attempts",
 							"How many times a reply is claimed before it is dead.",

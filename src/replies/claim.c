@@ -22,7 +22,6 @@
 #include "replies/delivery.h"
 #include "replies/read.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 
 /* a reply that the claim took */
 typedef struct Claimed
@@ -326,7 +325,6 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 	Claim		claim = {0};
 
 	tl_check_writable("claim_replies()");
-	tl_grace_note_call();
 	claim.gateway = tl_arg_name(fcinfo, 0, "gateway");
 	if (PG_ARGISNULL(1) && PG_ARGISNULL(2))
 		ereport(ERROR,

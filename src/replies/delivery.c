@@ -33,7 +33,6 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "replies/delivery.h"
-#include "shared/grace.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 
@@ -272,7 +271,6 @@ turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 	int			n;
 
 	tl_check_writable("ack_replies()");
-	tl_grace_note_call();
 	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
 	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
 	request.now = tl_clock_now();
@@ -287,7 +285,6 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 	int			n;
 
 	tl_check_writable("release_replies()");
-	tl_grace_note_call();
 	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
 	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
 	if (!PG_ARGISNULL(2))
@@ -319,7 +316,6 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 	int64		id;
 
 	tl_check_writable("retry_dead_reply()");
-	tl_grace_note_call();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -29,7 +29,6 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "replies/delivery.h"
-#include "shared/grace.h"
 #include "replies/read.h"
 #include "store/reply_row.h"
 
@@ -349,7 +348,6 @@ turn_liveness_read_replies(PG_FUNCTION_ARGS)
 	int64		now;
 	int64		i;
 
-	tl_grace_note_call();
 	max = tl_arg_max_replies(fcinfo, 2);
 	cursors = arg_cursors(fcinfo, &n);
 	InitMaterializedSRF(fcinfo, 0);

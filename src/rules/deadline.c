@@ -120,6 +120,26 @@ raise_floor(const TlTimes *turn, int64 by, int64 floor, int64 *deadline, int64 *
 		*too_long = Max(*too_long, floor);
 }
 
+/*
+ * An outage of the workers' path to the database is not their death.  Their own
+ * calls tell that the path lives.  While none has come for half of the turn's
+ * silence deadline, though many deployments beat before, and then for one whole
+ * silence deadline after calls came again, the lapse is held back; but for no
+ * longer than the hold in all.
+ */
+bool
+tl_is_held(const TlGrace *grace, int64 silence, int64 deadline, int64 now)
+{
+	bool		silent = grace->crowd && now - grace->last_call >= silence / 2;
+	bool		again = false;
+	int			i;
+
+	for (i = 0; i < TL_GAPS; i++)
+		again |= now < grace->gaps[i].to + silence &&
+			grace->gaps[i].to - grace->gaps[i].from >= silence / 2;
+	return (silent || again) && deadline <= now && now < deadline + grace->hold_max;
+}
+
 void
 tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 			int64 now, TlVerdict *verdict)
@@ -177,14 +197,8 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 	verdict->code = verdict->started || in_flight ?
 		TL_CODE_UNRESPONSIVE : TL_CODE_NEVER_STARTED;
 
-	/*
-	 * An outage of the path to the database is not the death of the workers:
-	 * hold the lapse back, but none for longer than the hold.
-	 */
-	if ((verdict->started || in_flight) && deadline <= now &&
-		now < deadline + grace->hold_max &&
-		(grace->silent || now < grace->hold_until))
-		verdict->held = true;
+	verdict->held = (verdict->started || in_flight) &&
+		tl_is_held(grace, silence, deadline, now);
 
 	/* the duration limit is not held */
 	if (verdict->held && too_long <= now)

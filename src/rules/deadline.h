@@ -43,6 +43,17 @@ typedef struct TlSigns
 	int64		seen;			/* first look of this process at a row that came late */
 } TlSigns;
 
+/*
+ * A mass silence that calls ended.  The latest comes first; the other is a longer
+ * one before it, which may still hold turns that the latest does not concern.
+ */
+#define TL_GAPS		2
+typedef struct TlGap
+{
+	int64		from;
+	int64		to;
+} TlGap;
+
 /* what holds for all turns of the database */
 typedef struct TlGrace
 {
@@ -53,8 +64,9 @@ typedef struct TlGrace
 	int64		resumed;		/* sweep was turned on again */
 	int64		pause;			/* end of the last pause of server or sweeper */
 	int64		restore_grace;
-	bool		silent;			/* mass silence: see grace.c */
-	int64		hold_until;
+	bool		crowd;			/* mass silence: many beat before the last call */
+	int64		last_call;		/* of any worker */
+	TlGap		gaps[TL_GAPS];	/* mass silences that calls ended */
 	int64		hold_max;
 } TlGrace;
 
@@ -68,6 +80,8 @@ typedef struct TlVerdict
 	TlCode		code;			/* what it is failed with at the deadline */
 } TlVerdict;
 
+/* is a turn of that silence deadline held back at that time, and lapses by then? */
+extern bool tl_is_held(const TlGrace *grace, int64 silence, int64 deadline, int64 now);
 extern void tl_deadline(const TlTimes *turn, const TlSigns *signs,
 						const TlGrace *grace, int64 now, TlVerdict *verdict);
 

@@ -233,7 +233,8 @@ session_ends(int code, Datum arg)
 
 	if (n_mine == 0 || db == NULL)
 		return;
-	now = tl_clock_now();
+	/* greater than each beat before, and not than those that come */
+	now = tl_clock_arm_stamp();
 
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	for (i = 0; i < n_mine; i++)
@@ -256,27 +257,41 @@ session_ends(int code, Datum arg)
 	}
 }
 
+/*
+ * A session may have been attached to an extension that was dropped since: its
+ * end says nothing of the turns of another one that came in its place.
+ */
 bool
 tl_attach_next_death(int64 before, int *at, TlDeath *death)
 {
-	death->died = 0;
+	TlLeaseKey	key;
+
 	if (table == NULL)
 		return false;
-	LWLockAcquire(&table->lock, LW_SHARED);
-	for (; *at < table->high && death->died == 0; (*at)++)
+	for (;;)
 	{
-		Entry	   *entry = &table->entries[*at];
-
-		if (entry->dboid == MyDatabaseId && entry->died > 0 && entry->died <= before)
+		death->died = 0;
+		LWLockAcquire(&table->lock, LW_SHARED);
+		for (; *at < table->high && death->died == 0; (*at)++)
 		{
-			death->key = entry->key;
-			death->entry = *at;
-			death->died = entry->died;
-			strlcpy(death->deployment, entry->deployment, sizeof(death->deployment));
+			Entry	   *entry = &table->entries[*at];
+
+			if (entry->dboid == MyDatabaseId && entry->died > 0 && entry->died <= before)
+			{
+				death->key = entry->key;
+				death->entry = *at;
+				death->died = entry->died;
+				strlcpy(death->deployment, entry->deployment, sizeof(death->deployment));
+			}
 		}
+		LWLockRelease(&table->lock);
+		if (death->died == 0)
+			return false;
+		key = tl_lease_key(death->deployment, strlen(death->deployment));
+		if (key.h1 == death->key.h1 && key.h2 == death->key.h2)
+			return true;
+		tl_attach_settle(death);
 	}
-	LWLockRelease(&table->lock);
-	return death->died > 0;
 }
 
 /*

@@ -35,6 +35,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "common/hashfn.h"
@@ -54,12 +55,13 @@
 
 static bool ticks_here = false; /* this process is the worker */
 
-static int64 read_control_file_downtime(TimestampTz now);
+static TimestampTz read_control_file_time(void);
 static int64 shared_line(void);
 static void note_pause(TlDatabase *db, int64 at, int64 lost);
 
 PG_FUNCTION_INFO_V1(turn_liveness_clock_now);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_advance);
+PG_FUNCTION_INFO_V1(turn_liveness_clock_no_pauses);
 
 TL_HOT int64
 tl_monotonic(void)
@@ -71,23 +73,19 @@ tl_monotonic(void)
 }
 
 /*
- * How long the server was down: since it last wrote its control file, which is
- * exact after a clean shutdown.  After a crash the last checkpoint may be a
- * while ago; then turns get a little more time, never less.
+ * When the server last wrote its control file, which is when it went down after
+ * a clean shutdown.  After a crash the last checkpoint may be a while ago; then
+ * turns get a little more time, never less.
  */
-static int64
-read_control_file_downtime(TimestampTz now)
+static TimestampTz
+read_control_file_time(void)
 {
 	bool		crc_ok;
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	int64		downtime = 0;
+	TimestampTz time = crc_ok ? time_t_to_timestamptz(control->time) : 0;
 
-	/* a standby's own stop says nothing of the turns of its primary */
-	if (crc_ok && control->state != DB_SHUTDOWNED_IN_RECOVERY &&
-		control->state != DB_IN_ARCHIVE_RECOVERY)
-		downtime = now - time_t_to_timestamptz(control->time);
 	pfree(control);
-	return Max(downtime, 0);
+	return time;
 }
 
 /* Caller is the postmaster, which has just made shared memory. */
@@ -96,7 +94,7 @@ tl_clock_init(TlShared *shared)
 {
 	shared->anchor = GetCurrentTimestamp();
 	shared->anchor_mono = tl_monotonic();
-	shared->downtime = read_control_file_downtime(shared->anchor);
+	pg_atomic_init_u64(&shared->alive_us, read_control_file_time());
 	pg_atomic_init_u64(&shared->start_us, 0);
 }
 
@@ -114,6 +112,7 @@ tl_clock_init_database(TlShared *shared, TlDatabase *db)
 	pg_atomic_init_u64(&db->clock.limit, PG_INT64_MAX);
 	pg_atomic_init_u32(&db->clock.ticking, 0);
 	pg_atomic_init_u64(&db->clock.push, 0);
+	pg_atomic_init_u32(&db->clock.no_pauses, 0);
 	pg_atomic_init_u64(&db->clock.pause_us, tl_monotonic() + offset);
 	for (i = 0; i < TL_KEPT_PAUSES; i++)
 	{
@@ -178,6 +177,8 @@ tl_clock_arm_stamp(void)
 
 	if (db == NULL)
 		return shared_line() + 1;
+	/* the start must be known to lie before each arm of this run */
+	(void) tl_clock_server_start();
 	for (;;)
 	{
 		uint64		limit = pg_atomic_read_u64(&db->clock.limit);
@@ -194,12 +195,16 @@ tl_clock_arm_stamp(void)
 
 /*
  * The first process that finds recovery at its end notes the time: after a crash
- * and after a promotion, no worker could beat before.
+ * and after a promotion, no worker could beat before.  A standby, and a server
+ * that was restored from an archive, knows by the last commit that it replayed
+ * when its primary was still alive.  All processes that come at once note the
+ * same commit, and they note it before the start.
  */
 int64
 tl_clock_server_start(void)
 {
 	uint64		start;
+	TimestampTz replayed;
 
 	if (tl_shared == NULL)
 		return PgStartTime;
@@ -208,6 +213,9 @@ tl_clock_server_start(void)
 		return (int64) start;
 	if (RecoveryInProgress())
 		return 0;
+	replayed = GetLatestXTime();
+	if (replayed != 0)
+		pg_atomic_write_u64(&tl_shared->alive_us, replayed);
 	(void) pg_atomic_compare_exchange_u64(&tl_shared->start_us, &start, shared_line());
 	return (int64) pg_atomic_read_u64(&tl_shared->start_us);
 }
@@ -215,7 +223,14 @@ tl_clock_server_start(void)
 int64
 tl_clock_downtime(void)
 {
-	return tl_shared != NULL ? tl_shared->downtime : 0;
+	int64		start = tl_clock_server_start();
+	int64		alive;
+
+	if (tl_shared == NULL || start == 0)
+		return 0;
+	pg_read_barrier();
+	alive = (int64) pg_atomic_read_u64(&tl_shared->alive_us);
+	return alive != 0 ? Max(start - alive, 0) : 0;
 }
 
 /*
@@ -321,7 +336,7 @@ tl_clock_tick(void)
 		now = mono + offset - lost + push;
 		if (lost > 0 || push > 0)
 			pg_atomic_write_u64(&db->clock.offset, now - mono);
-		if (lost > 0)
+		if (lost > 0 && !pg_atomic_read_u32(&db->clock.no_pauses))
 			pg_atomic_write_u64(&db->clock.pause_us, now);
 		pg_write_barrier();
 		/* an arm may move the limit meanwhile */
@@ -389,5 +404,20 @@ turn_liveness_clock_advance(PG_FUNCTION_ARGS)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+	PG_RETURN_VOID();
+}
+
+/*
+ * For tests of the deadlines, which create the function themselves: on a busy
+ * machine the worker ticks late now and then, and each such pause gives every
+ * turn another turn deadline.
+ */
+Datum
+turn_liveness_clock_no_pauses(PG_FUNCTION_ARGS)
+{
+	TlDatabase *db = tl_database();
+
+	if (db != NULL)
+		pg_atomic_write_u32(&db->clock.no_pauses, 1);
 	PG_RETURN_VOID();
 }

@@ -11,11 +11,11 @@
 extern int64 tl_clock_now(void);
 /* the same for a sweep: at the last tick, while the clock stands still */
 extern int64 tl_clock_sweep_time(void);
-/* the same for a turn that is armed: greater than every time given out before */
+/* for an arm, or a session's end: greater than every time given out before */
 extern int64 tl_clock_arm_stamp(void);
 /* the clock at the start of the server, or at its promotion; 0 in recovery */
 extern int64 tl_clock_server_start(void);
-/* how long the server was down before that start */
+/* how long the server was down, or recovered, before that start */
 extern int64 tl_clock_downtime(void);
 /* place and run in which a row's times are written: see rules/deadline.h */
 extern int64 tl_clock_epoch(void);

@@ -4,25 +4,32 @@
  *
  * Start of the server and pauses come from the clock.  While
  * turn_liveness.sweep is off, no process sweeps; when it is turned on again,
- * each turn gets one turn deadline.  Mass silence: at least ten deployments
- * beat within one turn deadline, and then no session at all calls one of our
- * functions for half of it.  Then the path to the database is dead, not the
- * workers.
+ * each turn gets one turn deadline.
  *
- * The fields are atomics in the database's slot.  The sweeping process writes
- * them, but for last_call_us, which sessions write at most twenty times a
- * second.
+ * Mass silence: at least ten deployments beat within one turn deadline, and
+ * then no worker at all calls.  Then the path of the workers to the database is
+ * dead, not the workers.  Only calls that workers make tell that the path lives:
+ * a gateway may well reach the database over another one.  What the silence means
+ * for a turn depends on its own silence deadline: rules/deadline.c.
+ *
+ * The fields are in the database's slot.  Sessions write last_call_us, at
+ * most twenty times a second, and the session that ends a silence writes the gap
+ * under the directory lock.  The sweeping process writes the rest.
  */
 #include "base/turn_liveness.h"
 
+#include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "base/guc.h"
 #include "shared/lease.h"
 #include "shared/shmem.h"
 
-#define SILENT_DEPLOYMENTS	10
-#define CALL_RESOLUTION		(50 * TL_MS)
+#define CROWD			10
+#define CALL_RESOLUTION	(50 * TL_MS)
+/* the worker looks at a silence of that length; shorter ones are none */
+#define MIN_SILENCE		(500 * TL_MS)
+
+static void note_gap(TlDatabase *db, int64 from, int64 to);
 
 void
 tl_grace_note_call(void)
@@ -35,11 +42,41 @@ TL_HOT void
 tl_grace_note_call_at(int64 now)
 {
 	TlDatabase *db = tl_database();
+	int64		last;
 
 	if (db == NULL)
 		return;
-	if (now - (int64) pg_atomic_read_u64(&db->last_call_us) > CALL_RESOLUTION)
-		pg_atomic_write_u64(&db->last_call_us, now);
+	last = (int64) pg_atomic_read_u64(&db->last_call_us);
+	if (now - last <= CALL_RESOLUTION)
+		return;
+	if (now - last >= MIN_SILENCE)
+		note_gap(db, last, now);
+	pg_atomic_write_u64(&db->last_call_us, now);
+}
+
+/*
+ * Calls come again after a silence that the worker has found to be one of many.
+ * The first session that takes the lock notes it.  A gap holds turns until twice
+ * its length after its end at most: what the longer one before it still holds is
+ * kept beside it.
+ */
+static void
+note_gap(TlDatabase *db, int64 from, int64 to)
+{
+	TlGap	   *gaps = db->grace.gaps;
+
+	if (!pg_atomic_read_u32(&db->grace.crowd) ||
+		(int64) pg_atomic_read_u64(&db->grace.asked_us) != from)
+		return;
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	if (gaps[0].from != from)
+	{
+		if (3 * gaps[0].to - 2 * gaps[0].from > 3 * gaps[1].to - 2 * gaps[1].from)
+			gaps[1] = gaps[0];
+		gaps[0].from = from;
+		gaps[0].to = to;
+	}
+	LWLockRelease(&tl_shared->directory);
 }
 
 void
@@ -58,8 +95,17 @@ tl_grace_get(TlGrace *grace)
 		return;
 	grace->pause = pg_atomic_read_u64(&db->clock.pause_us);
 	grace->resumed = pg_atomic_read_u64(&db->grace.resumed_us);
-	grace->silent = pg_atomic_read_u32(&db->grace.silent) != 0;
-	grace->hold_until = pg_atomic_read_u64(&db->grace.hold_until_us);
+	grace->last_call = pg_atomic_read_u64(&db->last_call_us);
+	grace->crowd = pg_atomic_read_u32(&db->grace.crowd) != 0 &&
+		(int64) pg_atomic_read_u64(&db->grace.asked_us) == grace->last_call;
+	/* a session writes the gap before its call */
+	pg_read_barrier();
+	if (db->grace.gaps[0].to != 0)
+	{
+		LWLockAcquire(&tl_shared->directory, LW_SHARED);
+		memcpy(grace->gaps, db->grace.gaps, sizeof(grace->gaps));
+		LWLockRelease(&tl_shared->directory);
+	}
 	grace->hold_max = tl_mass_silence_hold * TL_MS;
 }
 
@@ -68,28 +114,21 @@ tl_grace_watch(int64 now)
 {
 	TlDatabase *db = tl_database();
 	TlGraceState *grace = &db->grace;
-	int64		deadline = tl_turn_deadline * TL_MS;
 	int64		last_call = pg_atomic_read_u64(&db->last_call_us);
-	bool		silent = pg_atomic_read_u32(&grace->silent) != 0;
 
 	if (!tl_sweep)
 		pg_atomic_write_u32(&grace->sweep_off, 1);
 	else if (pg_atomic_exchange_u32(&grace->sweep_off, 0) != 0)
 		pg_atomic_write_u64(&grace->resumed_us, now);
 
-	/* calls came again since the silence that was asked about */
-	if (silent && last_call != (int64) pg_atomic_read_u64(&grace->asked_us))
-	{
-		pg_atomic_write_u64(&grace->hold_until_us, last_call + deadline);
-		silent = false;
-	}
-
 	/* asked once for each silence, as soon as it is long enough */
-	if (!silent && last_call > 0 && now - last_call >= deadline / 2 &&
+	if (last_call > 0 && now - last_call >= MIN_SILENCE &&
 		last_call != (int64) pg_atomic_read_u64(&grace->asked_us))
 	{
+		int64		since = last_call - tl_turn_deadline * TL_MS;
+
+		pg_atomic_write_u32(&grace->crowd, tl_lease_used() >= CROWD &&
+							tl_lease_count_since(since, CROWD) >= CROWD);
 		pg_atomic_write_u64(&grace->asked_us, last_call);
-		silent = tl_lease_count_since(last_call - deadline, SILENT_DEPLOYMENTS) >= SILENT_DEPLOYMENTS;
 	}
-	pg_atomic_write_u32(&grace->silent, silent && tl_mass_silence_hold > 0);
 }

@@ -7,7 +7,7 @@
 
 #include "rules/deadline.h"
 
-/* a session called one of our functions */
+/* a worker called: the path of the workers to the database lives */
 extern void tl_grace_note_call(void);
 extern void tl_grace_note_call_at(int64 now);
 /* what is in force now */

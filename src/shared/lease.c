@@ -301,7 +301,8 @@ tl_lease_condemn(TlLeaseKey deployment, TlLeaseKey turn, const TlTimes *times,
 
 		if (lease != NULL)
 			last = Max(last, (int64) pg_atomic_read_u64(&lease->named));
-		lapsed = last <= died && times->armed <= died;
+		/* a death is stamped like an arm: see tl_clock_arm_stamp */
+		lapsed = last < died && times->armed < died;
 		verdict->code = TL_CODE_DIED;
 	}
 	if (lapsed)

@@ -125,9 +125,9 @@ tl_database_find(Oid dboid, bool make)
 	tl_clock_init_database(tl_shared, vacant);
 	pg_atomic_init_u64(&vacant->grace.resumed_us, 0);
 	pg_atomic_init_u32(&vacant->grace.sweep_off, 0);
-	pg_atomic_init_u32(&vacant->grace.silent, 0);
 	pg_atomic_init_u64(&vacant->grace.asked_us, 0);
-	pg_atomic_init_u64(&vacant->grace.hold_until_us, 0);
+	pg_atomic_init_u32(&vacant->grace.crowd, 0);
+	memset(vacant->grace.gaps, 0, sizeof(vacant->grace.gaps));
 	pg_atomic_init_u64(&vacant->last_call_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);

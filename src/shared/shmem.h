@@ -9,6 +9,8 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
+#include "rules/deadline.h"
+
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
 #define TL_KEPT_PAUSES	16
@@ -71,6 +73,7 @@ typedef struct TlClockState
 	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
 	pg_atomic_uint64 pause_us;	/* when the last pause ended */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
+	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 } TlClockState;
 
 /* A pause: where the clock stood, and how much wall clock time it lost. */
@@ -85,9 +88,9 @@ typedef struct TlGraceState
 {
 	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
 	pg_atomic_uint32 sweep_off;
-	pg_atomic_uint32 silent;	/* mass silence was found */
-	pg_atomic_uint64 asked_us;	/* ... or not, for the silence since this call */
-	pg_atomic_uint64 hold_until_us; /* calls came again: hold until then */
+	pg_atomic_uint64 asked_us;	/* the silence since this call was looked at */
+	pg_atomic_uint32 crowd;		/* ... and many deployments beat before it */
+	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
 } TlGraceState;
 
 /*
@@ -99,7 +102,7 @@ typedef struct TlDatabase
 {
 	/* each beat reads these, and seldom a process writes them: one cache line */
 	TlClockState clock;
-	pg_atomic_uint64 last_call_us;	/* a session called one of our functions */
+	pg_atomic_uint64 last_call_us;	/* a worker's session called us, see grace.c */
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */
 	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
 
@@ -157,7 +160,7 @@ typedef struct TlShared
 	uint32		run;			/* random: this run of the server, never 0 */
 	TimestampTz anchor;			/* the clock's line begins here (clock.c) ... */
 	int64		anchor_mono;	/* ... at this time of the monotonic clock */
-	int64		downtime;		/* before that */
+	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
 	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */

@@ -142,7 +142,6 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	silence_ms = Min(silence_ms, duration_ms);
 
 	tl_check_writable("arm_turn");
-	tl_grace_note_call();
 	tl_turn_make(&turn, deployment, message_id, routing, admission_ms, silence_ms, duration_ms);
 
 	indexed = tl_turn_value(&turn, TURN_CONVERSATION) != PointerGetDatum(deployment);
@@ -263,7 +262,6 @@ turn_liveness_mark_provider_failed(PG_FUNCTION_ARGS)
 	text	   *reason = tl_arg_optional_text(fcinfo, 2, "reason");
 
 	tl_check_writable("mark_provider_failed");
-	tl_grace_note_call();
 	PG_RETURN_INT32(change_owed(deployment, error_code, reason));
 }
 
@@ -273,6 +271,5 @@ turn_liveness_clear_provider_failed(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 
 	tl_check_writable("clear_provider_failed");
-	tl_grace_note_call();
 	PG_RETURN_INT32(change_owed(deployment, NULL, NULL));
 }

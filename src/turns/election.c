@@ -293,7 +293,6 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	bool		owed;
 
 	tl_check_writable("discharge_turn");
-	tl_grace_note_call();
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	owed = tl_elect(&turns, deployment, message_id, TL_OUTCOME_DISCHARGED, NULL, &won, NULL, NULL) == TL_WON;
 	tl_rel_close(&turns);

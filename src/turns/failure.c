@@ -20,7 +20,6 @@
 #include "shared/clock.h"
 #include "base/enums.h"
 #include "turns/failure.h"
-#include "shared/grace.h"
 #include "base/guc.h"
 #include "replies/payload.h"
 #include "commit/xact.h"
@@ -88,7 +87,6 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 	TlElection	election;
 
 	tl_check_writable("fail_turn");
-	tl_grace_note_call();
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	election = tl_elect(&turns, deployment, message_id, TL_OUTCOME_ERROR, NULL, &won, NULL, NULL);
 	tl_rel_close(&turns);
@@ -118,7 +116,6 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	int			i;
 
 	tl_check_writable("fail_deployment");
-	tl_grace_note_call();
 	if (error == NULL)
 		error = cstring_to_text(tl_code_message(TL_CODE_DIED));
 
@@ -162,7 +159,6 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	int64		now;
 
 	tl_check_writable("reject_turn");
-	tl_grace_note_call();
 	tl_turn_make(&turn, deployment, message_id, routing,
 				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
 	tl_turn_set(&turn, TURN_OUTCOME, CharGetDatum(TL_OUTCOME_ERROR));

@@ -17,7 +17,6 @@
 
 #include "base/args.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "store/turn_row.h"
 #include "commit/xact.h"
 
@@ -38,7 +37,6 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	bool		live = false;
 
 	PreventCommandDuringRecovery("has_live_turn");
-	tl_grace_note_call();
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
 	if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),

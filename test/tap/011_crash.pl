@@ -51,7 +51,7 @@ foreach my $fate ('answered', 'silent')
 	my $session = session($node);
 	my $start;
 
-	arm($node, "kill-$fate", 'm', $fate eq 'silent' ? q{admission => '1s', silence => '1s'} : q{admission => '1h'});
+	arm($node, "kill-$fate", 'm', $fate eq 'silent' ? q{admission => '10 min', silence => '10 min'} : q{admission => '1h'});
 	is($session->query_safe("BEGIN; SELECT turn_liveness.commit_terminal_reply('kill-$fate', '{m}', '{}')"),
 		'won', "$fate: an election is won, not committed");
 	$start = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time() || backend_start::text'
@@ -79,7 +79,8 @@ foreach my $fate ('answered', 'silent')
 	}
 	else
 	{
-		is(wait_ended($node, 'kill-silent', 'm'), 'WORKER_UNRESPONSIVE sweep',
+		wait_until('it is failed', sub { advance($node, '11 min'); ends($node, 'kill-silent', 'm') ne '' });
+		is(ends($node, 'kill-silent', 'm'), 'WORKER_UNRESPONSIVE sweep',
 			'silent: the turn ends by itself, once');
 	}
 }
@@ -109,9 +110,11 @@ is($node->safe_psql('postgres', "SELECT turn_liveness.fail_deployment('kill-call
 
 # --- won, then the server is stopped at once, with synchronous_commit off
 
-my $lost = 0;
-foreach my $round (1 .. 5)
+my ($lost, $rounds) = (0, 0);
+# that a plain row is lost takes a stop before the next round of the WAL writer: a slow machine tries again
+while ($rounds < 5 || ($lost == 0 && $rounds < 30))
 {
+	my $round = ++$rounds;
 	my $session = session($node);
 
 	$session->query_safe('SET synchronous_commit = off');
@@ -130,9 +133,9 @@ foreach my $round (1 .. 5)
 	  if $node->safe_psql('postgres', "SELECT count(*) FROM public.control WHERE round = $round") == 0;
 }
 is($node->safe_psql('postgres',
-		"SELECT count(*) FROM turn_liveness.claim_replies('g', conversations => '{async}')"),
-	5, 'all five are due');
-cmp_ok($lost, '>', 0, "a plain row that was committed after them was lost in $lost of 5 rounds");
+		"SELECT count(*) FROM turn_liveness.claim_replies('g', conversations => '{async}', max_replies => 50)"),
+	$rounds, "all $rounds are due");
+cmp_ok($lost, '>', 0, "a plain row that was committed after them was lost in $lost of $rounds rounds");
 
 # The same for the arm and for a discharge.
 {
@@ -203,18 +206,16 @@ $listener->query_safe('LISTEN turn_liveness');
 
 # A sweep leaves a prepared election alone; its COMMIT tells the listener.
 
-
 foreach my $end (qw(commit rollback))
 {
-	# before the deadline or after it: the sweep may be as quick
 	$node->safe_psql(
 		'postgres', qq{
-SELECT turn_liveness.arm_turn('prep-$end', 'held', '{"conversationId": "c-$end"}', admission => '20s');
+SELECT turn_liveness.arm_turn('prep-$end', 'held', '{"conversationId": "c-$end"}', admission => '20 min', silence => '20 min');
 BEGIN;
 SELECT turn_liveness.commit_terminal_reply('prep-$end', '{held}', '{}');
 PREPARE TRANSACTION 'p-$end'});
 }
-advance($node, '21s');
+advance($node, '21 min');
 ok($node->poll_query_until('postgres', 'SELECT turns_lapsed >= 2 FROM turn_liveness.stat'),
 	'lapsed turns that prepared transactions hold are counted');
 arm($node, 'other', 'm', q{admission => '50ms'});
@@ -235,45 +236,51 @@ is(wait_ended($node, 'prep-rollback', 'held'), 'WORKER_NEVER_STARTED sweep',
 # Through a crash
 $node->safe_psql(
 	'postgres', q{
-SELECT turn_liveness.arm_turn('prep-crash', 'm', admission => '1s', silence => '1s');
+SELECT turn_liveness.arm_turn('prep-crash', 'm', admission => '20 min', silence => '20 min');
 BEGIN;
 SELECT turn_liveness.commit_terminal_reply('prep-crash', '{m}', '{}');
 PREPARE TRANSACTION 'p-crash'});
 $listener->quit;
 stop_at_once();
-advance($node, '5s');
-ok($node->poll_query_until('postgres', 'SELECT turns_lapsed >= 1 FROM turn_liveness.stat'),
+ok( wait_until(
+		'it has lapsed',
+		sub { advance($node, '21 min'); $node->safe_psql('postgres', 'SELECT turns_lapsed >= 1 FROM turn_liveness.stat') eq 't' }),
 	'a prepared election outlives a crash, and holds its turn');
 is(ends($node, 'prep-crash', 'm'), '', 'nothing has ended it');
 $node->safe_psql('postgres', "COMMIT PREPARED 'p-crash'");
 is(ends($node, 'prep-crash', 'm'), 'answer reply', 'committed after the crash, it is the end');
 
-# An arm that becomes visible late is not failed at once.
+# An arm that becomes visible late is not failed at once, but after the shorter of
+# its deadlines since it was seen.
+sub lapses_late
+{
+	my ($deployment) = @_;
+
+	is($node->safe_psql('postgres', "SELECT state FROM turn_liveness.turns WHERE deployment = '$deployment'"),
+		'waiting', "$deployment: live when it becomes visible, an hour after the arm");
+	advance($node, '8 min');
+	ok(worker_looked($node), "$deployment: the worker has looked");
+	is(ends($node, $deployment, 'm'), '', "$deployment: not failed at once");
+	ok(wait_until('it is failed', sub { advance($node, '3 min'); ends($node, $deployment, 'm') ne '' }),
+		"$deployment: it lapses in the end");
+	is(ends($node, $deployment, 'm'), 'WORKER_NEVER_STARTED sweep', "$deployment: as one that never started");
+	return;
+}
 $node->safe_psql(
 	'postgres', q{
 BEGIN;
-SELECT turn_liveness.arm_turn('prep-arm', 'm', admission => '1500ms', silence => '10s');
+SELECT turn_liveness.arm_turn('prep-arm', 'm', admission => '10 min', silence => '1 h');
 PREPARE TRANSACTION 'p-arm'});
 advance($node, '1h');
-my $visible = $node->safe_psql('postgres', "COMMIT PREPARED 'p-arm'; SELECT extract(epoch FROM clock_timestamp())");
-is($node->safe_psql('postgres', "SELECT state FROM turn_liveness.turns WHERE deployment = 'prep-arm'"),
-	'waiting', 'a prepared arm is live when it is committed, an hour later');
-is(wait_ended($node, 'prep-arm', 'm'), 'WORKER_NEVER_STARTED sweep', 'it lapses in the end');
-cmp_ok($node->safe_psql('postgres',
-		"SELECT extract(epoch FROM created_at) - $visible FROM turn_liveness.reply WHERE deployment = 'prep-arm'"),
-	'>=', 1.4, 'after the shorter of its deadlines since it was seen');
+$node->safe_psql('postgres', "COMMIT PREPARED 'p-arm'");
+lapses_late('prep-arm');
 
 # So is one that a long transaction made.
 my $session = session($node);
-$session->query_safe("BEGIN; SELECT turn_liveness.arm_turn('long-arm', 'm', admission => '1500ms', silence => '10s')");
+$session->query_safe("BEGIN; SELECT turn_liveness.arm_turn('long-arm', 'm', admission => '10 min', silence => '1 h')");
 advance($node, '1h');
-$visible = $session->query_safe("COMMIT; SELECT extract(epoch FROM clock_timestamp())");
-is($node->safe_psql('postgres', "SELECT state FROM turn_liveness.turns WHERE deployment = 'long-arm'"),
-	'waiting', 'a turn armed in a long transaction is live when that ends');
-is(wait_ended($node, 'long-arm', 'm'), 'WORKER_NEVER_STARTED sweep', 'it lapses in the end');
-cmp_ok($node->safe_psql('postgres',
-		"SELECT extract(epoch FROM created_at) - $visible FROM turn_liveness.reply WHERE deployment = 'long-arm'"),
-	'>=', 1.4, 'not at once');
+$session->query_safe('COMMIT');
+lapses_late('long-arm');
 $session->quit;
 
 # A prepared arm that is rolled back was never there.

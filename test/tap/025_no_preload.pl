@@ -14,12 +14,7 @@ use Time::HiRes qw(time);
 
 use TurnLiveness;
 
-my $node = new_node('main', "shared_preload_libraries = ''\nautovacuum = off\n", extension => 0);
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION turn_liveness;
-CREATE FUNCTION public.tl_advance(interval) RETURNS void
-	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT});
+my $node = new_node('main', "autovacuum = off\n", preload => 0);
 my $session = session($node);
 sub sql
 {
@@ -159,7 +154,7 @@ arm($node, 'restart', 'm', q{admission => '2s', silence => '2s'});
 sql(q{SELECT turn_liveness.heartbeat('restart')});
 $_->quit foreach $session, $listener;
 $node->stop;
-wall_clock_passes(3);
+step_wall_clock($node, 3);
 $node->start;
 my $start = time;
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), 0, 'after a restart nobody is failed at once');
@@ -185,20 +180,8 @@ shared_preload_libraries = 'pg_cron'
 cron.database_name = 'postgres'
 cron.use_background_workers = on
 autovacuum = off
-}, extension => 0, start => 0);
+}, extension => 0, wall_clock => 1);
 
-	# Cron's unit is the minute.  Where there is a compiler the server's wall clock
-	# is set to three seconds before a full one; ours does not care.
-	my ($shim, $set) = wall_clock_shim($cron->basedir);
-	{
-		local %ENV = %ENV;
-		if ($shim)
-		{
-			$ENV{LD_PRELOAD} = $shim;
-			$ENV{WALL_CLOCK_OFFSET} = $cron->basedir . '/offset';
-		}
-		$cron->start;
-	}
 	$cron->safe_psql('postgres', 'CREATE EXTENSION turn_liveness; CREATE EXTENSION pg_cron');
 	note $cron->safe_psql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'});
 	$cron->safe_psql('postgres',
@@ -208,9 +191,8 @@ autovacuum = off
 	arm($cron, 'crond', 'm', q{'{"conversationId": "c-crond"}', admission => '100ms'});
 	arm($cron, 'lives', 'm', q{admission => '1h'});
 
-	$set->((57 - time) % 60) if $shim;
-
-	# up to a minute where there is no compiler
+	# Cron's unit is the minute: three seconds before a full one
+	step_wall_clock($cron, (57 - time) % 60);
 	ok($cron->poll_query_until('postgres', q{SELECT count(*) = 1 FROM turn_liveness.reply}),
 		'pg_cron: the sweep fails what has lapsed');
 	is(ends($cron, 'crond', 'm'), 'WORKER_NEVER_STARTED sweep', 'pg_cron: as it should');

@@ -15,21 +15,28 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
-  new_node add_extension worker_pid wait_worker advance clock_us wait_clock
+  new_node add_extension worker_pid wait_worker advance step_wall_clock no_pauses clock_us wait_clock
   wait_until arm ends wait_ended owed failures session backend_pid client_pid
-  notified median wall_clock_passes wall_clock_shim
+  notified median psql_takes in_time worker_looked wall_clock_passes
+  wall_clock_shim
 );
 
 # A server that is up, with the extension in database "postgres".  The settings
-# are lines of postgresql.conf; options: streaming, start, extension.
+# are lines of postgresql.conf; options: streaming, start, extension; wall_clock:
+# the test can step its wall clock; preload => 0: without our library, where the
+# wall clock is the liveness clock, and advance() steps it.
 sub new_node
 {
 	my ($name, $settings, %option) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
+	$option{preload} //= 1;
+	$option{wall_clock} //= !$option{preload};
+	TurnLiveness::WallClock::wind($node) if $option{wall_clock};
+	$node->{tl_preload} = $option{preload};
 	$node->init(allows_streaming => $option{streaming} // 0);
 	$node->append_conf('postgresql.conf', <<"END");
-shared_preload_libraries = 'turn_liveness'
+shared_preload_libraries = '@{[ $option{preload} ? 'turn_liveness' : '' ]}'
 max_prepared_transactions = 10
 restart_after_crash = on
 log_line_prefix = '%m [%p] %b %q%a '
@@ -55,7 +62,7 @@ CREATE EXTENSION turn_liveness;
 CREATE OR REPLACE FUNCTION public.tl_advance(interval) RETURNS void
 	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT;
 });
-	wait_worker($node, $db);
+	wait_worker($node, $db) if $node->{tl_preload} // 1;
 	return;
 }
 
@@ -81,8 +88,33 @@ sub wait_worker
 
 sub advance
 {
-	my ($node, $interval) = @_;
-	$node->safe_psql('postgres', "SELECT public.tl_advance('$interval')");
+	my ($node, $interval, $db) = @_;
+	$db //= 'postgres';
+	return step_wall_clock($node, $node->safe_psql($db, "SELECT extract(epoch FROM interval '$interval')"))
+	  unless $node->{tl_preload} // 1;
+	$node->safe_psql($db, "SELECT public.tl_advance('$interval')");
+	return;
+}
+
+# The wall clock of a server that has its own goes on by that many seconds more,
+# for all its processes at once, or back; the server may be down.
+sub step_wall_clock
+{
+	my ($node, $seconds) = @_;
+	$node->{tl_offset} += $seconds;
+	$node->{tl_step}->(int $node->{tl_offset});
+	return;
+}
+
+# From here on no late tick of the worker is a pause, which would give all turns
+# another turn deadline: for tests of the deadlines themselves, on a busy machine.
+sub no_pauses
+{
+	my ($node, $db) = @_;
+	$node->safe_psql($db // 'postgres', q{
+CREATE OR REPLACE FUNCTION public.tl_no_pauses() RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_no_pauses' LANGUAGE C;
+SELECT public.tl_no_pauses()});
 	return;
 }
 
@@ -121,6 +153,49 @@ sub wait_until
 	}
 	diag "gave up waiting until $what";
 	return 0;
+}
+
+# Until the worker has looked at all that had lapsed when this was called: a turn
+# that lapses at this moment, in a deployment of its own, has been failed.
+my $probes = 0;
+
+sub worker_looked
+{
+	my ($node, $db) = @_;
+	my $probe = 'probe' . ++$probes;
+	$db //= 'postgres';
+	$node->safe_psql($db, "SELECT turn_liveness.arm_turn('$probe', 'm', admission => '1ms', silence => '1ms')");
+	return $node->poll_query_until($db,
+		"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = '$probe' AND error_code = 'WORKER_NEVER_STARTED'");
+}
+
+# Seconds that one call of psql takes on this machine at this moment.
+sub psql_takes
+{
+	my ($node) = @_;
+	my $start = Time::HiRes::time();
+	$node->safe_psql('postgres', 'SELECT 1');
+	return Time::HiRes::time() - $start;
+}
+
+# For the few promises that are a time.  A busy machine is late now and then, a
+# program that breaks its promise is late always: of several tries one must
+# hold.  $code does it once and returns the seconds that it took; what it spends
+# on calls of psql ($calls of them) is measured beside it and allowed for.
+sub in_time
+{
+	my ($node, $seconds, $calls, $what, $code) = @_;
+	my @took;
+
+	foreach my $round (1 .. 10)
+	{
+		my $took = $code->($round);
+		my $allowed = $seconds + ($calls ? $calls * psql_takes($node) : 0);
+		return pass($what) if $took <= $allowed;
+		push @took, sprintf '%.3f s (%.3f s allowed)', $took, $allowed;
+	}
+	diag 'it took ', join ', ', @took;
+	return fail($what);
 }
 
 # For tests that stop processes: how long they stay stopped is what they test.
@@ -298,6 +373,34 @@ sub median
 	my @sorted = sort { $a <=> $b } @_;
 	return $sorted[ $#sorted / 2 ];
 }
+
+# A server with a wall clock of its own, for as long as it is started from here.
+
+package TurnLiveness::WallClock;
+
+our @ISA = ('PostgreSQL::Test::Cluster');
+
+sub wind
+{
+	my ($node) = @_;
+	mkdir $node->basedir;
+	($node->{tl_shim}, $node->{tl_step}) = TurnLiveness::wall_clock_shim($node->basedir);
+	die 'the wall clock needs a C compiler' unless $node->{tl_shim};
+	$node->{tl_offset} = 0;
+	return bless $node, __PACKAGE__;
+}
+
+# Call a method of the server's under its wall clock.
+sub with_clock
+{
+	my ($node, $method, @args) = @_;
+	local $ENV{LD_PRELOAD} = $node->{tl_shim};
+	local $ENV{WALL_CLOCK_OFFSET} = $node->basedir . '/offset';
+	return PostgreSQL::Test::Cluster->can($method)->($node, @args);
+}
+
+sub start { my ($node, @args) = @_; return with_clock($node, 'start', @args) }
+sub restart { my ($node, @args) = @_; return with_clock($node, 'restart', @args) }
 
 # A connection over TCP that speaks just enough of the protocol to be reset.
 
