@@ -223,7 +223,7 @@ tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be at least 1 millisecond and at most 24 days", name),
-				 TL_INTERVAL_HINT));
+				 TL_UNIT_HINT));
 	return (int32) ms;
 }
 

@@ -9,8 +9,7 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
-/* for an interval that is refused */
-#define TL_INTERVAL_HINT \
+#define TL_UNIT_HINT \
 	errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
 
 /* 25006 on a standby or in a read-only transaction, before anything is done */

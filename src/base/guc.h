@@ -13,6 +13,7 @@ extern int	tl_lease_capacity;
 extern bool tl_log_failures;
 extern int	tl_mass_silence_hold;
 extern int	tl_max_attempts;
+extern int	tl_max_late_replies;
 extern int	tl_max_reply_size;
 extern int	tl_max_routing_size;
 extern int	tl_max_turn_duration;

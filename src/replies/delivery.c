@@ -294,7 +294,7 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("delay must be at most 1 day"),
-					 TL_INTERVAL_HINT));
+					 TL_UNIT_HINT));
 	}
 	if (!PG_ARGISNULL(3))
 	{
