@@ -26,8 +26,8 @@ CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
 /*
  * The CHECK constraints refuse from others (COPY, restores, replication) what
  * the functions refuse from their callers.  The functions write without SQL and
- * check their arguments themselves; rel_open.c knows how many constraints each
- * table has.
+ * check their arguments themselves; store/rel_check.c knows how many
+ * constraints each table has.
  */
 
 -- one row a turn

@@ -29,7 +29,9 @@ static const char *const table_names[TL_NTABLES] = {
 	[TL_LATE_REPLY] = "late_reply",
 };
 
-/* An index of ours; columns and predicate are written as pg_get_indexdef does. */
+/*
+ * An index of ours; columns and predicate are written as pg_get_indexdef does.
+ */
 typedef struct IndexDefinition
 {
 	const char *name;
@@ -148,7 +150,9 @@ look_up(void)
 	known.extension = get_extension_oid(TL_EXTENSION, true);
 	known.sequence = OidIsValid(nspid) ? get_relname_relid("reply_id_seq", nspid) : InvalidOid;
 
-	/* An invalidation that came meanwhile may concern what was read before it. */
+	/*
+	 * An invalidation that came meanwhile may concern what was read before it.
+	 */
 	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence) &&
 		known.generation == before;
 	for (i = 0; i < TL_NTABLES; i++)

@@ -65,7 +65,7 @@ typedef struct Setting
 	int			flags;			/* GUC_UNIT_... */
 	const char *text;			/* of a string */
 	GucStringCheckHook check;
-	bool		sizes_memory;	/* read at the start of a server that preloads us */
+	bool		sizes_memory;	/* read at the start, with preload only */
 } Setting;
 
 #define TIME(variable, minimum_ms) \

@@ -44,7 +44,7 @@ typedef struct Claim
 	int64		timeout;		/* when the claim is over */
 	TlRel		deliveries;
 	TupleTableSlot *slot;
-	HTAB	   *passed_over;	/* ids that another transaction holds; NULL: none */
+	HTAB	   *passed_over;	/* ids that others hold; NULL: none */
 	Claimed    *claimed;
 	int64		n;
 	int64		size;
@@ -93,8 +93,8 @@ is_passed_over(const Claim *claim, int64 reply_id)
 }
 
 /*
- * Offer the due replies of the conversations.  Ids ascend within a conversation,
- * so each walk ends at the first that is too young.
+ * Offer the due replies of the conversations.  Ids ascend within a
+ * conversation, so each walk ends at the first that is too young.
  */
 static void
 offer_conversations(Claim *claim, Snapshot snapshot, TlPicks *picks)

@@ -38,7 +38,7 @@
 
 #define MAX_DELAY			(24 * 60 * 60 * TL_SECOND)
 #define MAX_DEFAULT_DELAY	(5 * 60 * TL_SECOND)
-#define MAX_LAST_ERROR		1000	/* bytes; the rest of a longer one is cut off */
+#define MAX_LAST_ERROR		1000	/* bytes; a longer one is cut */
 
 typedef enum Change
 {
@@ -206,7 +206,10 @@ decide(const Request *request, TlDelivery *d)
 	switch (request->change)
 	{
 		case ACKNOWLEDGE:
-			/* after a timeout it is still this gateway's, until another one takes it */
+			/*
+			 * after a timeout it is still this gateway's, until another one
+			 * takes it
+			 */
 			if (!mine && d->due > request->now)
 				return false;
 			tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DONE));
@@ -255,7 +258,10 @@ note(const Request *request, const TlDelivery *d)
 		note_due(d);
 }
 
-/* The listeners of this conversation and platform are to look after the commit. */
+/*
+ * The listeners of this conversation and platform are to look after the
+ * commit.
+ */
 static void
 note_due(const TlDelivery *d)
 {
@@ -363,7 +369,9 @@ handle_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 		return;
 	}
 
-	/* a session that is claiming or acknowledging it may hold it: skip it then */
+	/*
+	 * a session that is claiming or acknowledging it may hold it: skip it then
+	 */
 	if (!tl_rel_try_lock(deliveries, &tid, snapshot, slot, LockTupleNoKeyExclusive))
 		return;
 	tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));

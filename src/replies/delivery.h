@@ -7,7 +7,10 @@
 
 #include "store/delivery_row.h"
 
-/* the first platform after this one (NULL: of all) that has open replies; frees this one */
+/*
+ * the first platform after this one (NULL: of all) that has open replies;
+ * frees this one
+ */
 extern text *tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot);
 
 /*

@@ -3,8 +3,8 @@
  *		Telling gateways what to look at: bounded payloads, each name once.
  *
  * A notification is a hint.  Names that do not fit into a few payloads become
- * the one payload that says "look" ({}).  Elections never notify: only the worker
- * does, and a session's sweep where there is no worker.
+ * the one payload that says "look" ({}).  Elections never notify: only the
+ * worker does, and a session's sweep where there is no worker.
  */
 #include "base/turn_liveness.h"
 
@@ -22,7 +22,7 @@
 #include "commit/xact.h"
 
 #define MAX_PAYLOAD		7900
-#define MAX_NAMES		2000	/* beyond that a look at everything is cheaper */
+#define MAX_NAMES		2000	/* with more, a look is cheaper */
 
 typedef struct NotifyName
 {
@@ -168,7 +168,10 @@ tl_notify_send(void)
 	appendStringInfoString(&payload, "],\"platforms\":[");
 	if (payload.len > MAX_PAYLOAD / 2)
 	{
-		/* platforms are few and usually fit behind; here they get a payload of their own */
+		/*
+		 * platforms are few and usually fit behind; here they get a payload of
+		 * their own
+		 */
 		appendStringInfoString(&payload, "]}");
 		Async_Notify(tl_notify_channel, payload.data);
 		tl_counter_add(TL_COUNT_NOTIFICATIONS, 1);

@@ -7,12 +7,12 @@
  * The last id that a reader has seen is a safe cursor.  Ids come before the
  * commit, so a larger one can be visible before a smaller one; but within a
  * conversation the index entries are made in the order of ids (src/README.md,
- * "The cursor").  So the function walks each conversation in that order under a
- * dirty snapshot, which shows rows whose insert is still open, and the walk ends
- * at the first row that is not certain: open, or committed after our own
+ * "The cursor").  So the function walks each conversation in that order under
+ * a dirty snapshot, which shows rows whose insert is still open, and the walk
+ * ends at the first row that is not certain: open, or committed after our own
  * snapshot was taken.  The walk passes over rows of transactions that rolled
- * back.  The row itself is the evidence, so this holds for prepared transactions
- * too.
+ * back.  The row itself is the evidence, so this holds for prepared
+ * transactions too.
  *
  * Discharged records have no reply: the walk passes over them.
  */
@@ -157,8 +157,8 @@ compare_cursors(const void *a, const void *b)
 
 /*
  * The cursors of the arguments, sorted by conversation, each once; of one that
- * is named twice the smaller cursor counts.  A name that no row can have is like
- * one that has no rows.
+ * is named twice the smaller cursor counts.  A name that no row can have is
+ * like one that has no rows.
  */
 static Cursor *
 arg_cursors(FunctionCallInfo fcinfo, int *n)
@@ -183,8 +183,8 @@ arg_cursors(FunctionCallInfo fcinfo, int *n)
 	{
 		int			count;
 
-		deconstruct_array(tl_arg_array(fcinfo, 1, "after"), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-						  &after, &nulls, &count);
+		deconstruct_array(tl_arg_array(fcinfo, 1, "after"), INT8OID, sizeof(int64),
+						  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &after, &nulls, &count);
 		if (count != nnames)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -228,9 +228,9 @@ is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty)
 }
 
 /*
- * Under SERIALIZABLE: a scan under a dirty snapshot takes no predicate locks, so
- * walk the same ranges under the transaction's snapshot, which does.  A walk
- * that finds max replies has covered all that the result can hold.
+ * Under SERIALIZABLE: a scan under a dirty snapshot takes no predicate locks,
+ * so walk the same ranges under the transaction's snapshot, which does.  A
+ * walk that finds max replies has covered all that the result can hold.
  */
 static void
 lock_ranges(TlRel *replies, const Cursor *cursors, int n, int max)
@@ -301,8 +301,9 @@ walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks)
 }
 
 /*
- * The state of a reply, as the view replies shows it.  False: the snapshot shows
- * no row, or one in a state that the table's CHECK constraint would refuse.
+ * The state of a reply, as the view replies shows it.  False: the snapshot
+ * shows no row, or one in a state that the table's CHECK constraint would
+ * refuse.
  */
 static bool
 find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,

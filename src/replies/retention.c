@@ -9,10 +9,11 @@
  * together or not at all, for the row of the turn is what makes arm_turn say
  * "answered".
  *
- * Nothing here waits for a row: a record of which another transaction holds any
- * row is left for the next time.  So that it is left whole, the batch locks the
- * rows of the reply and the turns before it deletes the first.  Each batch is
- * bounded and runs in the caller's transaction.  Times are the liveness clock's.
+ * Nothing here waits for a row: a record of which another transaction holds
+ * any row is left for the next time.  So that it is left whole, the batch
+ * locks the rows of the reply and the turns before it deletes the first.  Each
+ * batch is bounded and runs in the caller's transaction.  Times are the
+ * liveness clock's.
  */
 #include "base/turn_liveness.h"
 
@@ -255,7 +256,8 @@ remove_record(Batch *batch, TupleTableSlot *slot)
 	{
 		slot = batch->reply_scan.slot;
 		reply = slot->tts_tid;
-		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked, LockTupleExclusive))
+		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked,
+							 LockTupleExclusive))
 			return false;
 		nturns = lock_turns(batch, slot_getattr(slot, REPLY_DEPLOYMENT, &isnull),
 							slot_getattr(slot, REPLY_MESSAGE_IDS, &isnull), &turns);
@@ -311,13 +313,17 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 {
 	int			round;
 
-	/* replies that were never claimed stand in the order of age; the others do not */
+	/*
+	 * replies that were never claimed stand in the order of age; the others do
+	 * not
+	 */
 	for (round = 0; round < 2 && batch->room > 0; round++)
 	{
 		TlScan		scan = {0};
 
 		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, platform);
-		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber, DT_NOBEGIN);
+		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber,
+						 DT_NOBEGIN);
 		tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, batch->snapshot);
 		while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
 		{
@@ -341,7 +347,10 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 	}
 }
 
-/* Dead replies, in the order of their ids, which is that of age but for moments. */
+/*
+ * Dead replies, in the order of their ids, which is that of age but for
+ * moments.
+ */
 static void
 remove_dead(Batch *batch, int64 cutoff)
 {
@@ -373,7 +382,8 @@ remove_late(Batch *batch)
 		ItemPointerData tid = scan.slot->tts_tid;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!tl_rel_try_lock(&batch->late, &tid, batch->snapshot, batch->locked_late, LockTupleExclusive))
+		if (!tl_rel_try_lock(&batch->late, &tid, batch->snapshot, batch->locked_late,
+							 LockTupleExclusive))
 			continue;
 		delete_locked(&batch->late, &tid, batch->snapshot);
 		batch->gone++;

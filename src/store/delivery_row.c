@@ -21,7 +21,9 @@ tl_delivery_decode(TupleTableSlot *slot, TlDelivery *d)
 	d->kept = DatumGetTimestampTz(tl_delivery_value(d, DELIVERY_KEPT_AT));
 }
 
-/* The columns alone: a caller that goes on with the struct sets its field too. */
+/*
+ * The columns alone: a caller that goes on with the struct sets its field too.
+ */
 void
 tl_delivery_set(TlDelivery *d, int att, Datum value)
 {
