@@ -1,59 +1,49 @@
 /*
  * ddl_hook.c
- *		What other people's utility commands mean to us.
+ *		What the utility commands of other sessions mean to us.
  *
- * Three things are done here, all in the session that runs the command:
+ * Two things are done here, both in the session that runs the command:
  *
- * 1. What decides whether a database needs a worker (CREATE and ALTER
- *    EXTENSION, ALTER DATABASE ... SET, CREATE DATABASE, ...) is noted, and told
- *    to the launcher once it is committed.  PREPARE hands the notes on to
- *    whoever runs COMMIT PREPARED: prepared.c.
+ * 1. A command that decides whether a database needs a worker (CREATE and ALTER
+ *    EXTENSION, ALTER DATABASE ... SET, CREATE DATABASE, ...) is noted, and the
+ *    launcher hears of it once it is committed.  PREPARE TRANSACTION keeps the
+ *    notes in shared memory, under the identifier of the transaction, for the
+ *    session that runs COMMIT PREPARED.
  *
  * 2. Commands that need a database without connections (DROP, RENAME, SET
  *    TABLESPACE, and the template of CREATE DATABASE) keep our worker out
- *    while they run: bar.c.  Whoever could not run the command must not be
- *    able to bounce the worker, so privilege and transaction block are checked
- *    first, by the rules of dbcommands.c.
+ *    while they run: ddl_exclusion.c.  A session that may not run the command
+ *    must not be able to end the worker, so privilege and transaction block are
+ *    checked first, by the rules of dbcommands.c.
  *
- * 3. DROP EXTENSION takes the extension's lock first, as the worker does in each
- *    of its short transactions, and then the locks on our tables, never waiting
- *    for one while it holds another.  Its own order would be that of pg_depend,
- *    and sessions that take turn, then reply, would deadlock with it.
- *    ALTER EXTENSION UPDATE locks what its script says; scripts begin with
- *    LOCK TABLE turn, which is what everybody who writes takes first.
+ * DROP EXTENSION needs nothing of us: it locks the extension, which the worker
+ * locks in each of its transactions, and so waits for the worker.  It locks the
+ * tables in an order of its own, and may be the victim of a deadlock once.
  *
- * Rules: any other command costs one switch.  Whatever runs after a commit is
- * shared memory and signals only.
+ * Rules: any other command costs one switch.  After a commit only shared memory
+ * is changed and signals are sent.
  */
 #include "base/turn_liveness.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
-#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "nodes/parsenodes.h"
-#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
-#include "base/catalog.h"
 #include "admin/ddl_exclusion.h"
 #include "admin/ddl_hook.h"
-#include "worker/launcher.h"
-#include "store/rel.h"
+#include "base/catalog.h"
 #include "shared/lease.h"
 #include "shared/mailbox.h"
-#include "shared/shmem.h"
-
-#define MAX_WANTED		16
-#define LOCK_ROUNDS		100
+#include "shared/worker_slot.h"
 
 /* what a utility hook is called with, to be handed on */
 typedef struct Command
@@ -70,10 +60,8 @@ typedef struct Command
 
 static ProcessUtility_hook_type prev_utility = NULL;
 
-/* what this transaction leads to once it is committed */
-static Oid	wanted[MAX_WANTED];
-static int	nwanted = 0;
-static bool want_all = false;
+/* databases to look at afresh once this transaction is committed; in its memory */
+static List *wanted = NIL;
 static uint64 preparing = 0;	/* hash of the identifier in PREPARE TRANSACTION */
 
 static void utility(PlannedStmt *pstmt, const char *query, bool read_only,
@@ -81,17 +69,15 @@ static void utility(PlannedStmt *pstmt, const char *query, bool read_only,
 					QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
 static void run(Command *command);
 static void run_transaction(Command *command, TransactionStmt *stmt);
-static void run_barred(Command *command, Oid dboid, bool dropping);
+static void run_excluded(Command *command, Oid dboid, bool dropping);
 static void keep_prepared(void);
 static void take_prepared(uint64 name, bool commit);
 static void at_end_of_xact(XactEvent event, void *arg);
 static void want(Oid dboid);
 static void want_by_name(const char *name);
 static bool is_our_setting(VariableSetStmt *stmt);
-static bool is_worker_role(RoleSpec *role);
 static bool is_our_extension(List *names);
 static DefElem *find_option(List *options, const char *name);
-static void lock_our_tables(void);
 static Oid	database_to_drop(DropdbStmt *stmt);
 static Oid	database_to_rename(RenameStmt *stmt);
 static Oid	database_to_move(AlterDatabaseStmt *stmt);
@@ -132,7 +118,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	switch (nodeTag(node))
 	{
 		case T_CreateExtensionStmt:
-			/* anybody may say IF NOT EXISTS; CASCADE installs others that are not named here */
+			/* IF NOT EXISTS creates none, and CASCADE may create ours without naming it */
 			dboid = get_extension_oid(TL_EXTENSION, true);
 			run(&command);
 			if (get_extension_oid(TL_EXTENSION, true) != dboid)
@@ -149,9 +135,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 			if (((DropStmt *) node)->removeType == OBJECT_EXTENSION &&
 				is_our_extension(((DropStmt *) node)->objects))
 			{
-				lock_our_tables();
 				run(&command);
-				/* a worker that has nothing to do might not notice for long */
+				/* an idle worker would not notice it for long */
 				want(MyDatabaseId);
 			}
 			else
@@ -164,24 +149,12 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 				want_by_name(((AlterDatabaseSetStmt *) node)->dbname);
 			break;
 
-		case T_AlterRoleSetStmt:
-			run(&command);
-			if (is_our_setting(((AlterRoleSetStmt *) node)->setstmt) &&
-				is_worker_role(((AlterRoleSetStmt *) node)->role))
-			{
-				if (((AlterRoleSetStmt *) node)->database)
-					want_by_name(((AlterRoleSetStmt *) node)->database);
-				else
-					want_all = true;
-			}
-			break;
-
 		case T_CreatedbStmt:
 			dboid = database_to_copy((CreatedbStmt *) node);
 			if (OidIsValid(dboid))
 			{
 				PreventInTransactionBlock(top, "CREATE DATABASE");
-				run_barred(&command, dboid, false);
+				run_excluded(&command, dboid, false);
 			}
 			else
 				run(&command);
@@ -195,7 +168,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 			if (OidIsValid(dboid))
 			{
 				PreventInTransactionBlock(top, "DROP DATABASE");
-				run_barred(&command, dboid, true);
+				run_excluded(&command, dboid, true);
 			}
 			else
 				run(&command);
@@ -206,7 +179,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 			if (OidIsValid(dboid))
 			{
 				PreventInTransactionBlock(top, "ALTER DATABASE SET TABLESPACE");
-				run_barred(&command, dboid, false);
+				run_excluded(&command, dboid, false);
 			}
 			else
 			{
@@ -220,7 +193,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		case T_RenameStmt:
 			dboid = database_to_rename((RenameStmt *) node);
 			if (OidIsValid(dboid))
-				run_barred(&command, dboid, false);
+				run_excluded(&command, dboid, false);
 			else
 				run(&command);
 			break;
@@ -254,16 +227,17 @@ run_transaction(Command *command, TransactionStmt *stmt)
 	if (stmt->gid != NULL)
 		name = hash_bytes_extended((const unsigned char *) stmt->gid, strlen(stmt->gid),
 								   MyDatabaseId) | 1;
-	preparing = stmt->kind == TRANS_STMT_PREPARE ? name : 0;
+	/* the transaction is prepared after this command has returned */
+	if (stmt->kind == TRANS_STMT_PREPARE)
+		preparing = name;
 	run(command);
-	preparing = 0;
 	if (!commit && stmt->kind != TRANS_STMT_ROLLBACK_PREPARED)
 		return;
 
 	take_prepared(name, commit);
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
 	db = tl_database_find(MyDatabaseId, false);
-	served = db != NULL && db->worker_pid != 0;
+	served = db != NULL && db->worker.pid != 0;
 	LWLockRelease(&tl_shared->directory);
 	if (db != NULL)
 	{
@@ -277,7 +251,7 @@ run_transaction(Command *command, TransactionStmt *stmt)
 	{
 		AcceptInvalidationMessages();
 		if (OidIsValid(tl_extension_oid()))
-			tl_database_want(MyDatabaseId);
+			tl_worker_want(MyDatabaseId);
 	}
 }
 
@@ -289,16 +263,16 @@ run_transaction(Command *command, TransactionStmt *stmt)
 static void
 keep_prepared(void)
 {
-	int			i;
+	ListCell   *cell;
 
 	take_prepared(preparing, false);
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < nwanted; i++)
+	foreach(cell, wanted)
 	{
 		TlPreparedDdl *entry = &tl_shared->prepared[tl_shared->next_prepared++ % TL_MAX_PREPARED];
 
 		entry->name = preparing;
-		entry->dboid = wanted[i];
+		entry->dboid = lfirst_oid(cell);
 	}
 	LWLockRelease(&tl_shared->directory);
 }
@@ -320,7 +294,7 @@ take_prepared(uint64 name, bool commit)
 		}
 	LWLockRelease(&tl_shared->directory);
 	for (i = 0; i < n && commit; i++)
-		tl_database_want(dboids[i]);
+		tl_worker_want(dboids[i]);
 }
 
 /*
@@ -330,35 +304,28 @@ take_prepared(uint64 name, bool commit)
 static void
 at_end_of_xact(XactEvent event, void *arg)
 {
-	int			i;
+	ListCell   *cell;
 
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
-		return;
-	if (event == XACT_EVENT_COMMIT && tl_shared != NULL)
+	if (event == XACT_EVENT_COMMIT)
 	{
-		if (want_all)
-			tl_database_want_all();
-		for (i = 0; i < nwanted; i++)
-			tl_database_want(wanted[i]);
+		foreach(cell, wanted)
+			tl_worker_want(lfirst_oid(cell));
 	}
 	else if (event == XACT_EVENT_PREPARE && preparing != 0)
 		keep_prepared();
-	nwanted = 0;
-	want_all = false;
+	else if (event != XACT_EVENT_ABORT)
+		return;
+	wanted = NIL;
+	preparing = 0;
 }
 
 static void
 want(Oid dboid)
 {
-	int			i;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
-	for (i = 0; i < nwanted; i++)
-		if (wanted[i] == dboid)
-			return;
-	if (nwanted < MAX_WANTED)
-		wanted[nwanted++] = dboid;
-	else
-		want_all = true;
+	wanted = list_append_unique_oid(wanted, dboid);
+	MemoryContextSwitchTo(old);
 }
 
 static void
@@ -377,16 +344,6 @@ is_our_setting(VariableSetStmt *stmt)
 		return true;
 	return stmt->name != NULL &&
 		pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0;
-}
-
-/*
- * Workers run as the bootstrap superuser: settings of any other role, which may
- * be changed by that role itself, are nothing to them.
- */
-static bool
-is_worker_role(RoleSpec *role)
-{
-	return role == NULL || get_rolespec_oid(role, true) == BOOTSTRAP_SUPERUSERID;
 }
 
 static bool
@@ -413,50 +370,6 @@ find_option(List *options, const char *name)
 			return option;
 	}
 	return NULL;
-}
-
-/*
- * Before DROP EXTENSION: all our tables, holding none while waiting for another.  Somebody who does several things in one transaction may keep us
- * from ever finding them all free, so at last it is left to the command.
- */
-static void
-lock_our_tables(void)
-{
-	Oid			extension = tl_extension_oid();
-	int			busy = TL_TURN;
-	int			last;
-	int			round;
-	int			i;
-
-	if (!OidIsValid(extension) || !tl_owns_extension_compat(extension))
-		return;
-
-	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessExclusiveLock);
-	for (round = 0; round < LOCK_ROUNDS; round++)
-	{
-		Oid			tables[TL_NTABLES];
-
-		/* again each time: to wait is to let others change them */
-		if (tl_extension_oid() != extension)
-			return;
-		for (i = 0; i < TL_NTABLES; i++)
-			tables[i] = tl_table_oid(i);
-
-		LockRelationOid(tables[busy], AccessExclusiveLock);
-		for (i = 0; i < TL_NTABLES; i++)
-			if (i != busy && !ConditionalLockRelationOid(tables[i], AccessExclusiveLock))
-				break;
-		if (i == TL_NTABLES)
-			return;
-
-		/* give back what we have, and wait for that one first */
-		UnlockRelationOid(tables[busy], AccessExclusiveLock);
-		last = i;
-		for (i = 0; i < last; i++)
-			if (i != busy)
-				UnlockRelationOid(tables[i], AccessExclusiveLock);
-		busy = last;
-	}
 }
 
 /*
@@ -519,19 +432,25 @@ database_to_copy(CreatedbStmt *stmt)
 	return is_template || tl_owns_database_compat(dboid) ? dboid : InvalidOid;
 }
 
+/* Run a command that needs this database without connections. */
 static void
-run_barred(Command *command, Oid dboid, bool dropping)
+run_excluded(Command *command, Oid dboid, bool dropping)
 {
-	PG_TRY();
-	{
-		tl_ddl_exclude_worker(dboid);
+	if (TL_DDL_ENDS_WORKERS_COMPAT)
 		run(command);
-	}
-	PG_CATCH();
+	else
 	{
-		tl_ddl_readmit_worker(false);
-		PG_RE_THROW();
+		PG_TRY();
+		{
+			tl_ddl_exclude_worker(dboid);
+			run(command);
+		}
+		PG_CATCH();
+		{
+			tl_worker_readmit(dboid, false);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
 	}
-	PG_END_TRY();
-	tl_ddl_readmit_worker(dropping);
+	tl_worker_readmit(dboid, dropping);
 }

@@ -1,6 +1,6 @@
 /*
  * ddl_hook.h
- *		What other people's utility commands mean to us.
+ *		What the utility commands of other sessions mean to us.
  */
 #ifndef TL_DDL_HOOK_H
 #define TL_DDL_HOOK_H

@@ -17,14 +17,17 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "base/guc.h"
 #include "shared/lease.h"
-#include "shared/shmem.h"
+#include "shared/worker_slot.h"
 
 enum
 {
@@ -50,12 +53,13 @@ typedef struct Processes
 	TlWorkerState state;
 	pid_t		worker;
 	pid_t		launcher;
-	int			bars;
-	int			failures;
+	bool		excluded;
+	bool		failed;
 } Processes;
 
 static void read_processes(TlDatabase *db, Processes *p);
 static const char *state_name(TlWorkerState state);
+static const char *stuck_step(TlDatabase *db, pid_t pid);
 static const char *problem(TlDatabase *db, const Processes *p);
 static bool describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until);
 
@@ -145,10 +149,12 @@ read_processes(TlDatabase *db, Processes *p)
 	p->launcher = tl_shared->launcher_pid;
 	if (db != NULL)
 	{
-		p->state = db->state;
-		p->worker = db->worker_pid;
-		p->bars = db->bars;
-		p->failures = db->failures;
+		p->state = RecoveryInProgress() ? TL_WORKER_NONE : db->worker.state;
+		/* a worker that is starting serves the database only once it runs */
+		if (p->state == TL_WORKER_RUNNING)
+			p->worker = db->worker.pid;
+		p->excluded = tl_worker_excluded_until(db->dboid) > 0;
+		p->failed = db->worker.failed;
 	}
 	LWLockRelease(&tl_shared->directory);
 }
@@ -162,12 +168,8 @@ state_name(TlWorkerState state)
 			return "none";
 		case TL_WORKER_WANTED:
 			return "wanted";
-		case TL_WORKER_STARTING:
-			return "starting";
 		case TL_WORKER_RUNNING:
 			return "running";
-		case TL_WORKER_NO_EXTENSION:
-			return "no extension";
 		case TL_WORKER_DISABLED:
 			return "disabled";
 		case TL_WORKER_NO_SLOT:
@@ -176,7 +178,29 @@ state_name(TlWorkerState state)
 	return "unknown";
 }
 
-/* Why no worker runs here, for the person on call; NULL if one does. */
+/*
+ * A step of the worker that waits for a lock, or for a standby, for longer than a
+ * second; NULL if there is none.
+ */
+static const char *
+stuck_step(TlDatabase *db, pid_t pid)
+{
+	char		step[TL_STEP_LEN];
+	int64		since = tl_worker_step(db, step);
+	int64		seconds = (tl_monotonic() - since) / TL_SECOND;
+	PGPROC	   *proc = BackendPidGetProc(pid);
+	const char *type;
+
+	if (since == 0 || seconds < 1 || proc == NULL)
+		return NULL;
+	type = pgstat_get_wait_event_type(proc->wait_event_info);
+	if (type == NULL || (strcmp(type, "Lock") != 0 && strcmp(type, "IPC") != 0))
+		return NULL;
+	return psprintf("waits for a %s in step \"%s\" since " INT64_FORMAT " s",
+					strcmp(type, "Lock") == 0 ? "lock" : "process", step, seconds);
+}
+
+/* Why no worker serves this database, or does so badly, for the person on call. */
 static const char *
 problem(TlDatabase *db, const Processes *p)
 {
@@ -187,7 +211,7 @@ problem(TlDatabase *db, const Processes *p)
 	if (db == NULL)
 		return "too many databases use the extension";
 	if (p->state == TL_WORKER_RUNNING)
-		return NULL;
+		return stuck_step(db, p->worker);
 	/* the setting of this session is that of the database: a worker may not have looked yet */
 	if (p->state == TL_WORKER_DISABLED || !tl_enabled)
 		return "turn_liveness.enabled is off";
@@ -195,13 +219,13 @@ problem(TlDatabase *db, const Processes *p)
 		return "the launcher is not running: look for free max_worker_processes and at the server log";
 	if (p->state == TL_WORKER_NO_SLOT)
 		return "no background worker is free: increase max_worker_processes";
-	if (p->bars > 0)
+	if (p->excluded)
 		return "another session runs a command that needs the database without connections";
-	if (p->failures > 0)
+	if (p->failed)
 		return "the last worker ended with an error: look at the server log";
-	if (p->state == TL_WORKER_WANTED || p->state == TL_WORKER_STARTING)
+	if (p->state == TL_WORKER_WANTED)
 		return "the worker is being started";
-	return "the database is a template, allows no connections, or was not looked at yet";
+	return "the database is a template, or allows no connections";
 }
 
 /*

@@ -149,6 +149,12 @@ tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be null or empty", name)));
+	if (*n > TL_MAX_IDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s must not have more than %d elements", name, TL_MAX_IDS),
+				 errdetail("It has %d.", *n),
+				 errhint("Spread them over several calls.")));
 	for (i = 0; i < *n; i++)
 	{
 		if (names[i] == NULL)
@@ -242,13 +248,14 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 		value.type == jbvNull)
 		return NULL;
 	if (value.type == jbvNumeric && !is_name)
-		return cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
-																   NumericGetDatum(value.val.numeric))));
-	if (value.type != jbvString)
+		result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
+																	 NumericGetDatum(value.val.numeric))));
+	else if (value.type == jbvString)
+		result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" in the routing must be text", key)));
-	result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
 	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -27,7 +27,7 @@ extern text *tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char
 extern text *tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name);
 /*
  * a text[] of valid names, sorted and without duplicates; an empty list is
- * 22023
+ * 22023, and more than TL_MAX_IDS elements are 54000
  */
 extern text **tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
 /* an array of one dimension at most (2202E otherwise); NULL if it is NULL */

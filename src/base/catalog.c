@@ -199,14 +199,17 @@ tl_table_oid(TlTable table)
 static void
 index_error(const IndexDefinition *definition, const char *what)
 {
+	char	   *create = psprintf("CREATE %sINDEX %s ON %s.%s (%s)%s%s",
+								  definition->unique ? "UNIQUE " : "", definition->name,
+								  TL_SCHEMA, table_names[definition->table], definition->columns,
+								  definition->predicate ? " WHERE " : "",
+								  definition->predicate ? definition->predicate : "");
+
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("index \"%s.%s\" %s", TL_SCHEMA, definition->name, what),
-			 errhint("Drop it if it exists, and create it again: CREATE %sINDEX %s ON %s.%s (%s)%s%s.",
-					 definition->unique ? "UNIQUE " : "", definition->name,
-					 TL_SCHEMA, table_names[definition->table], definition->columns,
-					 definition->predicate ? " WHERE " : "",
-					 definition->predicate ? definition->predicate : "")));
+			 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE, or drop the index if it exists and create it again: %s.",
+					 TL_EXTENSION, create)));
 }
 
 /*

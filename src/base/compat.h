@@ -16,6 +16,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
+#include "pgstat.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -267,6 +268,19 @@ tl_have_createdb_privilege_compat(void)
 	return result;
 }
 
+/* the statistics system's count of a table's live rows; 0 if it has none */
+static inline int64
+tl_live_rows_compat(Oid relid)
+{
+	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(relid);
+
+#if PG_VERSION_NUM >= 160000
+	return entry ? entry->live_tuples : 0;
+#else
+	return entry ? entry->n_live_tuples : 0;
+#endif
+}
+
 /* Ask the memory for bytes that the caller reads in a moment. */
 #if defined(__GNUC__)
 #define tl_prefetch_compat(address) __builtin_prefetch(address)
@@ -274,16 +288,14 @@ tl_have_createdb_privilege_compat(void)
 #define tl_prefetch_compat(address) ((void) 0)
 #endif
 
-/* a number below MaxBackends that no other living session has */
-static inline int
-tl_session_number_compat(void)
-{
-#if PG_VERSION_NUM >= 170000
-	return MyProcNumber;
+/* from 19 on DROP DATABASE and its like end such a background worker themselves */
+#if PG_VERSION_NUM >= 190000
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	BGWORKER_INTERRUPTIBLE
+#define TL_DDL_ENDS_WORKERS_COMPAT			true
 #else
-	return MyBackendId - 1;
+#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	0
+#define TL_DDL_ENDS_WORKERS_COMPAT			false
 #endif
-}
 
 /*
  * Switch off a setting of 17 that would end a background worker in a long

@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "base/catalog.h"
 #include "base/enums.h"
 
 /* The oid of a value; 55000 if the installed script does not know it. */

@@ -15,6 +15,11 @@
 #define TL_SCHEMA		"turn_liveness"
 
 #define TL_MAX_NAME		255		/* bytes of a deployment, message id, ... */
+#define TL_MAX_IDS		10000	/* message ids in one call */
+#define TL_MAX_REASON	8192	/* bytes of a reason */
+
+/* platform of a routing that names none; the view turns says the same */
+#define TL_DEFAULT_PLATFORM	"api"
 
 /*
  * The functions of the beat's path stand on few pages of code: a session that
@@ -28,7 +33,6 @@
 /* turn.outcome; NULL is owed */
 #define TL_OUTCOME_ANSWER		'a'
 #define TL_OUTCOME_ERROR		'e'
-#define TL_OUTCOME_LAPSED		'l' /* an error, decided by a sweep */
 #define TL_OUTCOME_DISCHARGED	'd'
 
 /* reply.decided_by */

@@ -175,6 +175,8 @@ tl_clock_arm_stamp(void)
 {
 	TlDatabase *db = tl_database();
 
+	/* the first call makes it known; no turn is armed before the start */
+	(void) tl_clock_server_start();
 	if (db == NULL)
 		return shared_line() + 1;
 	/* the start must be known to lie before each arm of this run */

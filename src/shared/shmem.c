@@ -5,21 +5,25 @@
  * The postmaster runs the startup hook again after a crash of the server:
  * everything in here is soft, and src/README.md says what its loss means.
  *
- * TlShared.directory guards the list of databases and the processes in it;
- * latches are set under it, so that nobody sets the latch of a process that
- * has withdrawn.  It is held together with no other lock, but when a slot is given to
- * another database or extension, or its extension has gone: with the leases' partitions, that of the attached sessions,
- * and, to count a database's sessions, that of the server's processes (census.c).
+ * TlShared.directory guards the list of databases and the processes in it.
+ * Latches are set under it, so that no session sets the latch of a process that
+ * has withdrawn.  A process that holds it takes no other lock, with one
+ * exception: tl_database_find() takes the locks of the leases' partitions and of
+ * the attached sessions when it gives a slot to another database, and the
+ * server's ProcArrayLock to count the sessions of the earlier one.
  */
 #include "base/turn_liveness.h"
 
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
-#include "shared/attach.h"
+#include "base/catalog.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/lease.h"
 #include "shared/shmem.h"
@@ -32,6 +36,7 @@ static TlDatabase *my_database = NULL;
 
 static void request(void);
 static void startup(void);
+static bool may_recycle(TlDatabase *db);
 
 void
 tl_shmem_init(void)
@@ -84,13 +89,25 @@ startup(void)
 		tl_shared->run |= 1;
 		tl_clock_init(tl_shared);
 		pg_atomic_init_u32(&tl_shared->generation, 1);
-		tl_shared->look_everywhere = true;
+		tl_shared->rescan_databases = true;
 		for (i = 0; i < TL_MAX_DATABASES; i++)
 			LWLockInitialize(&tl_shared->databases[i].mailbox_lock, tranche);
 	}
 	tl_lease_shmem_startup(tranche);
 	tl_attach_shmem_startup(tranche);
 	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * A slot whose extension has gone may serve another database, once no session
+ * is left that could hold a pointer to it.  A session takes that pointer under the
+ * directory lock, so its caller counts the sessions under the same lock.
+ */
+static bool
+may_recycle(TlDatabase *db)
+{
+	return db->worker.state == TL_WORKER_NONE && db->worker.pid == 0 &&
+		CountDBBackends(db->dboid) == 0;
 }
 
 TlDatabase *
@@ -100,6 +117,8 @@ tl_database_find(Oid dboid, bool make)
 	int			i;
 	int			j;
 
+	Assert(make ? LWLockHeldByMeInMode(&tl_shared->directory, LW_EXCLUSIVE) :
+		   LWLockHeldByMe(&tl_shared->directory));
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
@@ -109,19 +128,21 @@ tl_database_find(Oid dboid, bool make)
 		if (db->dboid == InvalidOid && vacant == NULL)
 			vacant = db;
 	}
-	if (!make || vacant == NULL)
+	if (!make)
+		return NULL;
+	for (i = 0; i < TL_MAX_DATABASES && vacant == NULL; i++)
+		if (may_recycle(&tl_shared->databases[i]))
+			vacant = &tl_shared->databases[i];
+	if (vacant == NULL)
 		return NULL;
 
-	if (vacant->served)
+	if (vacant->used_before)
 		tl_lease_clear_slot(vacant - tl_shared->databases);
-	vacant->served = true;
+	vacant->used_before = true;
 	vacant->dboid = dboid;
-	vacant->state = TL_WORKER_NONE;
-	vacant->worker_pid = 0;
-	vacant->worker_latch = NULL;
-	vacant->bars = 0;
-	vacant->retry_at_us = 0;
-	vacant->failures = 0;
+	memset(&vacant->worker, 0, sizeof(vacant->worker));
+	vacant->worker.state = TL_WORKER_WANTED;
+	pg_atomic_init_u64(&vacant->worker.step_since_us, 0);
 	tl_clock_init_database(tl_shared, vacant);
 	pg_atomic_init_u64(&vacant->grace.resumed_us, 0);
 	pg_atomic_init_u32(&vacant->grace.sweep_off, 0);
@@ -131,7 +152,9 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_init_u64(&vacant->last_call_us, 0);
 	pg_atomic_init_u32(&vacant->generation, 1);
 	pg_atomic_init_u32(&vacant->recheck, 0);
-	pg_atomic_init_u32(&vacant->warned_full, 0);
+	pg_atomic_init_u32(&vacant->rows_beaten, 0);
+	pg_atomic_init_u32(&vacant->logged_full, 0);
+	pg_atomic_init_u64(&vacant->logged_late_us, 0);
 	pg_atomic_init_u64(&vacant->wake_us, PG_INT64_MAX);
 	pg_atomic_init_u64(&vacant->due_again_us, PG_INT64_MAX);
 	pg_atomic_init_u64(&vacant->death_us, PG_INT64_MAX);
@@ -151,21 +174,33 @@ tl_database_find(Oid dboid, bool make)
 void
 tl_database_free(TlDatabase *db)
 {
+	Assert(LWLockHeldByMeInMode(&tl_shared->directory, LW_EXCLUSIVE));
 	db->dboid = InvalidOid;
-	db->worker_pid = 0;
-	db->worker_latch = NULL;
+	memset(&db->worker, 0, sizeof(db->worker));
+	/* a database that found no slot may have this one */
+	tl_shared->rescan_databases = true;
 }
 
 TL_HOT TlDatabase *
 tl_database(void)
 {
+	bool		make;
+
 	if (my_database != NULL)
 		return my_database;
 	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
 		return NULL;
 
+	/* the catalog is read before the lock is taken, and never after a commit */
+	make = IsTransactionState() && OidIsValid(tl_extension_oid());
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	my_database = tl_database_find(MyDatabaseId, true);
+	my_database = tl_database_find(MyDatabaseId, false);
+	if (my_database == NULL && make)
+	{
+		my_database = tl_database_find(MyDatabaseId, true);
+		if (my_database != NULL && tl_shared->launcher_latch)
+			SetLatch(tl_shared->launcher_latch);
+	}
 	LWLockRelease(&tl_shared->directory);
 	return my_database;
 }
@@ -202,12 +237,21 @@ tl_due_again_by(TlDatabase *db, int64 us)
 		;
 }
 
+/* No beat goes to rows as long as there is room for leases. */
+bool
+tl_rows_are_beaten(void)
+{
+	TlDatabase *db = tl_database();
+
+	return db == NULL || pg_atomic_read_u32(&db->rows_beaten) != 0;
+}
+
 void
 tl_wake_worker(TlDatabase *db)
 {
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	if (db->worker_latch)
-		SetLatch(db->worker_latch);
+	if (db->worker.latch)
+		SetLatch(db->worker.latch);
 	LWLockRelease(&tl_shared->directory);
 }
 

@@ -16,6 +16,8 @@
 #define TL_KEPT_PAUSES	16
 #define TL_STRIPES			16		/* copies of each counter */
 #define TL_MAX_PREPARED		16
+#define TL_MAX_EXCLUSIONS	8
+#define TL_STEP_LEN			48
 
 /* cumulative counters, in the order of the columns of stat_row */
 typedef enum TlCounter
@@ -30,6 +32,7 @@ typedef enum TlCounter
 	TL_COUNT_DISCHARGED,
 	TL_COUNT_LATE,
 	TL_COUNT_UNKNOWN,
+	TL_COUNT_LATE_DROPPED,
 	TL_COUNT_BEATS,
 	TL_COUNT_BEATS_IN_ROWS,
 	TL_COUNT_SWEEPS,
@@ -53,17 +56,35 @@ typedef struct TlStripe
 	pg_atomic_uint64 counters[TL_NCOUNTERS];
 } pg_attribute_aligned(64) TlStripe;
 
-/* what became of the process that the launcher started for a database */
 typedef enum TlWorkerState
 {
-	TL_WORKER_NONE,				/* nothing is known */
-	TL_WORKER_WANTED,			/* the launcher shall look at this database */
-	TL_WORKER_STARTING,			/* registered */
+	TL_WORKER_NONE,				/* no extension there, a template, or closed */
+	TL_WORKER_WANTED,			/* the launcher starts one */
 	TL_WORKER_RUNNING,
-	TL_WORKER_NO_EXTENSION,		/* it looked and found none */
 	TL_WORKER_DISABLED,			/* turn_liveness.enabled is off there */
 	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
 } TlWorkerState;
+
+/* the worker of a database, see worker_slot.c; under TlShared.directory */
+typedef struct TlWorkerSlot
+{
+	TlWorkerState state;
+	pid_t		pid;			/* 0: none has published itself */
+	Latch	   *latch;
+	bool		look_again;		/* wanted afresh when this worker has ended */
+	bool		failed;			/* the last worker ended with an error */
+	int64		next_try_us;	/* monotonic: the launcher starts none before */
+	pg_atomic_uint64 step_since_us; /* monotonic; 0 = the worker is in no step */
+	char		step[TL_STEP_LEN];
+} TlWorkerSlot;
+
+/* what a worker found in a database without a slot */
+typedef enum TlLookResult
+{
+	TL_LOOK_PENDING,
+	TL_LOOK_NO_EXTENSION,
+	TL_LOOK_NO_ROOM				/* the extension is there, a free slot is not */
+} TlLookResult;
 
 /* The clock of a database, see clock.c. */
 typedef struct TlClockState
@@ -108,13 +129,8 @@ typedef struct TlDatabase
 
 	/* under TlShared.directory */
 	Oid			dboid;			/* InvalidOid: free */
-	bool		served;			/* it was another database's before */
-	TlWorkerState state;
-	pid_t		worker_pid;
-	Latch	   *worker_latch;
-	int			bars;			/* sessions that keep the worker out (DDL) */
-	int64		retry_at_us;	/* monotonic: when the launcher tries again */
-	int			failures;		/* workers in a row that did not come to run */
+	bool		used_before;	/* leases of an earlier database may be left */
+	TlWorkerSlot worker;
 
 	TlGraceState grace;
 
@@ -122,7 +138,9 @@ typedef struct TlDatabase
 	TlPause		pauses[TL_KEPT_PAUSES];
 	uint32		npauses;
 
-	pg_atomic_uint32 warned_full;	/* the lease table was full: said once */
+	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
+	pg_atomic_uint32 logged_full;	/* the log has told of that */
+	pg_atomic_uint64 logged_late_us;	/* ... and of late replies that were not kept */
 
 	/* the worker's appointments, see duty.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
@@ -145,6 +163,13 @@ typedef struct TlDatabase
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
 
+/* no worker starts in this database until then (monotonic) */
+typedef struct TlExclusion
+{
+	Oid			dboid;
+	int64		until_us;
+} TlExclusion;
+
 /* a prepared transaction whose commit changes the settings of a database */
 typedef struct TlPreparedDdl
 {
@@ -164,7 +189,10 @@ typedef struct TlShared
 	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
-	bool		look_everywhere;	/* the launcher shall read pg_database */
+	bool		rescan_databases;	/* the launcher shall read pg_database */
+	Oid			look_dboid;		/* where the launcher has a worker look */
+	TlLookResult look_result;
+	TlExclusion exclusions[TL_MAX_EXCLUSIONS];
 	TlPreparedDdl prepared[TL_MAX_PREPARED];	/* a ring: the oldest is overwritten */
 	uint32		next_prepared;
 	TlDatabase	databases[TL_MAX_DATABASES];
@@ -175,14 +203,19 @@ extern TlShared *tl_shared;
 
 extern void tl_shmem_init(void);
 
-/* this session's database; NULL without preload or when the slots are used up */
+/*
+ * This session's database.  A slot is made only where the extension is.  NULL
+ * without preload, without the extension, or when the slots are used up.
+ */
 extern TlDatabase *tl_database(void);
-/* a slot by oid, made if asked for; the caller holds tl_shared->directory */
+/* a slot by oid, made if asked for; caller holds tl_shared->directory exclusively */
 extern TlDatabase *tl_database_find(Oid dboid, bool make);
 extern void tl_database_free(TlDatabase *db);
 
 extern void tl_counter_add(TlCounter counter, uint64 n);
 extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
+/* do beats go to rows, so that one of them can meet a row that is held? */
+extern bool tl_rows_are_beaten(void);
 extern void tl_due_again_by(TlDatabase *db, int64 us);
 extern void tl_wake_worker(TlDatabase *db);
 extern void tl_wake_launcher(void);

@@ -194,6 +194,25 @@ tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
 }
 
 /*
+ * Lock a row of a table that is open for writing, and wait for it or not.  A
+ * caller that judges a row before it writes others locks first.
+ */
+TM_Result
+tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
+			LockWaitPolicy wait)
+{
+	TM_FailureData failure;
+	ItemPointerData at = *tid;
+	TM_Result	result;
+
+	ExecClearTuple(r->slot);
+	result = table_tuple_lock(r->rel, &at, snapshot, r->slot, GetCurrentCommandId(true),
+							  mode, wait, 0, &failure);
+	ExecClearTuple(r->slot);
+	return result;
+}
+
+/*
  * Replace a row.  Waits for a transaction that holds it, and returns what that
  * one made of it if it was not TM_Ok.
  */

@@ -72,6 +72,9 @@ extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
  */
 extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							TupleTableSlot *slot, LockTupleMode mode);
+/* TM_Updated or TM_Deleted if the row was changed since the snapshot */
+extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
+							 LockTupleMode mode, LockWaitPolicy wait);
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
 /* a condition on column attno (from 1) of the index */

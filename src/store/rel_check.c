@@ -21,7 +21,7 @@ static const struct
 	int			natts;
 	int			nchecks;
 }			shapes[TL_NTABLES] = {
-	[TL_TURN] = {21, 8},
+	[TL_TURN] = {22, 8},
 	[TL_REPLY] = {14, 7},
 	[TL_DELIVERY] = {11, 5},
 	[TL_LATE_REPLY] = {8, 3},

@@ -2,49 +2,73 @@
  * launcher.c
  *		The process that keeps a worker in each database that has the extension.
  *
- * It is connected to no database, so it is in nobody's way, and cannot know
- * which database has the extension: it starts a worker, and the worker looks.
- * Whom to look at is written in the slots of shared memory (state WANTED) by
- * the utility hook and by workers that end, who then set the launcher's latch.
- * What there is to look at is census.c's, the workers that were started crew.c's.
+ * The launcher calls a roll.  In each slot of shared memory that is WANTED and
+ * has no worker it starts one, and if none has published itself after a while it
+ * starts another.  It keeps no handle of these workers: a slot says all there is.
  *
- * Rules:
- * - A slot's state, pid and bars are read and written under the directory lock
- *   only, and nothing else happens under it: no catalog, no wait, no other lock
- *   (but see the top of shmem.c).  The worker glances at its bars without it.
- * - The postmaster signals us when a worker ends, hook and workers set the latch:
- *   the only timeouts are those of a retry, and while a worker is on its way.
+ * The launcher is connected to no database, so it cannot see where the extension
+ * is, and a database may have it without a slot: after a start of the server, or
+ * as a copy.  When rescan_databases is set, the launcher reads pg_database and
+ * has a worker look into each database without a slot, one after the other.  A
+ * worker that finds the extension makes the slot and stays.
+ *
+ * The postmaster signals the launcher when a worker ends.  Workers and sessions
+ * set its latch when they change a slot.  So the launcher sleeps until the next
+ * retry, and without one for good.
  */
 #include "base/turn_liveness.h"
 
-#include <signal.h>
-
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
-#include "worker/database_list.h"
 #include "shared/clock.h"
-#include "worker/worker_start.h"
+#include "shared/worker_slot.h"
 #include "worker/launcher.h"
-#include "shared/shmem.h"
+#include "worker/process_settings.h"
 
-#define FIRST_RETRY			TL_SECOND
-#define LAST_RETRY			(60 * TL_SECOND)
-#define STARTING_CHECK		TL_SECOND
-#define STARTING_CHECK_BUSY	(50 * TL_MS)	/* when others wait for their turn */
+#define LOOK_PATIENCE		(5 * TL_SECOND) /* then that worker waits for a lock */
+#define RESCAN_AFTER		(60 * TL_SECOND)	/* when a look came to nothing */
+#define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
+
+/* a database to look into */
+typedef struct Candidate
+{
+	Oid			oid;
+	NameData	name;
+} Candidate;
+
+static List *candidates = NIL;	/* of the last scan, not looked into yet */
+static List *without_extension = NIL;	/* oids: a look found none */
+static List *without_room = NIL;	/* oids: all slots were taken, and the log says so */
+static BackgroundWorkerHandle *look = NULL; /* the worker that is looking */
+static NameData look_name;
+static int64 look_started;
+static int64 next_look = 0;
+static int64 next_scan = PG_INT64_MAX;
+static bool reported_shortage = false;	/* of background worker slots */
 
 static void on_sigterm(SIGNAL_ARGS);
 static void publish(void);
 static void withdraw(int code, Datum arg);
-static void adopt_orphans(void);
 static void want_reloaded(void);
-static bool mark_wanted(TlDatabase *db);
+static bool takes_workers(HeapTuple tuple);
+static bool start_worker(Oid dboid, const char *name, BackgroundWorkerHandle **handle);
+static bool is_due(TlDatabase *db, int64 now);
+static void start_due_workers(void);
+static void start_due_worker(TlDatabase *db, Oid dboid);
+static void scan_databases(void);
+static bool look_is_over(void);
+static void look_into_databases(void);
 static int64 next_appointment(void);
 static void report_idle(void);
 
@@ -67,27 +91,12 @@ tl_launcher_register(void)
 void
 tl_launcher_main(Datum arg)
 {
-	MemoryContext loop_context;
-
 	pqsignal(SIGTERM, on_sigterm);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
-
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-
-	/* nothing that somebody configured for sessions may stop us */
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	tl_no_transaction_timeout_compat();
-	SetConfigOption("application_name", TL_EXTENSION " launcher", PGC_USERSET, PGC_S_OVERRIDE);
-
-	loop_context = AllocSetContextCreate(TopMemoryContext, TL_EXTENSION " launcher",
-										 ALLOCSET_DEFAULT_SIZES);
+	tl_process_settings_fix(TL_EXTENSION " launcher");
 	publish();
-	adopt_orphans();
 
 	for (;;)
 	{
@@ -96,7 +105,7 @@ tl_launcher_main(Datum arg)
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 		ResetLatch(MyLatch);
-		/* idle, we go without a FATAL in the log at each shutdown; 1: start us again */
+		/* an idle launcher leaves no FATAL in the log; with 1 it is started again */
 		if (ShutdownRequestPending)
 			proc_exit(1);
 		CHECK_FOR_INTERRUPTS();
@@ -106,29 +115,22 @@ tl_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			want_reloaded();
 		}
-
-		tl_crew_reap();
-		if (tl_census_is_due())
-		{
-			MemoryContextSwitchTo(loop_context);
-			tl_census_round();
-			MemoryContextSwitchTo(TopMemoryContext);
-			MemoryContextReset(loop_context);
-		}
+		start_due_workers();
+		look_into_databases();
 		report_idle();
 
 		next = next_appointment();
 		if (next < PG_INT64_MAX)
 		{
 			events |= WL_TIMEOUT;
-			/* rounded up, or we would wake a little early */
+			/* rounded up, or the launcher would wake a little early */
 			timeout = (long) ((Max(next - tl_monotonic(), 0) + TL_MS - 1) / TL_MS);
 		}
 		(void) WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
 	}
 }
 
-/* As die(), but tells the loop too, which is where we nearly always are. */
+/* As die(), but also ends the loop, in which the launcher nearly always sleeps. */
 static void
 on_sigterm(SIGNAL_ARGS)
 {
@@ -144,7 +146,7 @@ publish(void)
 	tl_shared->launcher_pid = MyProcPid;
 	tl_shared->launcher_latch = MyLatch;
 	/* an earlier launcher may not have got through its list */
-	tl_shared->look_everywhere = true;
+	tl_shared->rescan_databases = true;
 	LWLockRelease(&tl_shared->directory);
 }
 
@@ -161,32 +163,8 @@ withdraw(int code, Datum arg)
 }
 
 /*
- * Workers of an earlier launcher go on, and wake us when they end.  One that it
- * had registered may have died before it published itself: nobody knows, so
- * another one is started after a moment.
- */
-static void
-adopt_orphans(void)
-{
-	int			i;
-
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
-	{
-		TlDatabase *db = &tl_shared->databases[i];
-
-		if (OidIsValid(db->dboid) && db->state == TL_WORKER_STARTING && db->worker_pid == 0)
-		{
-			db->state = TL_WORKER_WANTED;
-			db->retry_at_us = tl_monotonic() + FIRST_RETRY;
-		}
-	}
-	LWLockRelease(&tl_shared->directory);
-}
-
-/*
- * turn_liveness.enabled may have been changed in the configuration file, and whoever has
- * mended what made workers fail has a way to say so.
+ * The configuration file may have changed turn_liveness.enabled.  A DBA who has
+ * removed the cause of a failing worker can also ask for another this way.
  */
 static void
 want_reloaded(void)
@@ -196,119 +174,290 @@ want_reloaded(void)
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
-		TlDatabase *db = &tl_shared->databases[i];
+		TlWorkerSlot *slot = &tl_shared->databases[i].worker;
 
-		if (OidIsValid(db->dboid) &&
-			(db->state == TL_WORKER_DISABLED ||
-			 (db->state == TL_WORKER_WANTED && db->worker_pid == 0)))
-			(void) mark_wanted(db);
+		if (slot->state == TL_WORKER_DISABLED)
+			slot->state = TL_WORKER_WANTED;
+		slot->next_try_us = 0;
 	}
 	LWLockRelease(&tl_shared->directory);
 }
 
+/* Only a database that allows connections and is no template has a worker. */
+static bool
+takes_workers(HeapTuple tuple)
+{
+	Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+	return form->datallowconn && !form->datistemplate && form->datconnlimit != INVALID_DATABASE;
+}
+
+/* False if no background worker is free. */
+static bool
+start_worker(Oid dboid, const char *name, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker;
+	char		activity[NAMEDATALEN + 64];
+
+	snprintf(activity, sizeof(activity), "starting a worker in database \"%s\"", name);
+	pgstat_report_activity(STATE_RUNNING, activity);
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
+		TL_BGWORKER_INTERRUPTIBLE_COMPAT;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(worker.bgw_name, BGW_MAXLEN, TL_EXTENSION " worker");
+	snprintf(worker.bgw_type, BGW_MAXLEN, TL_EXTENSION " worker");
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, TL_EXTENSION);
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "tl_worker_main");
+	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
+	worker.bgw_notify_pid = MyProcPid;
+	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
+
+/* May a worker be started in this slot now?  Caller holds the directory. */
+static bool
+is_due(TlDatabase *db, int64 now)
+{
+	return OidIsValid(db->dboid) && db->worker.pid == 0 && db->worker.next_try_us <= now &&
+		(db->worker.state == TL_WORKER_WANTED || db->worker.state == TL_WORKER_NO_SLOT) &&
+		tl_worker_excluded_until(db->dboid) == 0;
+}
+
+static void
+start_due_workers(void)
+{
+	int			i;
+
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+		Oid			dboid = InvalidOid;
+
+		LWLockAcquire(&tl_shared->directory, LW_SHARED);
+		if (is_due(db, tl_monotonic()))
+			dboid = db->dboid;
+		LWLockRelease(&tl_shared->directory);
+		if (OidIsValid(dboid))
+			start_due_worker(db, dboid);
+	}
+}
+
 /*
- * The caller holds the directory exclusively, which keeps the pid from being
- * given to another process: the worker withdraws under the same lock.
+ * The catalog is read without the directory lock, so the slot may have changed
+ * when the launcher comes back to it.
+ */
+static void
+start_due_worker(TlDatabase *db, Oid dboid)
+{
+	HeapTuple	tuple;
+	NameData	name;
+	bool		exists;
+	bool		start;
+
+	StartTransactionCommand();
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	exists = HeapTupleIsValid(tuple);
+	start = exists && takes_workers(tuple);
+	if (exists)
+	{
+		name = ((Form_pg_database) GETSTRUCT(tuple))->datname;
+		ReleaseSysCache(tuple);
+	}
+	CommitTransactionCommand();
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	if (db->dboid != dboid || !is_due(db, tl_monotonic()))
+		start = false;
+	else if (!exists)
+		tl_database_free(db);
+	else if (!start)
+		db->worker.state = TL_WORKER_NONE;
+	else
+	{
+		db->worker.state = TL_WORKER_WANTED;
+		db->worker.next_try_us = tl_monotonic() + TL_WORKER_RETRY;
+	}
+	LWLockRelease(&tl_shared->directory);
+
+	if (!start || start_worker(dboid, NameStr(name), NULL))
+		return;
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	if (db->dboid == dboid && db->worker.pid == 0 && db->worker.state == TL_WORKER_WANTED)
+		db->worker.state = TL_WORKER_NO_SLOT;
+	LWLockRelease(&tl_shared->directory);
+	if (reported_shortage)
+		return;
+	/* one line for one shortage: stat tells of it in each database */
+	reported_shortage = true;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("out of background worker slots: no %s worker for database \"%s\"",
+					TL_EXTENSION, NameStr(name)),
+			 errdetail("It is tried again every %d seconds.", (int) (TL_WORKER_RETRY / TL_SECOND)),
+			 errhint("You might need to increase \"%s\". Until then, call turn_liveness.sweep_expired_turns() in that database.",
+					 "max_worker_processes")));
+}
+
+/* Which databases there are that no look has found without the extension. */
+static void
+scan_databases(void)
+{
+	MemoryContext old;
+	List	   *known = without_extension;
+	List	   *no_room = without_room;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	list_free_deep(candidates);
+	candidates = without_extension = without_room = NIL;
+	next_scan = PG_INT64_MAX;
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	tl_shared->rescan_databases = false;
+	LWLockRelease(&tl_shared->directory);
+
+	pgstat_report_activity(STATE_RUNNING, "reading the list of databases");
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		/* the lists are made anew, without databases that are gone */
+		if (list_member_oid(no_room, form->oid))
+			without_room = lappend_oid(without_room, form->oid);
+		if (list_member_oid(known, form->oid))
+			without_extension = lappend_oid(without_extension, form->oid);
+		else if (takes_workers(tuple))
+		{
+			Candidate  *candidate = palloc(sizeof(Candidate));
+
+			candidate->oid = form->oid;
+			candidate->name = form->datname;
+			candidates = lappend(candidates, candidate);
+		}
+	}
+	MemoryContextSwitchTo(old);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	list_free(known);
+	list_free(no_room);
+}
+
+/*
+ * The worker that looked has ended, or has found the extension and stays, or has
+ * not come back for so long that others shall not wait for it.
  */
 static bool
-mark_wanted(TlDatabase *db)
+look_is_over(void)
 {
-	/* it has not connected yet, so it will see what there is to see */
-	if (db->state == TL_WORKER_STARTING && db->worker_pid == 0)
+	MemoryContext old;
+	pid_t		pid;
+	bool		stopped = GetBackgroundWorkerPid(look, &pid) == BGWH_STOPPED;
+	TlLookResult result;
+	TlDatabase *db;
+	Oid			dboid;
+	bool		served;
+
+	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	dboid = tl_shared->look_dboid;
+	result = tl_shared->look_result;
+	db = tl_database_find(dboid, false);
+	served = db != NULL;
+	LWLockRelease(&tl_shared->directory);
+	if (!stopped && !served && tl_monotonic() < look_started + LOOK_PATIENCE)
 		return false;
-	db->state = TL_WORKER_WANTED;
-	db->retry_at_us = 0;
-	db->failures = 0;
-	if (db->worker_pid != 0)
-		(void) kill(db->worker_pid, SIGTERM);
+	pfree(look);
+	look = NULL;
+	if (served)
+		return true;
+
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (result == TL_LOOK_NO_EXTENSION)
+		without_extension = lappend_oid(without_extension, dboid);
+	else
+		next_scan = Min(next_scan, tl_monotonic() + RESCAN_AFTER);
+	if (result == TL_LOOK_NO_ROOM && !list_member_oid(without_room, dboid))
+	{
+		without_room = lappend_oid(without_room, dboid);
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("%s cannot serve database \"%s\"", TL_EXTENSION, NameStr(look_name)),
+				 errdetail("At most %d databases can use the extension.", TL_MAX_DATABASES),
+				 errhint("Drop the extension where it is not needed, or call turn_liveness.sweep_expired_turns() regularly there.")));
+	}
+	MemoryContextSwitchTo(old);
 	return true;
 }
 
-/*
- * One that comes to run counts the failures from zero again: then the first delay is
- * all there is.  The others double, up to the last.
- */
-void
-tl_database_want_later(TlDatabase *db)
+/* One look at a time: most of them take some milliseconds. */
+static void
+look_into_databases(void)
 {
-	int64		delay = FIRST_RETRY << Min(db->failures, 6);
+	int64		now = tl_monotonic();
 
-	db->state = TL_WORKER_WANTED;
-	db->retry_at_us = tl_monotonic() + Min(delay, LAST_RETRY);
-	db->failures++;
-}
-
-void
-tl_database_want(Oid dboid)
-{
-	TlDatabase *db;
-
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	db = tl_database_find(dboid, true);
-	if (db != NULL)
-		(void) mark_wanted(db);
-	else
-		tl_shared->look_everywhere = true;	/* the launcher can make room */
-	if (tl_shared->launcher_latch)
-		SetLatch(tl_shared->launcher_latch);
-	LWLockRelease(&tl_shared->directory);
-}
-
-void
-tl_database_want_all(void)
-{
-	int			i;
-
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	if (look != NULL && !look_is_over())
+		return;
+	if (tl_shared->rescan_databases || now >= next_scan)
+		scan_databases();
+	while (candidates != NIL && look == NULL && now >= next_look)
 	{
-		TlDatabase *db = &tl_shared->databases[i];
+		Candidate  *candidate = linitial(candidates);
+		MemoryContext old;
+		bool		start;
 
-		if (OidIsValid(db->dboid) && db->state != TL_WORKER_NO_EXTENSION)
-			(void) mark_wanted(db);
+		LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+		start = tl_database_find(candidate->oid, false) == NULL;
+		tl_shared->look_dboid = candidate->oid;
+		tl_shared->look_result = TL_LOOK_PENDING;
+		LWLockRelease(&tl_shared->directory);
+
+		look_name = candidate->name;
+		look_started = now;
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		if (start && !start_worker(candidate->oid, NameStr(candidate->name), &look))
+		{
+			/* all background workers are in use: try again in a while */
+			look = NULL;
+			next_look = now + TL_WORKER_RETRY;
+		}
+		else
+		{
+			candidates = list_delete_first(candidates);
+			pfree(candidate);
+		}
+		MemoryContextSwitchTo(old);
 	}
-	tl_shared->look_everywhere = true;	/* and at those of which nothing is known */
-	if (tl_shared->launcher_latch)
-		SetLatch(tl_shared->launcher_latch);
-	LWLockRelease(&tl_shared->directory);
 }
 
-/* When to look again, unless the latch is set before. */
+/* When the launcher has something to do, unless its latch is set before. */
 static int64
 next_appointment(void)
 {
-	int64		now = tl_monotonic();
-	int64		next = PG_INT64_MAX;
-	bool		full = tl_crew_is_full();
-	bool		starting = false;
-	bool		waiting;
+	int64		next = next_scan;
 	int			i;
 
+	if (look != NULL)
+		next = Min(next, look_started + LOOK_PATIENCE);
+	else if (candidates != NIL)
+		next = Min(next, next_look);
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	waiting = tl_census_goes_on() || tl_shared->look_everywhere;
-	if (!full && waiting)
-		next = now;
-	next = Min(next, tl_census_next_retry());
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
-		if (tl_crew_has(i))
-			starting |= db->state == TL_WORKER_STARTING;
-		else if (OidIsValid(db->dboid) && db->bars == 0 && db->worker_pid == 0 &&
-				 (db->state == TL_WORKER_WANTED || db->state == TL_WORKER_NO_SLOT))
-		{
-			if (!full || db->retry_at_us > now)
-				next = Min(next, db->retry_at_us);
-			else
-				waiting = true;
-		}
+		if (is_due(db, PG_INT64_MAX))
+			next = Min(next, db->worker.next_try_us);
+		else if (OidIsValid(db->dboid) && tl_worker_excluded_until(db->dboid) > 0)
+			next = Min(next, tl_worker_excluded_until(db->dboid));
 	}
 	LWLockRelease(&tl_shared->directory);
-
-	/* a worker that has started does not say so, only one that ends */
-	if (starting)
-		next = Min(next, now + (waiting ? STARTING_CHECK_BUSY : STARTING_CHECK));
 	return next;
 }
 
@@ -323,18 +472,14 @@ report_idle(void)
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
-		TlDatabase *db = &tl_shared->databases[i];
+		TlWorkerState state = tl_shared->databases[i].worker.state;
 
-		if (!OidIsValid(db->dboid))
-			continue;
-		if (db->state == TL_WORKER_RUNNING)
-			running++;
-		if (db->state == TL_WORKER_NO_SLOT)
-			shortage = true;
+		running += state == TL_WORKER_RUNNING;
+		shortage |= state == TL_WORKER_NO_SLOT;
 	}
 	LWLockRelease(&tl_shared->directory);
-	if (!shortage)
-		tl_crew_note_no_shortage();
+	/* the next shortage is worth another line in the log */
+	reported_shortage &= shortage;
 	snprintf(activity, sizeof(activity), "workers running: %d", running);
 	pgstat_report_activity(STATE_IDLE, activity);
 }

@@ -27,7 +27,7 @@
 #include "replies/retention.h"
 #include "worker/worker_xact.h"
 #include "worker/watch_list.h"
-#include "worker/worker.h"
+#include "worker/worker_error.h"
 
 #define GATHER_US			(5 * TL_MS)		/* between notifications under load */
 #define GATHER_MANY_US	(20 * TL_MS)	/* where each names many: every one wakes every listener */
@@ -63,18 +63,6 @@ static int64
 tick(void)
 {
 	return tl_clock_tick();
-}
-
-bool
-tl_worker_round_extension_dropped(void)
-{
-	return tl_worker_xact_extension_gone();
-}
-
-bool
-tl_worker_round_extension_recreated(void)
-{
-	return tl_worker_xact_extension_recreated();
 }
 
 bool
@@ -268,7 +256,7 @@ tl_worker_round(TlDatabase *db)
 			notify(db);
 			CHECK_FOR_INTERRUPTS();
 			/* somebody may have turned the sweep off */
-			if (db->bars > 0 || ConfigReloadPending)
+			if (ConfigReloadPending)
 				break;
 		}
 	}

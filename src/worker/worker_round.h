@@ -11,9 +11,5 @@
 extern bool tl_worker_round_begin(void);
 /* one round; returns when to be called again (liveness clock) */
 extern int64 tl_worker_round(TlDatabase *db);
-/* the extension was dropped */
-extern bool tl_worker_round_extension_dropped(void);
-/* and another one created, which wants a worker that starts with it */
-extern bool tl_worker_round_extension_recreated(void);
 
 #endif							/* TL_WORKER_ROUND_H */

@@ -25,7 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "base/guc.h"

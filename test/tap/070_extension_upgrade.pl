@@ -176,22 +176,22 @@ $gateway->quit;
 
 my %older = (
 	'no index' => sub { $_[0] =~ s/CREATE INDEX delivery_dead .*?;// },
-	'no column' => sub { $_[0] =~ s/,\n\trequest\s+uuid// },
+	'no column' => sub { $_[0] =~ s/^\treply_id\t\tbigint,\t.*the reply that ended it\n//m },
 	'no statistics' => sub { $_[0] =~ s/OUT worker_starts bigint,// && $_[0] =~ s/s\.worker_starts, // && $_[0] =~ s/^COMMENT ON COLUMN turn_liveness\.stat\.worker_starts.*\n//m },
 	'no label' => sub { $_[0] =~ s/'lost', 'unknown'/'unknown'/ },
 	'no table' => sub {
-		$_[0] =~ s/^SELECT pg_catalog\.pg_extension_config_dump\('turn_liveness\.late_reply'.*\n//m
+		$_[0] =~ s/^SELECT pg_extension_config_dump\('turn_liveness\.late_reply'.*\n//m
 		  && ($_[0] .= "DROP TABLE turn_liveness.late_reply CASCADE;\n");
 	},
 );
 my %repair = (
 	'no index' => q{CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x'},
-	'no column' => 'ALTER TABLE turn_liveness.turn ADD request uuid',
+	'no column' => 'ALTER TABLE turn_liveness.turn ADD reply_id bigint',
 	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'unknown'},
-	'no table' => join("\n", $script =~ /^(CREATE (?:TABLE|INDEX|VIEW) [^;]*\blate_reply\b[^;]*;|SELECT pg_catalog\.pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/mg),
+	'no table' => join("\n", $script =~ /^(CREATE (?:TABLE|INDEX|VIEW) [^;]*\blate_reply\b[^;]*;|SELECT pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/mg),
 );
 my @calls = (
-	q{turn_liveness.arm_turn('d', 'm1', admission => '1h')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
+	q{turn_liveness.arm_turn('d', 'm1', admission => '20 d', silence => '20 d', duration => '20 d')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
 	q{turn_liveness.heartbeat('d', '{m1}')}, q{turn_liveness.has_live_turn('d', 'm1')}, q{turn_liveness.mark_provider_failed('d', 'c', 'r')},
 	q{turn_liveness.clear_provider_failed('d')}, q{turn_liveness.attach_worker('d')}, q{turn_liveness.detach_worker('d')},
 	q{turn_liveness.sweep_expired_turns()}, q{turn_liveness.commit_terminal_reply('d', '{m2}', '{}')},
