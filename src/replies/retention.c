@@ -32,7 +32,7 @@
 #include "store/reply_row.h"
 #include "replies/retention.h"
 #include "store/turn_row.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 /* the undelivered ones are looked through at most that often */
 #define UNDELIVERED_PAUSE	(60 * TL_SECOND)
