@@ -188,7 +188,7 @@ my %repair = (
 	'no index' => q{CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x'},
 	'no column' => 'ALTER TABLE turn_liveness.turn ADD reply_id bigint',
 	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'unknown'},
-	'no table' => join("\n", $script =~ /^(CREATE (?:TABLE|INDEX|VIEW) [^;]*\blate_reply\b[^;]*;|SELECT pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/mg),
+	'no table' => join("\n", $script =~ /^(CREATE TABLE turn_liveness\.late_reply \(.*?^\);|CREATE INDEX late_reply_[^;]*;|CREATE VIEW turn_liveness\.late_replies [^;]*;|SELECT pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/msg),
 );
 my @calls = (
 	q{turn_liveness.arm_turn('d', 'm1', admission => '20 d', silence => '20 d', duration => '20 d')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
