@@ -67,11 +67,7 @@ CREATE TABLE turn_liveness.turn (
 	error_code		text,						-- of mark_provider_failed
 	reason			text,						-- likewise
 	request			uuid,						-- digest of the reply that ended it: its repetition is won again
-<<<<<<< HEAD
-	reply_id		bigint,						-- its terminal reply
-=======
 	reply_id		bigint,						-- the reply that ended it
->>>>>>> main
 	PRIMARY KEY (deployment, message_id)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
