@@ -77,7 +77,7 @@ REVOKE ALL ON FUNCTION turn_liveness.next_function() FROM PUBLIC;
 CREATE OR REPLACE FUNCTION turn_liveness.heartbeat(deployment text, message_ids text[] DEFAULT NULL)
 RETURNS integer AS 'MODULE_PATHNAME', 'turn_liveness_heartbeat' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 CREATE OR REPLACE VIEW turn_liveness.late_replies AS
-	SELECT deployment, message_ids, conversation_id, payload, verdict, created_at, kept_us FROM turn_liveness.late_reply;
+	SELECT deployment, message_ids, conversation_id, payload, verdict, created_at, kept_at FROM turn_liveness.late_reply;
 DO $$
 DECLARE
 	role oid;
@@ -107,7 +107,7 @@ my $grants = q{
 SELECT r, p.oid::regprocedure, has_function_privilege(r, p.oid, 'EXECUTE') FROM pg_proc p, unnest('{gateway,worker,monitor}'::text[]) r
 WHERE p.pronamespace = 'turn_liveness'::regnamespace AND p.proname <> 'next_function' ORDER BY 1, 2;
 SELECT r, c.oid::regclass, a.attname, has_column_privilege(r, c.oid, a.attname, 'SELECT'), has_table_privilege(r, c.oid, 'SELECT')
-FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND a.attname NOT IN ('note', 'weight', 'kept_us'), unnest('{gateway,worker,monitor}'::text[]) r
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND a.attname NOT IN ('note', 'weight', 'kept_at'), unnest('{gateway,worker,monitor}'::text[]) r
 WHERE c.relnamespace = 'turn_liveness'::regnamespace AND c.relkind IN ('r', 'v') ORDER BY 1, 2, 3;
 SELECT r, has_schema_privilege(r, 'turn_liveness', 'USAGE') FROM unnest('{gateway,worker,monitor}'::text[]) r};
 my $granted = $node->safe_psql('postgres', $grants);
@@ -191,7 +191,7 @@ my %repair = (
 	'no table' => join("\n", $script =~ /^(CREATE (?:TABLE|INDEX|VIEW) [^;]*\blate_reply\b[^;]*;|SELECT pg_catalog\.pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/mg),
 );
 my @calls = (
-	q{turn_liveness.arm_turn('d', 'm1', admission => '1h')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
+	q{turn_liveness.arm_turn('d', 'm1', admission => '20 d', silence => '20 d', duration => '20 d')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
 	q{turn_liveness.heartbeat('d', '{m1}')}, q{turn_liveness.has_live_turn('d', 'm1')}, q{turn_liveness.mark_provider_failed('d', 'c', 'r')},
 	q{turn_liveness.clear_provider_failed('d')}, q{turn_liveness.attach_worker('d')}, q{turn_liveness.detach_worker('d')},
 	q{turn_liveness.sweep_expired_turns()}, q{turn_liveness.commit_terminal_reply('d', '{m2}', '{}')},
