@@ -176,7 +176,8 @@ read_database(Oid dboid, NameData *name, bool *open)
 	rel = table_open(DatabaseRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(dboid));
-	scan = systable_beginscan(rel, DatabaseOidIndexId, true, NULL, 1, &key);
+	/* without a database there is no cache for the index */
+	scan = systable_beginscan(rel, DatabaseOidIndexId, false, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	found = HeapTupleIsValid(tuple);
 	if (found)
