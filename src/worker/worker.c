@@ -64,7 +64,7 @@ on_sigterm(SIGNAL_ARGS)
 {
 	terminated = true;
 	ShutdownRequestPending = true;
-	die(postgres_signal_arg);
+	tl_call_signal_handler_compat(die);
 }
 
 /* Runs before shared memory is left: only atomics, an LWLock and a latch. */
