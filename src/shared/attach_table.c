@@ -210,15 +210,3 @@ tl_attach_settle(const TlDeath *death)
 		memset(entry, 0, sizeof(Entry));
 	LWLockRelease(&table->lock);
 }
-
-void
-tl_attach_forget_deaths(void)
-{
-	int			i;
-
-	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
-	for (i = 0; i < table->high; i++)
-		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].died > 0)
-			memset(&table->entries[i], 0, sizeof(Entry));
-	LWLockRelease(&table->lock);
-}

@@ -130,7 +130,7 @@ SELECT turn_liveness.ack_replies('gw', array_agg(reply_id)) FROM turn_liveness.c
 });
 my ($out, $err) = ('', '');
 my $pgbench = IPC::Run::start(
-	[ 'pgbench', '-n', '-M', 'prepared', '-U', 'gateway', '-c', '4', '-t', '400', '-f', $load, $node->connstr('postgres') ],
+	[ 'pgbench', '-n', '-M', 'prepared', '-U', 'gateway', '-c', '4', '-t', '1500', '-f', $load, $node->connstr('postgres') ],
 	'<', \undef, '>', \$out, '2>', \$err);
 ok($node->poll_query_until('postgres', 'SELECT answered > 40 FROM turn_liveness.stat'), 'the load runs');
 my $answered = $node->safe_psql('postgres', 'SELECT answered FROM turn_liveness.stat');
@@ -138,7 +138,7 @@ my ($result, $stdout, $stderr) = $node->psql('postgres', "ALTER EXTENSION turn_l
 is("$result $stderr", '0 ', 'ALTER EXTENSION UPDATE under load');
 ok($node->poll_query_until('postgres', "SELECT answered > $answered + 40 FROM turn_liveness.stat"), 'the load goes on');
 ok($pgbench->finish, 'without an error') or diag $err;
-like($out, qr{number of transactions actually processed: 1600/1600}, 'to its end') or diag "$out$err";
+like($out, qr{number of transactions actually processed: 6000/6000}, 'to its end') or diag "$out$err";
 is($node->safe_psql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'turn_liveness'}), 'next', 'the version');
 
 is($node->safe_psql('postgres', $grants), $granted, 'every grant survived');
