@@ -16,7 +16,7 @@
 
 #include "base/guc.h"
 #include "shared/attach_table.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 typedef struct Entry
 {
@@ -208,17 +208,5 @@ tl_attach_settle(const TlDeath *death)
 	if (entry->dboid == MyDatabaseId && entry->died == death->died &&
 		tl_lease_key_equal(entry->key, death->key))
 		memset(entry, 0, sizeof(Entry));
-	LWLockRelease(&table->lock);
-}
-
-void
-tl_attach_forget_deaths(void)
-{
-	int			i;
-
-	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
-	for (i = 0; i < table->high; i++)
-		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].died > 0)
-			memset(&table->entries[i], 0, sizeof(Entry));
 	LWLockRelease(&table->lock);
 }

@@ -31,7 +31,5 @@ extern bool tl_attach_next_death(int64 before, int *at, TlDeath *death);
 extern int64 tl_attach_oldest_death(void);
 /* it was dealt with (or revoked by a beat): forget it unless it changed */
 extern void tl_attach_settle(const TlDeath *death);
-/* the extension they concern is gone */
-extern void tl_attach_forget_deaths(void);
 
 #endif							/* TL_ATTACH_TABLE_H */

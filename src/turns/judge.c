@@ -10,7 +10,7 @@
 
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "turns/judge.h"
 
 /* The caller reads the clock first: so each pause that it has left is known. */
@@ -68,7 +68,7 @@ tl_turn_beat_may_be_missing(const TlTurn *turn)
 	bool		held;
 
 	Assert(TTS_IS_BUFFERTUPLE(turn->slot));
-	if (turn->times.beat == 0 && !tl_rows_are_beaten())
+	if (!tl_rows_are_beaten())
 		return false;
 	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
 	/* the transaction that wrote the row locked the version before it first */

@@ -18,6 +18,7 @@ use TurnLiveness;
 my $node = new_node('main', q{
 turn_liveness.enabled = off
 turn_liveness.lease_capacity = 16
+turn_liveness.mass_silence_hold = 0
 autovacuum = off
 }, extension => 0);
 $node->safe_psql(

@@ -147,14 +147,14 @@ foreach my $change (
 # --- a pair that contradicts itself
 
 my $log = slurp_file($node->logfile);
-is(scalar(() = $log =~ /"turn_liveness.undelivered_retention" is shorter than "turn_liveness.retention", the longer time holds/g),
+is(scalar(() = $log =~ /"turn_liveness.undelivered_retention" is shorter than "turn_liveness.retention", using the longer time/g),
 	1, 'undelivered_retention below retention is logged once');
 my $start = -s $node->logfile;
 $node->safe_psql('postgres', q{
 SET turn_liveness.max_turn_duration = '1 min';
 SELECT turn_liveness.arm_turn('pair', m) FROM unnest('{m1,m2,m3}'::text[]) m});
 $log = slurp_file($node->logfile, $start);
-is(scalar(() = $log =~ /"turn_liveness.max_turn_duration" is shorter than a deadline within it, the longer time holds/g),
+is(scalar(() = $log =~ /"turn_liveness.max_turn_duration" is shorter than "turn_liveness.admission_deadline", using the longer time/g),
 	1, 'max_turn_duration below a deadline is logged once in a session');
 is($node->safe_psql('postgres', q{SELECT string_agg(DISTINCT duration_ms::text, ',') FROM turn_liveness.turn WHERE deployment = 'pair'}),
 	'180000', 'and the longer time holds');
