@@ -70,7 +70,7 @@ typedef struct TlClockState
 	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 } TlClockState;
 
-/* A pause: where the clock stood, and how much wall clock time it lost. */
+/* Where our clock stood when the wall clock left it, and by how much. */
 typedef struct TlPause
 {
 	pg_atomic_uint64 at;
@@ -110,6 +110,7 @@ typedef struct TlDatabase
 	/* the last pauses of the clock: the worker writes them (clock.c) */
 	TlPause		pauses[TL_KEPT_PAUSES];
 	uint32		npauses;
+	int64		skew;			/* from our clock to the wall clock, as noted last */
 
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint32 logged_full;	/* the log has told of that */
