@@ -142,7 +142,8 @@ tl_database_find(Oid dboid, bool make)
 	vacant->dboid = dboid;
 	memset(&vacant->worker, 0, sizeof(vacant->worker));
 	vacant->worker.state = TL_WORKER_WANTED;
-	pg_atomic_init_u64(&vacant->worker.step_since_us, 0);
+	pg_atomic_init_u64(&vacant->worker.running.since_us, 0);
+	pg_atomic_init_u64(&vacant->worker.skipped.since_us, 0);
 	tl_clock_init_database(tl_shared, vacant);
 	pg_atomic_init_u64(&vacant->grace.resumed_us, 0);
 	pg_atomic_init_u32(&vacant->grace.sweep_off, 0);

@@ -197,6 +197,7 @@ tl_worker_main(Datum arg)
 	connect_to(dboid);
 	if (my_slot == NULL)
 		find_slot(dboid);
+	tl_worker_xact_set_slot(my_slot);
 	if (!tl_enabled)
 		exit_with(TL_WORKER_DISABLED);
 	if (!tl_worker_round_begin())

@@ -14,6 +14,7 @@ use Test::More;
 use TurnLiveness;
 
 my $node = new_node('main', '', extension => 0);
+my $turn = 0;
 
 # --- where it is
 
@@ -172,6 +173,29 @@ $node->safe_psql('postgres', 'ALTER TABLE turn_liveness.elsewhere RENAME TO repl
 advance($node, '61s');
 is(wait_ended($node, 'homeless', 'm'), 'WORKER_NEVER_STARTED sweep',
 	'the worker recovers by itself');
+
+# --- two different errors in turn: the second one must not read what the first one freed
+
+my $log_start = -s $node->logfile;
+my $since = time;
+$pid = worker_pid($node);
+foreach my $missing ('TABLE reply', 'SEQUENCE reply_id_seq', 'TABLE reply', 'SEQUENCE reply_id_seq')
+{
+	my ($kind, $name) = split / /, $missing;
+	my $errors = $node->safe_psql('postgres', 'SELECT sweep_errors FROM turn_liveness.stat_row()');
+	$node->safe_psql('postgres', "ALTER $kind turn_liveness.$name RENAME TO elsewhere");
+	arm($node, 'in turn', ++$turn, q{admission => '100ms'});
+	ok($node->poll_query_until('postgres', "SELECT sweep_errors > $errors + 1 FROM turn_liveness.stat_row()"),
+		"errors without $name");
+	$node->safe_psql('postgres', "ALTER $kind turn_liveness.elsewhere RENAME TO $name");
+	is(wait_ended($node, 'in turn', $turn), 'WORKER_NEVER_STARTED sweep', 'and the worker goes on');
+}
+is(worker_pid($node), $pid, 'the same worker');
+foreach my $name (qw(reply reply_id_seq))
+{
+	my $told = () = slurp_file($node->logfile, $log_start) =~ /ERROR:  \w+ "turn_liveness\.$name" does not exist/g;
+	cmp_ok($told, '<=', 1 + (time - $since) / 60, "the log is told of $name once a minute");
+}
 
 # --- it is ended
 
