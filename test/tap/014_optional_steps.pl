@@ -96,8 +96,8 @@ $hold->query_safe('ROLLBACK');
 
 # --- the sweep itself waits for its own tables, and stat says that too
 
-arm($node, 'held', 'm', q{admission => '200ms'});
 $hold->query_safe('BEGIN; LOCK TABLE turn_liveness.reply IN SHARE MODE');
+arm($node, 'held', 'm', q{admission => '200ms'});
 says('failing lapsed turns');
 $hold->query_safe('ROLLBACK');
 is(wait_ended($node, 'held', 'm'), 'WORKER_NEVER_STARTED sweep', 'and goes on');
