@@ -103,3 +103,18 @@ SELECT tl_test.try($$SELECT turn_liveness.arm_turn('arm-9', 'm1', admission => '
 SELECT turn_liveness.fail_deployment('arm-9');
 SELECT count(*) FROM turn_liveness.turns;
 DROP TABLE before;
+
+-- what has ended is looked at, and nothing is written: no row version, no WAL; the same for a reply that is late again
+CREATE FUNCTION tl_test.wal_records(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, WAL, FORMAT json) ' || statement INTO plan;
+	RETURN plan -> 0 -> 'Plan' ->> 'WAL Records';
+END $$;
+SELECT turn_liveness.arm_turn('arm-wal', 'm'), turn_liveness.discharge_turn('arm-wal', 'm'), turn_liveness.arm_turn('arm-wal', 'm');
+SELECT turn_liveness.commit_terminal_reply('arm-wal', ARRAY['m'], '{"content": "late"}'), turn_liveness.commit_terminal_reply('arm-wal', ARRAY['m'], '{"content": "late"}');
+SELECT tl_test.wal_records($$SELECT count(turn_liveness.arm_turn('arm-wal', 'm')) FROM generate_series(1, 100)$$) AS answered,
+	   tl_test.wal_records($$SELECT count(turn_liveness.commit_terminal_reply('arm-wal', ARRAY['m'], '{"content": "late"}')) FROM generate_series(1, 100)$$) AS late_again,
+	   tl_test.wal_records($$SELECT turn_liveness.arm_turn('arm-wal', 'n')$$) > 0 AS armed;
+SELECT turn_liveness.discharge_turn('arm-wal', 'n');

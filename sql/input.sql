@@ -108,6 +108,14 @@ SELECT tl_test.try($$SELECT turn_liveness.commit_terminal_reply('in-x', ARRAY['m
 SET turn_liveness.max_reply_size = '1kB';
 SELECT tl_test.try($$SELECT turn_liveness.commit_terminal_reply('in-x', ARRAY['m'], jsonb_build_object('content', repeat('x', 2000)))$$);
 RESET turn_liveness.max_reply_size;
+-- what one call may hold: ids, a reason, an organization
+SELECT tl_test.try($$SELECT turn_liveness.commit_terminal_reply('in-x', ARRAY(SELECT 'm' || i FROM generate_series(1, 10001) i), '{}')$$);
+SELECT tl_test.try($$SELECT turn_liveness.heartbeat('in-x', ARRAY(SELECT 'm' || i FROM generate_series(1, 10001) i))$$);
+SELECT tl_test.try($$SELECT turn_liveness.heartbeat('in-x', ARRAY(SELECT 'm' || i FROM generate_series(1, 10000) i))$$);
+SELECT tl_test.try($$SELECT turn_liveness.mark_provider_failed('in-x', 'c', repeat('x', 8193))$$);
+SELECT tl_test.try($$SELECT turn_liveness.mark_provider_failed('in-x', 'c', repeat('x', 8192))$$);
+SELECT tl_test.try($$SELECT turn_liveness.arm_turn('in-x', 'm', '{"organizationId": 1e255}')$$);
+
 SELECT tl_test.rows() = :'before' AS nothing_written;
 -- it is the size of the reply and not of its compressed form that counts, and a turn that is owed stays so
 SELECT turn_liveness.arm_turn('in-owed', 'm');

@@ -26,8 +26,8 @@ CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
 /*
  * The CHECK constraints refuse from others (COPY, restores, replication) what
  * the functions refuse from their callers.  The functions write without SQL and
- * check their arguments themselves; rel_open.c knows how many constraints each
- * table has.
+ * check their arguments themselves; store/rel_check.c knows how many
+ * constraints each table has.
  */
 
 -- one row a turn
@@ -36,8 +36,8 @@ CREATE TABLE turn_liveness.turn (
 		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
 	message_id		text COLLATE "C" NOT NULL	-- and its second
 		CHECK (octet_length(message_id) BETWEEN 1 AND 255),
-	outcome			"char"						-- NULL: owed; a answer, e error, l failed by a sweep, d discharged
-		CHECK (outcome IN ('a', 'e', 'l', 'd')),
+	outcome			"char"						-- NULL: owed; a answer, e error, d discharged
+		CHECK (outcome IN ('a', 'e', 'd')),
 	epoch			bigint NOT NULL,			-- installation it was armed in << 32 | run its times are of
 	begun			timestamptz NOT NULL,		-- first armed: the duration counts from here
 	armed			timestamptz NOT NULL,		-- armed, or armed again: the admission counts from here
@@ -67,6 +67,7 @@ CREATE TABLE turn_liveness.turn (
 	error_code		text,						-- of mark_provider_failed
 	reason			text,						-- likewise
 	request			uuid,						-- digest of the reply that ended it: its repetition is won again
+	reply_id		bigint,						-- the reply that ended it
 	PRIMARY KEY (deployment, message_id)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
@@ -102,7 +103,6 @@ CREATE TABLE turn_liveness.reply (
 	created_at		timestamptz NOT NULL,		-- when it was stored
 	PRIMARY KEY (conversation_id, reply_id)
 );
-CREATE INDEX reply_message_ids ON turn_liveness.reply USING gin (message_ids) WITH (fastupdate = off);
 
 -- what changes while a reply is delivered: one narrow row for each reply
 CREATE TABLE turn_liveness.delivery (
@@ -135,7 +135,7 @@ CREATE TABLE turn_liveness.late_reply (
 		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
 	message_ids		text[] COLLATE "C" NOT NULL	-- likewise
 		CHECK (cardinality(message_ids) > 0 AND array_position(message_ids, NULL) IS NULL),
-	conversation_id	text COLLATE "C",			-- of the turn that had ended; NULL: unknown
+	conversation_id	text COLLATE "C",			-- of the turn that had ended, NULL if unknown
 	payload			jsonb NOT NULL				-- the reply as it was passed
 		CHECK (jsonb_typeof(payload) = 'object'),
 	verdict			turn_liveness.election NOT NULL,	-- why it is here
@@ -401,7 +401,7 @@ CREATE FUNCTION turn_liveness.stat_row(
 	OUT armed bigint, OUT answered bigint,
 	OUT failed_unresponsive bigint, OUT failed_never_started bigint, OUT failed_died bigint,
 	OUT failed_too_long bigint, OUT failed_other bigint,
-	OUT discharged bigint, OUT late bigint, OUT unknown bigint,
+	OUT discharged bigint, OUT late bigint, OUT unknown bigint, OUT late_dropped bigint,
 	OUT beats bigint, OUT beats_in_rows bigint, OUT sweeps bigint, OUT sweep_errors bigint,
 	OUT notifications bigint, OUT claims bigint, OUT acknowledged bigint, OUT redeliveries bigint,
 	OUT dead bigint, OUT expired_undelivered bigint, OUT worker_starts bigint,
@@ -449,7 +449,7 @@ CREATE VIEW turn_liveness.stat AS
 			) o) AS oldest_due_age,
 		   s.leases_used, s.lease_capacity,
 		   s.armed, s.answered, s.failed_unresponsive, s.failed_never_started, s.failed_died,
-		   s.failed_too_long, s.failed_other, s.discharged, s.late, s.unknown,
+		   s.failed_too_long, s.failed_other, s.discharged, s.late, s.unknown, s.late_dropped,
 		   s.beats, s.beats_in_rows, s.sweeps, s.sweep_errors, s.notifications,
 		   s.claims, s.acknowledged, s.redeliveries, s.dead, s.expired_undelivered,
 		   s.worker_starts, s.stats_reset
@@ -480,6 +480,7 @@ COMMENT ON COLUMN turn_liveness.stat.failed_other IS 'turns failed with any othe
 COMMENT ON COLUMN turn_liveness.stat.discharged IS 'turns ended by discharge_turn';
 COMMENT ON COLUMN turn_liveness.stat.late IS 'replies that lost their election';
 COMMENT ON COLUMN turn_liveness.stat.unknown IS 'replies for turns that were never armed or are past retention';
+COMMENT ON COLUMN turn_liveness.stat.late_dropped IS 'of late and unknown ones, those beyond turn_liveness.max_late_replies or 1 GB: not kept';
 COMMENT ON COLUMN turn_liveness.stat.beats IS 'beats';
 COMMENT ON COLUMN turn_liveness.stat.beats_in_rows IS 'beats that fell back to the rows of the table';
 COMMENT ON COLUMN turn_liveness.stat.sweeps IS 'looks at turns that might have lapsed';

@@ -1,7 +1,6 @@
 /*
  * args.c
- *		Checks of what callers pass: everything is refused here, before
- *		anything is written.
+ *		Checks of what callers pass, before anything is written.
  *
  * No SQL function of ours is strict: a NULL that would silently make the whole
  * call a NULL is an error with a name instead.
@@ -20,8 +19,6 @@
 #include "base/args.h"
 #include "base/guc.h"
 
-#define UNIT_HINT errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
-
 void
 tl_check_writable(const char *function)
 {
@@ -30,6 +27,7 @@ tl_check_writable(const char *function)
 	PreventCommandIfParallelMode(function);
 }
 
+/* 22023 for an argument that is NULL. */
 TL_HOT static void
 check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
 {
@@ -127,7 +125,7 @@ tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 	return result;
 }
 
-/* The order of COLLATE "C": rows are touched in this order everywhere. */
+/* The order of COLLATE "C": every function locks rows in this order. */
 int
 tl_compare_texts(const void *a, const void *b)
 {
@@ -151,6 +149,12 @@ tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be null or empty", name)));
+	if (*n > TL_MAX_IDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s must not have more than %d elements", name, TL_MAX_IDS),
+				 errdetail("It has %d.", *n),
+				 errhint("Spread them over several calls.")));
 	for (i = 0; i < *n; i++)
 	{
 		if (names[i] == NULL)
@@ -179,7 +183,7 @@ tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
 
 	check_not_null(fcinfo, argno, name);
 
-	/* look at the size before the value is fetched */
+	/* the size is known before the value is fetched */
 	size = toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;
 	if (size > (Size) limit_kb * 1024)
 		ereport(ERROR,
@@ -225,13 +229,14 @@ tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be at least 1 millisecond and at most 24 days", name),
-				 UNIT_HINT));
+				 TL_UNIT_HINT));
 	return (int32) ms;
 }
 
 /*
- * An address must be text that an index can hold; an organization may be any
- * text or a number.  JSON null is the same as no key.
+ * A member of the routing.  An address (is_name) must be text that an index can
+ * hold; an organization may be any text or a number.  JSON null is the same as
+ * no key.
  */
 text *
 tl_routing_text(Jsonb *routing, const char *key, bool is_name)
@@ -243,16 +248,18 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 		value.type == jbvNull)
 		return NULL;
 	if (value.type == jbvNumeric && !is_name)
-		return cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
-																   NumericGetDatum(value.val.numeric))));
-	if (value.type != jbvString)
+		result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
+																	 NumericGetDatum(value.val.numeric))));
+	else if (value.type == jbvString)
+		result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" in the routing must be text", key)));
-	result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
 	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" in the routing must be %d to %d bytes long", key, is_name ? 1 : 0, TL_MAX_NAME)));
+				 errmsg("\"%s\" in the routing must be %d to %d bytes long",
+						key, is_name ? 1 : 0, TL_MAX_NAME)));
 	return result;
 }

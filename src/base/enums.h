@@ -5,7 +5,13 @@
 #ifndef TL_ENUMS_H
 #define TL_ENUMS_H
 
-#include "turns/election.h"
+/* what became of an attempt to end turns */
+typedef enum TlElection
+{
+	TL_WON,
+	TL_LOST,					/* it has ended */
+	TL_UNKNOWN					/* there is no such turn */
+} TlElection;
 
 typedef enum TlArmResult
 {

@@ -13,6 +13,7 @@ extern int	tl_lease_capacity;
 extern bool tl_log_failures;
 extern int	tl_mass_silence_hold;
 extern int	tl_max_attempts;
+extern int	tl_max_late_replies;
 extern int	tl_max_reply_size;
 extern int	tl_max_routing_size;
 extern int	tl_max_turn_duration;
@@ -33,7 +34,7 @@ extern int	tl_undelivered_retention;
 
 extern void tl_guc_init(void);
 
-/* the settings of the database, where a pair contradicts itself the longer */
+/* settings of which a pair can contradict itself: the longer time */
 extern int	tl_default_duration(void);
 extern int64 tl_undelivered_retention_us(void);
 

@@ -15,10 +15,15 @@
 #define TL_SCHEMA		"turn_liveness"
 
 #define TL_MAX_NAME		255		/* bytes of a deployment, message id, ... */
+#define TL_MAX_IDS		10000	/* message ids in one call */
+#define TL_MAX_REASON	8192	/* bytes of a reason */
+
+/* platform of a routing that names none; the view turns says the same */
+#define TL_DEFAULT_PLATFORM	"api"
 
 /*
- * What each beat runs stands together in memory: a session that was switched to
- * finds it with few misses.
+ * The functions of the beat's path stand on few pages of code: a session that
+ * was just switched to misses the caches less often.
  */
 #define TL_HOT	pg_attribute_hot
 
@@ -28,7 +33,6 @@
 /* turn.outcome; NULL is owed */
 #define TL_OUTCOME_ANSWER		'a'
 #define TL_OUTCOME_ERROR		'e'
-#define TL_OUTCOME_LAPSED		'l' /* an error, decided by a sweep */
 #define TL_OUTCOME_DISCHARGED	'd'
 
 /* reply.decided_by */

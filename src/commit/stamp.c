@@ -4,8 +4,10 @@
  *
  * A transaction that stays open for long after it armed a turn stamps the row
  * before it commits: the row becomes visible only then, and must not lapse at
- * that instant.  Before PREPARE TRANSACTION every such row gets the stamp
- * TL_SEEN_UNKNOWN; the first sweep that sees the row replaces it.
+ * that instant.  Where beats go to rows it stamps every owed row that it wrote,
+ * for a beat may have given up on the row meanwhile (row_beat.c).  Before PREPARE
+ * TRANSACTION every such row gets the stamp TL_SEEN_UNKNOWN; the first sweep that
+ * sees the row replaces it.
  */
 #include "base/turn_liveness.h"
 
@@ -48,7 +50,7 @@ stamp_row(TlRel *turns, TupleTableSlot *slot, const ItemPointerData *tid, int64 
 			tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
 			turn.times.seen = seen;
 			if (tl_turn_update(turns, &turn, snapshot) == TM_Ok)
-				tl_xact_watch_turn(&turn, &turns->slot->tts_tid, false);
+				tl_xact_watch_turn(&turn, false);
 		}
 	}
 	ExecClearTuple(slot);
@@ -56,7 +58,7 @@ stamp_row(TlRel *turns, TupleTableSlot *slot, const ItemPointerData *tid, int64 
 }
 
 static void
-stamp_late_rows(const TlArmed *rows, int n, bool prepare)
+stamp_late_rows(const TlWritten *rows, int n, bool prepare)
 {
 	int64		now;
 	int			i;
@@ -69,7 +71,7 @@ stamp_late_rows(const TlArmed *rows, int n, bool prepare)
 		return;
 	now = tl_clock_now();
 	for (i = 0; i < n && !any; i++)
-		any = (now - rows[i].armed) * 4 > rows[i].patience;
+		any = now - rows[i].since > rows[i].patience;
 	if (!any)
 		return;
 
@@ -77,7 +79,7 @@ stamp_late_rows(const TlArmed *rows, int n, bool prepare)
 	tl_rel_open(&turns, TL_TURN, true);
 	slot = table_slot_create(turns.rel, NULL);
 	for (i = 0; i < n; i++)
-		if (prepare || (now - rows[i].armed) * 4 > rows[i].patience)
+		if (prepare || now - rows[i].since > rows[i].patience)
 			stamp_row(&turns, slot, &rows[i].tid, prepare ? TL_SEEN_UNKNOWN : now);
 	ExecDropSingleTupleTableSlot(slot);
 	tl_rel_close(&turns);
@@ -87,12 +89,12 @@ stamp_late_rows(const TlArmed *rows, int n, bool prepare)
 static void
 at_end_of_xact(XactEvent event, void *arg)
 {
-	const TlArmed *rows;
+	const TlWritten *rows;
 	int			n;
 
 	if (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PRE_PREPARE)
 		return;
-	rows = tl_xact_armed(&n);
+	rows = tl_xact_written(&n);
 	if (n > 0)
 		stamp_late_rows(rows, n, event == XACT_EVENT_PRE_PREPARE);
 }

@@ -12,7 +12,8 @@
  * rolled back none and did nothing but end turns: who arms one and ends it again has
  * ended none of those that were counted.  A turn that is owed must keep its beats.
  *
- * Rows that it armed are stamped before the commit: see stamp.c.
+ * Rows that it armed, and others that a beat may have met meanwhile, are stamped
+ * before the commit: see stamp.c.
  */
 #include "base/turn_liveness.h"
 
@@ -45,9 +46,9 @@ typedef struct Pending
 	bool		everything;		/* too many to name */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
-	TlArmed	   *armed;
-	int			narmed;
-	int			maxarmed;
+	TlWritten  *written;
+	int			nwritten;
+	int			maxwritten;
 	StringInfoData letter;
 	bool		look_turns;
 	bool		look_replies;
@@ -159,48 +160,51 @@ tl_xact_forget_turn(TlLeaseKey deployment, TlLeaseKey turn)
 }
 
 void
-tl_xact_watch(const TlWatch *watch, bool by_arm)
+tl_xact_watch_turn(const TlTurn *turn, bool fresh)
 {
 	Pending    *p = get_pending();
-
-	if (by_arm)
-	{
-		if (p->narmed == p->maxarmed)
-		{
-			p->maxarmed = Max(16, p->maxarmed * 2);
-			p->armed = p->armed ?
-				repalloc_huge(p->armed, p->maxarmed * sizeof(TlArmed)) :
-				MemoryContextAlloc(TopTransactionContext, p->maxarmed * sizeof(TlArmed));
-		}
-		p->armed[p->narmed].tid = watch->tid;
-		p->armed[p->narmed].armed = watch->times.armed;
-		p->armed[p->narmed].patience =
-			Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
-		p->narmed++;
-	}
-	if (p->letter.len > MAX_LETTER)
-		p->look_turns = true;
-	else
-		tl_mail_watch(&p->letter, watch);
-}
-
-void
-tl_xact_watch_turn(const TlTurn *turn, ItemPointer tid, bool by_arm)
-{
 	TlWatch		watch;
 
 	memset(&watch, 0, sizeof(watch));
-	watch.tid = *tid;
+	watch.tid = turn->tid;
 	watch.deployment = turn->deployment_key;
 	watch.turn = turn->turn_key;
 	watch.times = turn->times;
-	watch.fresh = by_arm;
-	tl_xact_watch(&watch, by_arm);
+	watch.fresh = fresh;
+	if (p->letter.len > MAX_LETTER)
+		p->look_turns = true;
+	else
+		tl_mail_watch(&p->letter, &watch);
+}
+
+void
+tl_xact_wrote_turn(const TlTurn *turn, bool armed)
+{
+	Pending    *p;
+	TlWritten  *written;
+
+	if (!armed && !tl_rows_are_beaten())
+		return;
+	p = get_pending();
+	if (p->nwritten == p->maxwritten)
+	{
+		p->maxwritten = Max(16, p->maxwritten * 2);
+		p->written = p->written ?
+			repalloc_huge(p->written, p->maxwritten * sizeof(TlWritten)) :
+			MemoryContextAlloc(TopTransactionContext, p->maxwritten * sizeof(TlWritten));
+	}
+	written = &p->written[p->nwritten++];
+	written->tid = turn->tid;
+	written->armed = armed;
+	written->since = armed ? turn->times.armed : tl_clock_now();
+	written->patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
+	if (tl_rows_are_beaten())
+		written->patience = Min(written->patience, TL_LONG_US);
 }
 
 /*
- * Whoever changes such a row tells of its new address as of an arm, so that the
- * stamp below finds it.
+ * A function that changes such a row tells of its new address as of an arm, so
+ * that the stamp below finds it.
  */
 bool
 tl_xact_has_armed(ItemPointer tid)
@@ -208,17 +212,17 @@ tl_xact_has_armed(ItemPointer tid)
 	int			i;
 
 	if (pending != NULL)
-		for (i = pending->narmed - 1; i >= 0; i--)
-			if (ItemPointerEquals(&pending->armed[i].tid, tid))
-				return true;
+		for (i = pending->nwritten - 1; i >= 0; i--)
+			if (ItemPointerEquals(&pending->written[i].tid, tid))
+				return pending->written[i].armed;
 	return false;
 }
 
-const TlArmed *
-tl_xact_armed(int *n)
+const TlWritten *
+tl_xact_written(int *n)
 {
-	*n = pending != NULL ? pending->narmed : 0;
-	return *n > 0 ? pending->armed : NULL;
+	*n = pending != NULL ? pending->nwritten : 0;
+	return *n > 0 ? pending->written : NULL;
 }
 
 void
@@ -287,22 +291,10 @@ at_end_of_xact(XactEvent event, void *arg)
 	pending = NULL;
 	if (event == XACT_EVENT_ABORT)
 		tl_rel_at_abort(0);
-	/* an error may have come between condemning a turn and updating its row */
-	tl_lease_decided();
 	if (p == NULL || tl_database() == NULL)
 		return;
 	if (event == XACT_EVENT_COMMIT)
 		after_commit(p);
-	else
-	{
-		int			i;
-
-		/* counts that left out what a sweep had condemned are void again */
-		for (i = 0; i < p->ntouched; i++)
-			tl_lease_moved(p->touched[i].deployment, false, 0);
-		if (p->everything)
-			tl_lease_move_database();
-	}
 }
 
 static void
@@ -311,7 +303,6 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	tl_lease_decided();
 	tl_rel_at_abort(GetCurrentTransactionNestLevel());
 	if (pending != NULL)
 		pending->rolled_back = true;
@@ -341,7 +332,7 @@ after_commit(Pending *p)
 		tl_attach_settle(&p->deaths[i]);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	if (p->narmed > 0)
+	if (p->nwritten > 0)
 		tl_mail_stamp(&p->letter, tl_clock_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);

@@ -5,17 +5,24 @@
 #ifndef TL_XACT_H
 #define TL_XACT_H
 
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/mailbox.h"
 #include "store/turn_row.h"
 
-/* a row that a transaction armed: before its commit no sweep can see it */
-typedef struct TlArmed
+/*
+ * A transaction that holds a row for longer may make a beat on the row give up
+ * (row_beat.c), so it stamps the row before its commit.
+ */
+#define TL_LONG_US		(500 * TL_MS)
+
+/* an owed row that a transaction wrote: before its commit no sweep can see it */
+typedef struct TlWritten
 {
 	ItemPointerData tid;
-	int64		armed;
-	int64		patience;		/* the shorter of admission and silence */
-} TlArmed;
+	bool		armed;			/* it armed the turn, too */
+	int64		since;			/* written then */
+	int64		patience;		/* it is stamped if the transaction takes longer */
+} TlWritten;
 
 extern void tl_xact_init(void);
 
@@ -24,13 +31,14 @@ extern void tl_xact_touch(TlLeaseKey deployment, int ended);
 extern bool tl_xact_has_touched(TlLeaseKey deployment);
 /* it ended this turn: its lease is of no more use */
 extern void tl_xact_forget_turn(TlLeaseKey deployment, TlLeaseKey turn);
-/* it wrote this owed row: the worker shall watch it; by_arm: see the stamp in xact.c */
-extern void tl_xact_watch(const TlWatch *watch, bool by_arm);
-extern void tl_xact_watch_turn(const TlTurn *turn, ItemPointer tid, bool by_arm);
+/* the worker shall watch the owed row at turn->tid; fresh: it was armed just now */
+extern void tl_xact_watch_turn(const TlTurn *turn, bool fresh);
+/* this transaction wrote that row: it may have to be stamped */
+extern void tl_xact_wrote_turn(const TlTurn *turn, bool armed);
 /* is this the row of a turn that this transaction armed? */
 extern bool tl_xact_has_armed(ItemPointer tid);
-/* all of them */
-extern const TlArmed *tl_xact_armed(int *n);
+/* all rows that it wrote, and may have to stamp */
+extern const TlWritten *tl_xact_written(int *n);
 /* something is due, is due again, or ended in this conversation */
 extern void tl_xact_reply(const text *conversation, const text *platform);
 /* something of this transaction is due again at that time (liveness clock) */

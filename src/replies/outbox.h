@@ -1,6 +1,6 @@
 /*
  * outbox.h
- *		Storing what ends turns: replies, and the late ones.
+ *		Storing the replies that end turns.
  */
 #ifndef TL_OUTBOX_H
 #define TL_OUTBOX_H
@@ -9,7 +9,7 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "store/rel.h"
 
 /* one terminal record */
@@ -30,23 +30,24 @@ typedef struct TlReply
 	TimestampTz last_beat;
 } TlReply;
 
-/* the outbox, open for as long as a function writes to it */
+/* the outbox, open while a function writes to it; zeroed: not open yet */
 typedef struct TlOutbox
 {
+	bool		is_open;
 	TlRel		replies;
 	TlRel		deliveries;
 	Oid			sequence;
-	uint64		stored[TL_NCOUNTERS];	/* turns that were ended, by counter */
+	uint32		counts[TL_NCOUNTERS];	/* of what was stored */
 } TlOutbox;
 
+/*
+ * Open it, unless it is open; discharged: for records that are delivered
+ * already. It stays open in the current memory context.
+ */
 extern void tl_outbox_open(TlOutbox *outbox, bool discharged);
+/* store a reply that is due now, or was discharged; returns its id */
 extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
-/* also adds the turns that were stored to the counters */
+/* close it if it is open, and count what was stored */
 extern void tl_outbox_close(TlOutbox *outbox);
-
-/* keep a reply that was not delivered; an equal one is kept once */
-extern void tl_outbox_keep_late(const text *deployment, text **ids, int nids,
-								const text *conversation, Jsonb *payload, bool lost,
-								const pg_uuid_t *request);
 
 #endif							/* TL_OUTBOX_H */

@@ -2,7 +2,7 @@
  * payload.c
  *		The JSON of a terminal reply.
  *
- * Takes values, gives values; only the timestamp comes from the clock.
+ * Pure functions, but for the timestamp, which comes from the wall clock.
  */
 #include "base/turn_liveness.h"
 
@@ -16,53 +16,24 @@
 #define EPOCH_OFFSET_US \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
-/*
- * What we put into a payload, in the order in which jsonb keeps keys: by length, then by
- * bytes.  What is pushed in that order need not be sorted.
- */
-typedef enum Member
-{
-	MEMBER_ERROR,
-	MEMBER_TEAM_ID,
-	MEMBER_USER_ID,
-	MEMBER_PLATFORM,
-	MEMBER_CHANNEL_ID,
-	MEMBER_ERROR_CODE,
-	MEMBER_MESSAGE_ID,
-	MEMBER_TIMESTAMP,
-	MEMBER_CONVERSATION_ID,
-	MEMBER_ORGANIZATION_ID,
-	MEMBER_PLATFORM_METADATA,
-	MEMBER_PROCESSED_MESSAGE_IDS,
-	NMEMBERS
-} Member;
-
-static const char *const member_keys[NMEMBERS] = {
-	"error", "teamId", "userId", "platform", "channelId", "errorCode", "messageId", "timestamp",
-	"conversationId", "organizationId", "platformMetadata", "processedMessageIds"
-};
-
 /* a payload that is being made */
 typedef struct Payload
 {
 	TlJsonbState state;
-	Member		next;			/* those before it are pushed, or left out */
-	Jsonb	   *routing;
-	const text *const *ids;
-	int			nids;
-	const text *error;
-	const text *error_code;
 } Payload;
 
-/* As jsonb compares keys. */
-static int
-compare_key(Member member, const JsonbValue *key)
-{
-	int			len = strlen(member_keys[member]);
+static void push(Payload *payload, JsonbIteratorToken token, JsonbValue *value);
+static void push_string(Payload *payload, JsonbIteratorToken token, const char *string, int len);
+static void push_key(Payload *payload, const char *key);
+static void push_text(Payload *payload, JsonbIteratorToken token, const text *value);
+static JsonbValue *get(Jsonb *object, const char *key, JsonbValue *value);
+static void push_routing(Payload *payload, Jsonb *routing);
+static void push_ids(Payload *payload, const text *const *ids, int nids);
 
-	if (len != key->val.string.len)
-		return len < key->val.string.len ? -1 : 1;
-	return memcmp(member_keys[member], key->val.string.val, len);
+static void
+push(Payload *payload, JsonbIteratorToken token, JsonbValue *value)
+{
+	tl_push_jsonb_compat(&payload->state, token, value);
 }
 
 static void
@@ -73,7 +44,13 @@ push_string(Payload *payload, JsonbIteratorToken token, const char *string, int 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, string);
 	value.val.string.len = len;
-	tl_push_jsonb_compat(&payload->state, token, &value);
+	push(payload, token, &value);
+}
+
+static void
+push_key(Payload *payload, const char *key)
+{
+	push_string(payload, WJB_KEY, key, strlen(key));
 }
 
 static void
@@ -93,125 +70,93 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 	return value;
 }
 
+/* What the routing gives, and the time. */
 static void
-push_member(Payload *payload, Member member)
+push_routing(Payload *payload, Jsonb *routing)
 {
-	const char *key = member_keys[member];
+	static const char *const optional[] = {
+		"channelId", "conversationId", "userId", "platformMetadata", "organizationId"
+	};
+	JsonbValue	platform;
 	JsonbValue	value;
 	int			i;
 
-	switch (member)
+	if (!get(routing, "platform", &platform))
 	{
-		case MEMBER_ERROR:
-		case MEMBER_ERROR_CODE:
-			{
-				const text *error = member == MEMBER_ERROR ? payload->error : payload->error_code;
-
-				if (error == NULL)
-					return;
-				push_string(payload, WJB_KEY, key, strlen(key));
-				push_text(payload, WJB_VALUE, error);
-				return;
-			}
-
-		case MEMBER_PLATFORM:
-		case MEMBER_TEAM_ID:
-			push_string(payload, WJB_KEY, key, strlen(key));
-			if (get(payload->routing, key, &value) || get(payload->routing, "platform", &value))
-				tl_push_jsonb_compat(&payload->state, WJB_VALUE, &value);
-			else
-				push_string(payload, WJB_VALUE, "api", 3);
-			return;
-
-		case MEMBER_MESSAGE_ID:
-			push_string(payload, WJB_KEY, key, strlen(key));
-			push_text(payload, WJB_VALUE, payload->ids[0]);
-			return;
-
-		case MEMBER_TIMESTAMP:
-			push_string(payload, WJB_KEY, key, strlen(key));
-			value.type = jbvNumeric;
-			value.val.numeric = int64_to_numeric((GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000);
-			tl_push_jsonb_compat(&payload->state, WJB_VALUE, &value);
-			return;
-
-		case MEMBER_PROCESSED_MESSAGE_IDS:
-			push_string(payload, WJB_KEY, key, strlen(key));
-			tl_push_jsonb_compat(&payload->state, WJB_BEGIN_ARRAY, NULL);
-			for (i = 0; i < payload->nids; i++)
-				push_text(payload, WJB_ELEM, payload->ids[i]);
-			tl_push_jsonb_compat(&payload->state, WJB_END_ARRAY, NULL);
-			return;
-
-		case MEMBER_USER_ID:
-		case MEMBER_CHANNEL_ID:
-		case MEMBER_CONVERSATION_ID:
-		case MEMBER_ORGANIZATION_ID:
-		case MEMBER_PLATFORM_METADATA:
-			/* as it stands in the routing, if it is there */
-			if (!get(payload->routing, key, &value))
-				return;
-			push_string(payload, WJB_KEY, key, strlen(key));
-			tl_push_jsonb_compat(&payload->state, WJB_VALUE, &value);
-			return;
-
-		case NMEMBERS:
-			break;
+		platform.type = jbvString;
+		platform.val.string.val = TL_DEFAULT_PLATFORM;
+		platform.val.string.len = strlen(TL_DEFAULT_PLATFORM);
 	}
+	push_key(payload, "platform");
+	push(payload, WJB_VALUE, &platform);
+	push_key(payload, "teamId");
+	push(payload, WJB_VALUE, get(routing, "teamId", &value) ? &value : &platform);
+	for (i = 0; i < lengthof(optional); i++)
+		if (get(routing, optional[i], &value))
+		{
+			push_key(payload, optional[i]);
+			push(payload, WJB_VALUE, &value);
+		}
+
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric((GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000);
+	push_key(payload, "timestamp");
+	push(payload, WJB_VALUE, &value);
 }
 
-/* Ours that come before that key; all that are left if it is NULL. */
 static void
-push_members(Payload *payload, const JsonbValue *key)
+push_ids(Payload *payload, const text *const *ids, int nids)
 {
-	while (payload->next < NMEMBERS && (key == NULL || compare_key(payload->next, key) < 0))
-		push_member(payload, payload->next++);
+	int			i;
+
+	push_key(payload, "messageId");
+	push_text(payload, WJB_VALUE, ids[0]);
+	push_key(payload, "processedMessageIds");
+	push(payload, WJB_BEGIN_ARRAY, NULL);
+	for (i = 0; i < nids; i++)
+		push_text(payload, WJB_ELEM, ids[i]);
+	push(payload, WJB_END_ARRAY, NULL);
 }
 
 Jsonb *
 tl_payload_error(Jsonb *routing, const text *message_id,
 				 const text *error, const text *error_code)
 {
-	Payload		payload = {.routing = routing, .ids = &message_id, .nids = 1,
-	.error = error, .error_code = error_code};
+	Payload		payload = {0};
 
-	tl_push_jsonb_compat(&payload.state, WJB_BEGIN_OBJECT, NULL);
-	push_members(&payload, NULL);
-	tl_push_jsonb_compat(&payload.state, WJB_END_OBJECT, NULL);
+	push(&payload, WJB_BEGIN_OBJECT, NULL);
+	push_routing(&payload, routing);
+	push_ids(&payload, &message_id, 1);
+	push_key(&payload, "error");
+	push_text(&payload, WJB_VALUE, error);
+	if (error_code)
+	{
+		push_key(&payload, "errorCode");
+		push_text(&payload, WJB_VALUE, error_code);
+	}
+	push(&payload, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(payload.state.result);
 }
 
-/* The reply's own members stay, but for the ids. */
+/*
+ * Of two equal keys jsonb keeps the one that was pushed last: the reply's own
+ * members replace the routing's, and our ids replace the reply's.
+ */
 Jsonb *
 tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
 {
-	Payload		payload = {.routing = routing, .ids = (const text *const *) won, .nids = nwon};
+	Payload		payload = {0};
 	JsonbIterator *it = JsonbIteratorInit(&reply->root);
 	JsonbIteratorToken token;
 	JsonbValue	value;
-	bool		skip = false;
 
 	(void) JsonbIteratorNext(&it, &value, true);	/* the object begins */
-	tl_push_jsonb_compat(&payload.state, WJB_BEGIN_OBJECT, NULL);
+	push(&payload, WJB_BEGIN_OBJECT, NULL);
+	push_routing(&payload, routing);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
-	{
-		if (token == WJB_KEY)
-		{
-			push_members(&payload, &value);
-			skip = false;
-			if (payload.next < NMEMBERS && compare_key(payload.next, &value) == 0)
-			{
-				skip = payload.next == MEMBER_MESSAGE_ID || payload.next == MEMBER_PROCESSED_MESSAGE_IDS;
-				if (skip)
-					push_member(&payload, payload.next);
-				payload.next++;
-			}
-		}
-		if (!skip)
-			tl_push_jsonb_compat(&payload.state, token, &value);
-	}
-	push_members(&payload, NULL);
-	tl_push_jsonb_compat(&payload.state, WJB_END_OBJECT, NULL);
+		push(&payload, token, &value);
+	push_ids(&payload, (const text *const *) won, nwon);
+	push(&payload, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(payload.state.result);
 }
 
@@ -233,9 +178,10 @@ tl_payload_is_error(Jsonb *reply, text **error_code)
 
 /*
  * 128 bits of hash over the deployment, the ids and the reply apart from its
- * top-level timestamp.  Every token counts, also where a container ends (jsonb_hash_extended
- * leaves that out: [[1],2] and [[1,2]] are one to it); scalars are hashed as
- * jsonb compares them, so numbers are equal however they are written.
+ * top-level timestamp.  Every token counts, also where a container ends
+ * (jsonb_hash_extended leaves that out: [[1],2] and [[1,2]] are one to it).
+ * Scalars are hashed as jsonb compares them, so numbers are equal however they
+ * are written.
  */
 pg_uuid_t *
 tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply)

@@ -14,7 +14,7 @@ extern Jsonb *tl_payload_error(Jsonb *routing, const text *message_id,
 extern Jsonb *tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon);
 /* does it count as an error?  its code, if it has one */
 extern bool tl_payload_is_error(Jsonb *reply, text **error_code);
-/* a digest of what was asked: equal for an equal call, whatever its timestamp */
+/* a digest of the call: equal for an equal one, whatever its timestamp */
 extern pg_uuid_t *tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply);
 
 #endif							/* TL_PAYLOAD_H */

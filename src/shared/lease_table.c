@@ -1,10 +1,10 @@
 /*
  * lease_table.c
- *		The lease table: its memory, its keys, and what comes into it and goes.
+ *		The lease table: its memory, its keys, and how leases come and go.
  *
- * Chained hash table over a fixed array; a deployment and its named turns hash to one
- * partition by h1.  Nothing here waits for anything but an LWLock, allocates, or
- * can fail.
+ * Chained hash table over a fixed array; a deployment and its named turns hash
+ * to one partition by h1.  Nothing here waits for anything but an LWLock,
+ * allocates, or can fail.
  */
 #include "base/turn_liveness.h"
 
@@ -12,14 +12,13 @@
 #include "miscadmin.h"
 #include "storage/shmem.h"
 
+#include "base/catalog.h"
 #include "base/guc.h"
 #include "shared/lease_table.h"
-#include "store/rel.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 TlLeaseTable *tl_lease_table = NULL;
 TlLease    *tl_leases;
-TlSweeper  *tl_sweepers;
 uint32	   *tl_lease_buckets;
 uint32		tl_lease_bucket_mask;
 
@@ -47,7 +46,6 @@ tl_lease_shmem_size(void)
 
 	size = add_size(size, mul_size(sizeof(TlLease), tl_lease_capacity));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(uint32), bucket_count())));
-	size = add_size(size, mul_size(sizeof(TlSweeper), MaxBackends));
 	return size;
 }
 
@@ -65,8 +63,6 @@ tl_lease_shmem_startup(int tranche)
 	tl_leases = (TlLease *) TYPEALIGN(PG_CACHE_LINE_SIZE / 2, base);
 	base = (char *) (tl_leases + tl_lease_capacity);
 	tl_lease_buckets = (uint32 *) base;
-	base += MAXALIGN(nbuckets * sizeof(uint32));
-	tl_sweepers = (TlSweeper *) base;
 	tl_lease_bucket_mask = nbuckets - 1;
 	seeded_extension = InvalidOid;
 
@@ -75,7 +71,6 @@ tl_lease_shmem_startup(int tranche)
 
 	SpinLockInit(&tl_lease_table->free_mutex);
 	pg_atomic_init_u32(&tl_lease_table->used, 0);
-	pg_atomic_init_u32(&tl_lease_table->sweepers, 0);
 	tl_lease_table->reclaim_hand = 0;
 	for (i = 0; i < TL_LEASE_PARTITIONS; i++)
 		LWLockInitialize(&tl_lease_table->partitions[i].lock, tranche);
@@ -95,16 +90,11 @@ tl_lease_shmem_startup(int tranche)
 		lease->next = i + 1 < tl_lease_capacity ? i + 1 : TL_NO_LEASE;
 	}
 	tl_lease_table->free_head = 0;
-	memset(tl_sweepers, 0, sizeof(TlSweeper) * MaxBackends);
-	for (i = 0; i < MaxBackends; i++)
-		pg_atomic_init_u32(&tl_sweepers[i].deciding, 0);
 }
 
-/*
- * Keys.  The seeds are secret, so that nobody can choose names that collide.
- */
+/* The seeds are secret, so that no caller can choose names that collide. */
 TL_HOT TlLeaseKey
-tl_lease_key(const char *deployment, int len)
+tl_lease_key(const text *deployment)
 {
 	TlLeaseKey	key;
 	Oid			extension = tl_extension_oid();
@@ -119,23 +109,26 @@ tl_lease_key(const char *deployment, int len)
 									tl_shared ? tl_shared->seeds[1] : 1);
 		seeded_extension = extension;
 	}
-	key.h1 = hash_bytes_extended((const unsigned char *) deployment, len, seed1);
-	key.h2 = hash_bytes_extended((const unsigned char *) deployment, len, seed2);
+	key.h1 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
+								 VARSIZE_ANY_EXHDR(deployment), seed1);
+	key.h2 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
+								 VARSIZE_ANY_EXHDR(deployment), seed2);
 	return key;
 }
 
 TlLeaseKey
-tl_lease_turn_key(TlLeaseKey deployment, const char *message_id, int len)
+tl_lease_turn_key(TlLeaseKey deployment, const text *message_id)
 {
 	TlLeaseKey	key;
 
 	key.h1 = deployment.h1;
-	key.h2 = hash_bytes_extended((const unsigned char *) message_id, len,
+	key.h2 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(message_id),
+								 VARSIZE_ANY_EXHDR(message_id),
 								 deployment.h2 ^ (tl_shared ? tl_shared->seeds[2] : 2));
 	return key;
 }
 
-/* Hints: read without a lock, and whatever they read is only an address. */
+/* Hints: they read without a lock, and use the result only as an address. */
 TL_HOT void
 tl_lease_prefetch_bucket(TlLeaseKey key)
 {
@@ -155,13 +148,13 @@ tl_lease_prefetch(TlLeaseKey key)
 	}
 }
 
-/* NULL if the table is full.  The caller holds the partition exclusively. */
 TlLease *
 tl_lease_make(TlLeaseKey key, bool is_turn)
 {
 	TlLease    *lease = tl_lease_find(key);
 	uint32		i;
 
+	Assert(LWLockHeldByMeInMode(tl_lease_partition(key), LW_EXCLUSIVE));
 	if (lease != NULL)
 		return lease;
 
@@ -182,6 +175,7 @@ tl_lease_make(TlLeaseKey key, bool is_turn)
 	pg_atomic_write_u32(&lease->cached_at, 0);
 	lease->is_turn = is_turn;
 	lease->database = tl_database() - tl_shared->databases;
+	lease->incarnation = tl_database()->incarnation;
 	pg_atomic_write_u32(&lease->generation,
 						pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
 	lease->used = true;
@@ -191,13 +185,13 @@ tl_lease_make(TlLeaseKey key, bool is_turn)
 	return lease;
 }
 
-/* The caller holds the partition exclusively. */
 void
 tl_lease_remove(TlLease *lease)
 {
 	uint32		i = lease - tl_leases;
 	uint32	   *link = tl_lease_bucket(lease->key);
 
+	Assert(LWLockHeldByMeInMode(tl_lease_partition(lease->key), LW_EXCLUSIVE));
 	while (*link != i)
 		link = &tl_leases[*link].next;
 	*link = lease->next;
@@ -212,7 +206,8 @@ tl_lease_remove(TlLease *lease)
 
 /*
  * Look at the next n entries and drop those that have been silent for long: a
- * turn that still counts on such a beat has lapsed, and a beat makes a new one.
+ * turn that still counts on such a beat has lapsed, and a beat makes a new
+ * one.
  */
 void
 tl_lease_reclaim(int n, int64 silent_since)
@@ -221,7 +216,7 @@ tl_lease_reclaim(int n, int64 silent_since)
 
 	while (n-- > 0)
 	{
-		/* every worker walks; two at one place do no harm */
+		/* the workers of all databases share the hand; a race skips an entry */
 		uint32		i = tl_lease_table->reclaim_hand++ % tl_lease_capacity;
 		TlLease    *lease = &tl_leases[i];
 		TlLeaseKey	key = lease->key;
@@ -229,30 +224,10 @@ tl_lease_reclaim(int n, int64 silent_since)
 		if (!lease->used || lease->database != database)
 			continue;
 		LWLockAcquire(tl_lease_partition(key), LW_EXCLUSIVE);
-		if (lease->used && lease->key.h1 == key.h1 && lease->key.h2 == key.h2 &&
-			(int64) pg_atomic_read_u64(&lease->beat) < silent_since &&
-			(int64) pg_atomic_read_u64(&lease->named) < silent_since)
-			tl_lease_remove(lease);
-		LWLockRelease(tl_lease_partition(key));
-	}
-}
-
-/* Under the directory's lock, which nobody takes who holds a partition. */
-void
-tl_lease_clear_slot(int slot)
-{
-	uint32		i;
-
-	for (i = 0; i < tl_lease_capacity; i++)
-	{
-		TlLease    *lease = &tl_leases[i];
-		TlLeaseKey	key = lease->key;
-
-		if (!lease->used || lease->database != slot)
-			continue;
-		LWLockAcquire(tl_lease_partition(key), LW_EXCLUSIVE);
-		if (lease->used && lease->database == slot &&
-			lease->key.h1 == key.h1 && lease->key.h2 == key.h2)
+		if (lease->used && tl_lease_key_equal(lease->key, key) &&
+			(lease->incarnation != tl_database()->incarnation ||
+			 ((int64) pg_atomic_read_u64(&lease->beat) < silent_since &&
+			  (int64) pg_atomic_read_u64(&lease->named) < silent_since)))
 			tl_lease_remove(lease);
 		LWLockRelease(tl_lease_partition(key));
 	}
@@ -265,12 +240,13 @@ tl_lease_count_since(int64 since, int max)
 	int			count = 0;
 	uint32		i;
 
-	/* a hint: read without a lock */
+	/* a hint: this reads without a lock */
 	for (i = 0; i < tl_lease_capacity && count < max; i++)
 	{
 		TlLease    *lease = &tl_leases[i];
 
 		if (lease->used && !lease->is_turn && lease->database == database &&
+			lease->incarnation == tl_database()->incarnation &&
 			((int64) pg_atomic_read_u64(&lease->beat) >= since ||
 			 (int64) pg_atomic_read_u64(&lease->named) >= since))
 			count++;

@@ -2,9 +2,9 @@
  * lease_table.h
  *		Inside of the lease table: for lease.c and lease_table.c only.
  *
- * A chain and the fields key, next and used change under the partition's lock, held
- * exclusively.  The other fields are atomics: a beat writes them holding the
- * lock shared.
+ * A backend changes a chain and the fields key, next and used only while it
+ * holds the partition's lock exclusively.  The other fields are atomics: a
+ * beat writes them holding the lock shared.
  */
 #ifndef TL_LEASE_TABLE_H
 #define TL_LEASE_TABLE_H
@@ -29,25 +29,18 @@ typedef struct TlLease
 	pg_atomic_uint32 cached_at;
 	uint32		next;
 	uint16		database;		/* slot number, for reclaiming and counting */
-	bool		used;
-	bool		is_turn;
+	uint8		incarnation;	/* of the slot: another database may have it now */
+	bool		used:1;
+	bool		is_turn:1;
 } TlLease;
 
 StaticAssertDecl(sizeof(TlLease) == 64, "a lease is one cache line");
-
-/* The turn that a session is deciding: see tl_lease_condemn. */
-typedef struct TlSweeper
-{
-	TlLeaseKey	turn;			/* written under the turn's partition lock */
-	pg_atomic_uint32 deciding;
-} TlSweeper;
 
 typedef struct TlLeaseTable
 {
 	slock_t		free_mutex;		/* guards free_head */
 	uint32		free_head;
 	pg_atomic_uint32 used;
-	pg_atomic_uint32 sweepers;	/* how many sessions are deciding */
 	uint32		reclaim_hand;	/* the worker's, see tl_lease_reclaim */
 	LWLockPadded partitions[TL_LEASE_PARTITIONS];
 } TlLeaseTable;
@@ -55,11 +48,10 @@ typedef struct TlLeaseTable
 /* NULL without preload */
 extern TlLeaseTable *tl_lease_table;
 extern TlLease *tl_leases;
-extern TlSweeper *tl_sweepers;
 extern uint32 *tl_lease_buckets;
 extern uint32 tl_lease_bucket_mask;
 
-/* NULL if the table is full.  The caller holds the partition exclusively, also below. */
+/* the caller holds the partition exclusively; NULL if the table is full */
 extern TlLease *tl_lease_make(TlLeaseKey key, bool is_turn);
 extern void tl_lease_remove(TlLease *lease);
 
@@ -87,7 +79,7 @@ tl_lease_find(TlLeaseKey key)
 	{
 		TlLease    *lease = &tl_leases[i];
 
-		if (lease->key.h1 == key.h1 && lease->key.h2 == key.h2)
+		if (tl_lease_key_equal(lease->key, key))
 			return lease;
 		i = lease->next;
 	}

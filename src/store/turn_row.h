@@ -36,10 +36,16 @@ enum
 	TURN_ERROR_CODE,
 	TURN_REASON,
 	TURN_REQUEST,
-	TURN_NATTS = TURN_REQUEST
+	TURN_REPLY_ID,
+	TURN_NATTS = TURN_REPLY_ID
 };
 
-/* a row as it was read; values point into the slot it came from */
+/*
+ * A row as it was read, or as it will be written.  The columns of its times
+ * are decoded into times and next_check and encoded from there: values of
+ * these columns are never used.  The other values point into the slot that the
+ * row was read into, until tl_turn_detach() copies them.
+ */
 typedef struct TlTurn
 {
 	ItemPointerData tid;
@@ -47,7 +53,7 @@ typedef struct TlTurn
 	Datum		values[TURN_NATTS];
 	bool		nulls[TURN_NATTS];
 	TlTimes		times;
-	int64		check;			/* a sweep looks at it next */
+	int64		next_check;		/* a sweep looks at the row by then */
 	TlLeaseKey	deployment_key;
 	TlLeaseKey	turn_key;
 } TlTurn;
@@ -56,28 +62,36 @@ typedef struct TlTurn
 #define tl_turn_isnull(turn, att) ((turn)->nulls[(att) - 1])
 #define tl_turn_is_owed(turn) tl_turn_isnull(turn, TURN_OUTCOME)
 
-/* a new row, armed now; checks the address (22023); palloc'd where needed */
-extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
-						 int32 admission_ms, int32 silence_ms, int32 duration_ms);
 extern void tl_turn_decode(TupleTableSlot *slot, TlTurn *turn);
+extern void tl_turn_detach(TlTurn *turn);
 extern void tl_turn_set(TlTurn *turn, int att, Datum value);
 extern void tl_turn_set_null(TlTurn *turn, int att);
-/* times to columns; and replace the row, with them */
-extern void tl_turn_encode(TlTurn *turn);
+extern text *tl_turn_text(const TlTurn *turn, int att);
+/* compute both lease keys from the turn's names */
+extern void tl_turn_set_keys(TlTurn *turn);
+/* when the turn was armed (again), by the wall clock */
+extern TimestampTz tl_turn_armed_at(const TlTurn *turn);
+
+/* write the row; turn->tid is the address of the new version then */
+extern bool tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn);
 extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
 
-/* the row of a key under a snapshot; scan must be zeroed, and is to be ended in any case */
-extern bool tl_turn_find(TlRel *turns, TlScan *scan, Datum deployment, Datum message_id,
-						 Snapshot snapshot, TlTurn *turn);
-
-/* has a sweep that is still open taken this row?  For beats: it is not owed */
-extern bool tl_turn_is_being_swept(TlRel *turns, const TlTurn *turn);
-
-/* the owed rows of a deployment, one after another */
-extern void tl_turn_scan_owed(TlRel *turns, TlScan *scan, Datum deployment, Snapshot snapshot);
-/* the ids of those that were armed (again) before that time (DT_NOEND: of all), in their order */
-extern text **tl_turn_list_owed(TlRel *turns, const text *deployment, TimestampTz before, int *n);
-/* when an owed turn lapses, and why, by all that is known now; returns what time it is */
-extern int64 tl_turn_judge(const TlTurn *turn, TlVerdict *verdict);
+/*
+ * Find the row of a key under a snapshot.  The scan must be zeroed; the caller
+ * ends it in any case.
+ */
+extern bool tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment,
+						 const text *message_id, Snapshot snapshot, TlTurn *turn);
+/* begin a walk over the owed rows of a deployment */
+extern void tl_turn_scan_owed(TlRel *turns, TlScan *scan, const text *deployment,
+							  Snapshot snapshot);
+/*
+ * List the ids of the owed turns of a deployment, in the order of COLLATE "C":
+ * of those that are wanted as they are committed now, or of all with a NULL
+ * there.
+ */
+typedef bool (*TlTurnWanted) (const TlTurn *turn, void *arg);
+extern text **tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted,
+								void *arg, int *n);
 
 #endif							/* TL_TURN_ROW_H */

@@ -1,119 +1,118 @@
 /*
  * arm.c
- *		Making a turn owed, and marking its provider as failed: what writes owed
- *		rows and decides nothing.
+ *		Making a turn owed, and marking its provider as failed: what writes
+ *		owed rows and decides nothing.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "shared/clock.h"
 #include "base/enums.h"
-#include "shared/grace.h"
 #include "base/guc.h"
-#include "store/turn_row.h"
 #include "commit/xact.h"
+#include "shared/clock.h"
+#include "shared/database.h"
+#include "turns/judge.h"
+#include "turns/turn.h"
 
-static bool arm_again(TlRel *turns, text *deployment, text *message_id,
-					  int32 admission_ms, int32 silence_ms, TlArmResult *result);
-static int	change_owed(text *deployment, text *error_code, text *reason);
+/* an arm of a turn that is there already */
+typedef struct ArmAgain
+{
+	int32		admission_ms;
+	int32		silence_ms;
+	TlArmResult result;
+} ArmAgain;
+
+/* a mark of owed turns, or with error_code NULL its removal */
+typedef struct Mark
+{
+	text	   *error_code;
+	text	   *reason;
+	int			changed;
+} Mark;
+
+static bool arm_again(TlTurn *turn, void *arg);
+static TlArmResult arm(TlTurn *turn, text *deployment, text *message_id);
+static bool is_to_be_marked(const TlTurn *turn, void *arg);
+static bool mark_turn(TlTurn *turn, void *arg);
+static int	mark_owed(text *deployment, text *error_code, text *reason);
 
 PG_FUNCTION_INFO_V1(turn_liveness_arm_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_mark_provider_failed);
 PG_FUNCTION_INFO_V1(turn_liveness_clear_provider_failed);
 
-void
-tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
-			 int32 admission_ms, int32 silence_ms, int32 duration_ms)
+static bool
+arm_again(TlTurn *turn, void *arg)
 {
-	text	   *conversation = tl_routing_text(routing, "conversationId", true);
+	ArmAgain   *again = arg;
+	TlTimes    *times = &turn->times;
 
-	/* checked here, so that no sweep can ever fail on them */
-	(void) tl_routing_text(routing, "platform", true);
-	(void) tl_routing_text(routing, "organizationId", false);
-
-	memset(turn, 0, sizeof(*turn));
-	memset(turn->nulls, true, sizeof(turn->nulls));
-	turn->times.epoch = tl_clock_epoch();
-	turn->times.begun = turn->times.armed = tl_clock_arm_stamp();
-	turn->times.admission_ms = admission_ms;
-	turn->times.silence_ms = silence_ms;
-	turn->times.duration_ms = duration_ms;
-	turn->deployment_key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
-	turn->turn_key = tl_lease_turn_key(turn->deployment_key, VARDATA_ANY(message_id),
-									   VARSIZE_ANY_EXHDR(message_id));
-
-	tl_turn_set(turn, TURN_DEPLOYMENT, PointerGetDatum(deployment));
-	tl_turn_set(turn, TURN_MESSAGE_ID, PointerGetDatum(message_id));
-	turn->check = tl_times_next_check(&turn->times);
-	tl_turn_encode(turn);
-	tl_turn_set(turn, TURN_ARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-	tl_turn_set(turn, TURN_CONVERSATION, PointerGetDatum(conversation ? conversation : deployment));
-	tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
+	if (!tl_turn_is_owed(turn))
+	{
+		again->result = TL_ANSWERED;
+		return false;
+	}
+	tl_turn_adopt(turn, 0);
+	times->armed = tl_clock_arm_stamp();
+	/* how long it took elsewhere, and lay in a dump, is no time of ours */
+	if (tl_epoch_place(times->epoch) != tl_epoch_place(tl_clock_epoch()))
+		times->begun = times->armed;
+	times->epoch = tl_clock_epoch();
+	times->seen = times->beat = times->started = 0;
+	times->admission_ms = again->admission_ms;
+	times->silence_ms = again->silence_ms;
+	/* a mark stays until it is cleared, but the new worker gets its time */
+	if (times->frozen > 0)
+		times->frozen = times->armed + times->admission_ms * TL_MS;
+	turn->next_check = tl_times_next_check(times);
+	tl_turn_set(turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+	again->result = TL_PENDING;
+	return true;
 }
 
-/*
- * The turn is there.  False: it went away, or changed under us: try again.
- */
-static bool
-arm_again(TlRel *turns, text *deployment, text *message_id,
-		  int32 admission_ms, int32 silence_ms, TlArmResult *result)
+/* Insert the row of a new turn, or arm the turn that is there again. */
+static TlArmResult
+arm(TlTurn *turn, text *deployment, text *message_id)
 {
-	Snapshot	snapshot = tl_latest_snapshot();
-	TlScan		scan = {0};
-	TlTurn		turn;
-	TM_Result	update = TM_Deleted;
+	/* most conversations have the name of their deployment: that is indexed */
+	bool		indexed = tl_turn_value(turn, TURN_CONVERSATION) != PointerGetDatum(deployment);
+	ArmAgain	again = {turn->times.admission_ms, turn->times.silence_ms, TL_ARMED};
+	TlRel		turns;
 
-	if (tl_turn_find(turns, &scan, PointerGetDatum(deployment),
-					 PointerGetDatum(message_id), snapshot, &turn))
+	tl_rel_open_skipping(&turns, TL_TURN, indexed ? 0 : TL_BIT(TL_IDX_TURN_OWED_CONVERSATION));
+	for (;;)
 	{
-		tl_rel_check_visible(turns, turn.slot);
-		if (!tl_turn_is_owed(&turn))
+		CHECK_FOR_INTERRUPTS();
+		if (tl_turn_insert_unless_there(&turns, turn))
 		{
-			*result = TL_ANSWERED;
-			update = TM_Ok;
+			tl_xact_touch(turn->deployment_key, 0);
+			tl_xact_watch_turn(turn, true);
+			tl_xact_wrote_turn(turn, true);
+			tl_counter_add(TL_COUNT_ARMED, 1);
+			break;
 		}
-		else
+		/* the turn that is there may have any conversation */
+		if (!indexed)
 		{
-			TlGrace		grace;
-
-			tl_grace_get(&grace);
-			tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
-			turn.times.armed = tl_clock_arm_stamp();
-			/* how long it took elsewhere, and lay in a dump, is no time of ours */
-			if (tl_epoch_place(turn.times.epoch) != tl_epoch_place(grace.epoch))
-				turn.times.begun = turn.times.armed;
-			turn.times.epoch = grace.epoch;
-			turn.times.seen = turn.times.beat = turn.times.started = 0;
-			turn.times.admission_ms = admission_ms;
-			turn.times.silence_ms = silence_ms;
-			/* a mark stays until it is cleared, but the new worker gets its time */
-			if (turn.times.frozen > 0)
-				turn.times.frozen = turn.times.armed + admission_ms * TL_MS;
-			tl_turn_set(&turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-
-			turn.check = tl_times_next_check(&turn.times);
-			update = tl_turn_update(turns, &turn, snapshot);
-			if (update == TM_Ok)
-			{
-				*result = TL_PENDING;
-				tl_xact_touch(turn.deployment_key, 0);
-				tl_xact_watch_turn(&turn, &turns->slot->tts_tid, true);
-			}
-			else if (IsolationUsesXactSnapshot())
-				tl_serialization_failure();
+			tl_rel_close(&turns);
+			tl_rel_open(&turns, TL_TURN, true);
+			indexed = true;
 		}
+		if (tl_turn_change(&turns, deployment, message_id, arm_again, &again))
+			break;
+		/* retention has removed it since */
+		if (IsolationUsesXactSnapshot())
+			tl_serialization_failure();
 	}
-	else if (IsolationUsesXactSnapshot())
-		tl_serialization_failure();
-	tl_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-	return update == TM_Ok;
+	tl_rel_close(&turns);
+	/* the obligation must be as durable as the caller believes it is */
+	if (again.result != TL_ANSWERED)
+		ForceSyncCommit();
+	return again.result;
 }
 
 Datum
@@ -125,10 +124,7 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	int32		admission_ms = tl_arg_milliseconds(fcinfo, 3, "admission", tl_admission_deadline);
 	int32		silence_ms = tl_arg_milliseconds(fcinfo, 4, "silence", tl_turn_deadline);
 	int32		duration_ms = tl_arg_milliseconds(fcinfo, 5, "duration", tl_default_duration());
-	TlRel		turns;
 	TlTurn		turn;
-	TlArmResult result;
-	bool		indexed;		/* by its conversation, which is not named as the deployment is */
 
 	if ((!PG_ARGISNULL(3) && admission_ms > duration_ms) ||
 		(!PG_ARGISNULL(4) && silence_ms > duration_ms))
@@ -137,121 +133,75 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 				 errmsg("%s must not be longer than the duration limit",
 						!PG_ARGISNULL(3) && admission_ms > duration_ms ? "admission" : "silence"),
 				 errdetail("The duration limit of this turn is %d ms.", duration_ms),
-				 errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")));
+				 TL_UNIT_HINT));
 	admission_ms = Min(admission_ms, duration_ms);
 	silence_ms = Min(silence_ms, duration_ms);
 
 	tl_check_writable("arm_turn");
 	tl_turn_make(&turn, deployment, message_id, routing, admission_ms, silence_ms, duration_ms);
-
-	indexed = tl_turn_value(&turn, TURN_CONVERSATION) != PointerGetDatum(deployment);
-	tl_rel_open_skipping(&turns, TL_TURN, indexed ? 0 : TL_BIT(TL_IDX_TURN_OWED_CONVERSATION));
-	for (;;)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (tl_rel_insert_unless_there(&turns, TL_IDX_TURN_KEY, turn.values, turn.nulls, &turn.tid))
-		{
-			result = TL_ARMED;
-			tl_xact_touch(turn.deployment_key, 0);
-			tl_xact_watch_turn(&turn, &turn.tid, true);
-			tl_counter_add(TL_COUNT_ARMED, 1);
-			break;
-		}
-		/* the turn that is there may have any conversation */
-		if (!indexed)
-		{
-			tl_rel_close(&turns);
-			tl_rel_open(&turns, TL_TURN, true);
-			indexed = true;
-		}
-		if (arm_again(&turns, deployment, message_id, admission_ms, silence_ms, &result))
-			break;
-	}
-	tl_rel_close(&turns);
-	/* the obligation must be as durable as the caller believes it is */
-	ForceSyncCommit();
-	PG_RETURN_OID(tl_arm_result_oid(result));
+	PG_RETURN_OID(tl_arm_result_oid(arm(&turn, deployment, message_id)));
 }
 
-/*
- * Mark (error_code given) or clear (NULL) every owed turn of a deployment, in
- * the order of their ids.
- */
-static int
-change_owed(text *deployment, text *error_code, text *reason)
+/* Mark a turn that is not marked, or clear one that is. */
+static bool
+is_to_be_marked(const TlTurn *turn, void *arg)
 {
+	const Mark *mark = arg;
+
+	return tl_turn_is_owed(turn) && (turn->times.frozen == 0) == (mark->error_code != NULL);
+}
+
+static bool
+mark_turn(TlTurn *turn, void *arg)
+{
+	Mark	   *mark = arg;
+	TlTimes    *times = &turn->times;
+	TlVerdict	verdict;
+
+	if (!is_to_be_marked(turn, mark))
+		return false;
+	if (mark->error_code != NULL)
+	{
+		(void) tl_turn_judge(turn, &verdict);
+		tl_turn_adopt(turn, 0);
+		/* the leases forget beats: the row keeps them with the mark */
+		if (verdict.last_beat > 0)
+			times->beat = verdict.last_beat;
+		if (verdict.first_beat > 0)
+			times->started = verdict.first_beat;
+		times->frozen = verdict.deadline;
+		tl_turn_set(turn, TURN_ERROR_CODE, PointerGetDatum(mark->error_code));
+		if (mark->reason)
+			tl_turn_set(turn, TURN_REASON, PointerGetDatum(mark->reason));
+	}
+	else
+	{
+		tl_turn_adopt(turn, 0);
+		times->frozen = 0;
+		tl_turn_set_null(turn, TURN_ERROR_CODE);
+		tl_turn_set_null(turn, TURN_REASON);
+	}
+	turn->next_check = tl_times_next_check(times);
+	mark->changed++;
+	return true;
+}
+
+/* Mark or clear every owed turn of a deployment, in the order of their ids. */
+static int
+mark_owed(text *deployment, text *error_code, text *reason)
+{
+	Mark		mark = {error_code, reason, 0};
 	TlRel		turns;
 	text	  **ids;
 	int			nids;
-	int			changed = 0;
 	int			i;
 
 	tl_rel_open(&turns, TL_TURN, true);
-	ids = tl_turn_list_owed(&turns, deployment, DT_NOEND, &nids);
+	ids = tl_turn_list_owed(&turns, deployment, is_to_be_marked, &mark, &nids);
 	for (i = 0; i < nids; i++)
-	{
-		TM_Result	update;
-
-		do
-		{
-			TlTurn		turn;
-			TlScan		scan = {0};
-			Snapshot	snapshot = tl_latest_snapshot();
-			bool		ours;
-
-			CHECK_FOR_INTERRUPTS();
-			update = TM_Ok;
-			if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
-							 PointerGetDatum(ids[i]), snapshot, &turn))
-			{
-				tl_rel_check_visible(&turns, turn.slot);
-				if (tl_turn_is_owed(&turn) && (turn.times.frozen > 0) == (error_code == NULL))
-				{
-					TlGrace		grace;
-
-					tl_grace_get(&grace);
-					if (error_code != NULL)
-					{
-						TlVerdict	verdict;
-
-						(void) tl_turn_judge(&turn, &verdict);
-						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
-						/* beats that the leases forget are kept with the mark */
-						if (verdict.last_beat > 0)
-							turn.times.beat = verdict.last_beat;
-						if (verdict.first_beat > 0)
-							turn.times.started = verdict.first_beat;
-						turn.times.frozen = verdict.deadline;
-						tl_turn_set(&turn, TURN_ERROR_CODE, PointerGetDatum(error_code));
-						if (reason)
-							tl_turn_set(&turn, TURN_REASON, PointerGetDatum(reason));
-					}
-					else
-					{
-						tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
-						turn.times.frozen = 0;
-						tl_turn_set_null(&turn, TURN_ERROR_CODE);
-						tl_turn_set_null(&turn, TURN_REASON);
-					}
-					ours = tl_xact_has_armed(&turn.tid);
-					turn.check = tl_times_next_check(&turn.times);
-					update = tl_turn_update(&turns, &turn, snapshot);
-					if (update == TM_Ok)
-					{
-						changed++;
-						tl_xact_touch(turn.deployment_key, 0);
-						tl_xact_watch_turn(&turn, &turns.slot->tts_tid, ours);
-					}
-					else if (IsolationUsesXactSnapshot())
-						tl_serialization_failure();
-				}
-			}
-			tl_scan_end(&scan);
-			UnregisterSnapshot(snapshot);
-		} while (update != TM_Ok);
-	}
+		(void) tl_turn_change(&turns, deployment, ids[i], mark_turn, &mark);
 	tl_rel_close(&turns);
-	return changed;
+	return mark.changed;
 }
 
 Datum
@@ -261,8 +211,14 @@ turn_liveness_mark_provider_failed(PG_FUNCTION_ARGS)
 	text	   *error_code = tl_arg_name(fcinfo, 1, "error_code");
 	text	   *reason = tl_arg_optional_text(fcinfo, 2, "reason");
 
+	if (reason != NULL && VARSIZE_ANY_EXHDR(reason) > TL_MAX_REASON)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", "reason"),
+				 errdetail("It takes %d bytes, %d are allowed.",
+						   (int) VARSIZE_ANY_EXHDR(reason), TL_MAX_REASON)));
 	tl_check_writable("mark_provider_failed");
-	PG_RETURN_INT32(change_owed(deployment, error_code, reason));
+	PG_RETURN_INT32(mark_owed(deployment, error_code, reason));
 }
 
 Datum
@@ -271,5 +227,5 @@ turn_liveness_clear_provider_failed(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 
 	tl_check_writable("clear_provider_failed");
-	PG_RETURN_INT32(change_owed(deployment, NULL, NULL));
+	PG_RETURN_INT32(mark_owed(deployment, NULL, NULL));
 }

@@ -5,30 +5,26 @@
  * The usual beat touches shared memory only (lease.c).  Where the count is not
  * known it probes the table under the latest snapshot, which assigns no
  * transaction id and writes nothing.  Where there is no room for a lease, and
- * without preload, the beat is an update of the marker rows; it waits for
- * nobody's lock: whoever holds a row is deciding about it or beating it.
- *
- * A probe does not count a turn that a sweep, not committed yet, has taken.
+ * without preload, the beat is an update of the turns' rows (row_beat.c).
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
-#include "commands/dbcommands.h"
 #include "funcapi.h"
-#include "utils/array.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "base/args.h"
+#include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "store/turn_row.h"
-#include "commit/xact.h"
+#include "turns/row_beat.h"
 
 #define MAX_TRIES	10			/* generations that move under a probe */
 
@@ -37,11 +33,11 @@
 #define PREFETCH_LEASE	8
 
 static int64 counts_from(const TlTimes *times);
-static int32 probe_deployment(text *deployment, int64 *sole_armed, bool *swept);
-static bool probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept);
-static int32 beat_rows(text *deployment, text *message_id, int64 now);
-static int32 beat_deployment(text *deployment, TlLeaseKey key, int64 now);
-static bool beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now);
+static int32 probe_deployment(text *deployment, int64 *sole_armed);
+static bool probe_turn(text *deployment, text *message_id, int64 *armed);
+static void beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed);
+static void beat_turn(text *deployment, TlLeaseKey key, text *message_id, TlRowBeats *rows,
+					  int32 *owed);
 static void check_beat_allowed(void);
 
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
@@ -55,13 +51,9 @@ counts_from(const TlTimes *times)
 		times->armed : tl_clock_server_start();
 }
 
-/*
- * How many turns the deployment owes, and when the only one was armed.  A turn
- * that an open sweep has taken may yet be owed again: what was found is for the
- * caller of the beat only, not to be kept.
- */
+/* How many turns the deployment owes, and when the only one was armed. */
 static int32
-probe_deployment(text *deployment, int64 *sole_armed, bool *swept)
+probe_deployment(text *deployment, int64 *sole_armed)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
@@ -69,18 +61,12 @@ probe_deployment(text *deployment, int64 *sole_armed, bool *swept)
 	TlTurn		turn;
 	int32		owed = 0;
 
-	*swept = false;
 	tl_rel_open(&turns, TL_TURN, false);
-	tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
+	tl_turn_scan_owed(&turns, &scan, deployment, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
 		tl_turn_decode(scan.slot, &turn);
-		if (tl_turn_is_being_swept(&turns, &turn))
-		{
-			*swept = true;
-			continue;
-		}
 		*sole_armed = counts_from(&turn.times);
 		owed++;
 	}
@@ -90,8 +76,9 @@ probe_deployment(text *deployment, int64 *sole_armed, bool *swept)
 	return owed;
 }
 
+/* Is this turn owed, and when was it armed? */
 static bool
-probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept)
+probe_turn(text *deployment, text *message_id, int64 *armed)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
@@ -100,12 +87,8 @@ probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept)
 	bool		owed;
 
 	tl_rel_open(&turns, TL_TURN, false);
-	owed = tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
-						PointerGetDatum(message_id), snapshot, &turn) &&
+	owed = tl_turn_find(&turns, &scan, deployment, message_id, snapshot, &turn) &&
 		tl_turn_is_owed(&turn);
-	*swept = owed && tl_turn_is_being_swept(&turns, &turn);
-	if (*swept)
-		owed = false;
 	if (owed)
 		*armed = counts_from(&turn.times);
 	tl_scan_end(&scan);
@@ -115,154 +98,63 @@ probe_turn(text *deployment, text *message_id, int64 *armed, bool *swept)
 }
 
 /*
- * A beat on the marker rows: of one turn, or of all that the deployment owes.
- * Returns how many of them are owed.
+ * Record a beat for the whole deployment.  The loop ends as soon as the count
+ * is known to be of the generation that the lease had when the beat was
+ * recorded.
  */
-static int32
-beat_rows(text *deployment, text *message_id, int64 now)
+TL_HOT static void
+beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed)
 {
-	TlDatabase *db = tl_database();
-	int64		sole_armed;
-	int32		owed = 0;
-	bool		starts = message_id != NULL;
-	bool		swept;
-	Snapshot	snapshot;
-	TlRel		turns;
-	TlScan		scan = {0};
-	ItemPointerData *tids;
-	int			ntids = 0;
-	int			maxtids = 16;
-	TupleTableSlot *slot;
-	TupleTableSlot *locked;
-	int			i;
-
-	PreventCommandIfReadOnly("heartbeat");
-	PreventCommandIfParallelMode("heartbeat");
-
-	if (!starts)
-		starts = probe_deployment(deployment, &sole_armed, &swept) == 1;
-
-	/* list first: what is written below must not be met again */
-	tids = palloc(maxtids * sizeof(ItemPointerData));
-	snapshot = tl_latest_snapshot();
-	tl_rel_open(&turns, TL_TURN, true);
-	if (message_id != NULL)
-	{
-		TlTurn		turn;
-
-		if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
-						 PointerGetDatum(message_id), snapshot, &turn))
-			tids[ntids++] = turn.tid;
-	}
-	else
-		tl_turn_scan_owed(&turns, &scan, PointerGetDatum(deployment), snapshot);
-	while (message_id == NULL && tl_scan_next(&scan, ForwardScanDirection))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (ntids == maxtids)
-		{
-			maxtids *= 2;
-			tids = repalloc_huge(tids, maxtids * sizeof(ItemPointerData));
-		}
-		tids[ntids++] = scan.slot->tts_tid;
-	}
-	tl_scan_end(&scan);
-
-	slot = table_slot_create(turns.rel, NULL);
-	locked = table_slot_create(turns.rel, NULL);
-	for (i = 0; i < ntids; i++)
-	{
-		TlTurn		turn;
-		TlGrace		grace;
-		bool		ours;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!table_tuple_fetch_row_version(turns.rel, &tids[i], snapshot, slot))
-			continue;
-		tl_turn_decode(slot, &turn);
-		if (!tl_turn_is_owed(&turn) || tl_turn_is_being_swept(&turns, &turn))
-			continue;
-		owed++;
-		ours = tl_xact_has_armed(&turn.tid);
-		tl_grace_get(&grace);
-		tl_times_adopt(&turn.times, &grace, 0, now);
-		turn.times.beat = now;
-		if (starts && turn.times.started < turn.times.armed)
-			turn.times.started = now;
-		if (tl_rel_try_lock(&turns, &turn.tid, snapshot, locked, LockTupleNoKeyExclusive) &&
-			tl_turn_update(&turns, &turn, snapshot) == TM_Ok &&
-			(db != NULL || ours))
-			tl_xact_watch_turn(&turn, &turns.slot->tts_tid, ours);
-	}
-	ExecDropSingleTupleTableSlot(locked);
-	ExecDropSingleTupleTableSlot(slot);
-	tl_rel_close(&turns);
-	UnregisterSnapshot(snapshot);
-
-	if (db != NULL)
-	{
-		tl_counter_add(TL_COUNT_BEATS_IN_ROWS, 1);
-		if (pg_atomic_exchange_u32(&db->warned_full, 1) == 0)
-			ereport(LOG,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("no room for more beats in shared memory, those of database \"%s\" are written to rows",
-							get_database_name(MyDatabaseId)),
-					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
-	}
-	return owed;
-}
-
-TL_HOT static int32
-beat_deployment(text *deployment, TlLeaseKey key, int64 now)
-{
+	int64		now = rows->now;
 	uint32		generation = 0;
-	int32		owed = 0;
 	int64		sole_armed = 0;
-	bool		swept = false;
 	int			tries;
 
 	for (tries = 0;; tries++)
 	{
-		switch (tl_lease_beat(key, now, &generation, &owed))
+		switch (tl_lease_beat(key, now, &generation, owed))
 		{
 			case TL_BEAT_KNOWN:
-				return owed;
+				return;
 
 			case TL_BEAT_PROBE:
-				owed = probe_deployment(deployment, &sole_armed, &swept);
+				*owed = probe_deployment(deployment, &sole_armed);
 
 				/*
-				 * A turn that was armed after we looked at the clock is not started
-				 * by this beat: the next one must probe again.
+				 * A turn that was armed after we looked at the clock is not
+				 * started by this beat: the next one must probe again.
 				 */
-				if (tl_lease_found(key, generation, owed, sole_armed, now,
-								   !swept && !tl_xact_has_touched(key) &&
-								   (owed != 1 || now >= sole_armed)) ||
+				if (tl_lease_found(key, generation, *owed, sole_armed, now,
+								   !tl_xact_has_touched(key) &&
+								   (*owed != 1 || now >= sole_armed)) ||
 					tries >= MAX_TRIES)
-					return owed;
+					return;
 				break;
 
 			case TL_BEAT_ABSENT:
-				/* what owes nothing gets no lease */
-				owed = probe_deployment(deployment, &sole_armed, &swept);
-				if (owed == 0)
-					return 0;
+				/* a deployment that owes nothing gets no lease */
+				*owed = probe_deployment(deployment, &sole_armed);
+				if (*owed == 0)
+					return;
 				if (!tl_lease_enter(key, key, now))
-					return beat_rows(deployment, NULL, now);
-				/* a sweep may have come in between: look again, as with any lease */
+				{
+					tl_row_beat(rows, deployment, NULL, *owed == 1, owed);
+					return;
+				}
+				/* a commit may have come in between: look again */
 				break;
 		}
 	}
 }
 
-static bool
-beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
+/* The same for one turn; *owed is 1 or 0. */
+static void
+beat_turn(text *deployment, TlLeaseKey key, text *message_id, TlRowBeats *rows, int32 *owed)
 {
-	TlLeaseKey	turn = tl_lease_turn_key(key, VARDATA_ANY(message_id), VARSIZE_ANY_EXHDR(message_id));
+	int64		now = rows->now;
+	TlLeaseKey	turn = tl_lease_turn_key(key, message_id);
 	uint32		generation = 0;
 	int64		armed = 0;
-	bool		owed;
-	bool		swept = false;
 	int			tries;
 
 	for (tries = 0;; tries++)
@@ -270,30 +162,34 @@ beat_turn(text *deployment, TlLeaseKey key, text *message_id, int64 now)
 		switch (tl_lease_beat_turn(key, turn, now, &generation))
 		{
 			case TL_BEAT_KNOWN:
-				return true;
+				*owed = 1;
+				return;
 
 			case TL_BEAT_PROBE:
-				owed = probe_turn(deployment, message_id, &armed, &swept);
-				if (owed)
+				*owed = probe_turn(deployment, message_id, &armed);
+				if (*owed)
 					tl_lease_start_turn(key, turn, armed, now);
-				if (tl_lease_found_turn(key, turn, generation, owed,
-										!swept && !tl_xact_has_touched(key) &&
-										(!owed || now >= armed)) ||
+				if (tl_lease_found_turn(key, turn, generation, *owed,
+										!tl_xact_has_touched(key) && (!*owed || now >= armed)) ||
 					tries >= MAX_TRIES)
-					return owed;
+					return;
 				break;
 
 			case TL_BEAT_ABSENT:
-				if (!probe_turn(deployment, message_id, &armed, &swept))
-					return false;
+				*owed = probe_turn(deployment, message_id, &armed);
+				if (*owed == 0)
+					return;
 				if (!tl_lease_enter(key, turn, now))
-					return beat_rows(deployment, message_id, now) > 0;
+				{
+					tl_row_beat(rows, deployment, message_id, true, owed);
+					return;
+				}
 				break;
 		}
 	}
 }
 
-/* Soft state may be written in a read-only transaction, but not on a standby. */
+/* A read-only transaction may write soft state, but a standby may not. */
 TL_HOT static void
 check_beat_allowed(void)
 {
@@ -308,29 +204,35 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	TlLeaseKey	key;
-	int64		now;
+	TlRowBeats	rows = {0};
 	int32		owed = 0;
+	int			nids = 0;
+	text	  **ids;
+	int32	   *each = NULL;
+	int			i;
 
 	check_beat_allowed();
-	key = tl_lease_key(VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment));
+	key = tl_lease_key(deployment);
 	/* memory is slow: it comes while we look at the clock and count */
 	tl_lease_prefetch_bucket(key);
-	now = tl_clock_now();
+	rows.now = tl_clock_now();
 	tl_lease_prefetch(key);
-	tl_grace_note_call_at(now);
+	tl_grace_note_call_at(rows.now);
 	tl_counter_add(TL_COUNT_BEATS, 1);
 
 	if (PG_ARGISNULL(1))
-		owed = beat_deployment(deployment, key, now);
+		beat_deployment(deployment, key, &rows, &owed);
 	else if (ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)), ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1))) > 0)
 	{
-		int			nids;
-		text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
-		int			i;
-
+		ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
+		each = palloc0(nids * sizeof(int32));
 		for (i = 0; i < nids; i++)
-			owed += beat_turn(deployment, key, ids[i], now);
+			beat_turn(deployment, key, ids[i], &rows, &each[i]);
 	}
+	if (rows.held != NIL)
+		tl_row_beats_finish(&rows);
+	for (i = 0; i < nids; i++)
+		owed += each[i];
 	PG_RETURN_INT32(owed);
 }
 
@@ -338,49 +240,53 @@ Datum
 turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	int			ndeployments;
+	int			n;
 	int			nids;
-	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &ndeployments);
+	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &n);
 	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
 	TlLeaseKey *keys;
-	int64		now;
+	int32	   *owed;
+	TlRowBeats	rows = {0};
 	int			i;
 
-	if (!PG_ARGISNULL(1) && nids != ndeployments)
+	if (!PG_ARGISNULL(1) && nids != n)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("deployments and message_ids must have the same length"),
 				 errhint("Pass NULL for an element that beats for its whole deployment.")));
 	check_beat_allowed();
 	InitMaterializedSRF(fcinfo, 0);
-	now = tl_clock_now();
-	tl_grace_note_call_at(now);
-	tl_counter_add(TL_COUNT_BEATS, ndeployments);
+	rows.now = tl_clock_now();
+	tl_grace_note_call_at(rows.now);
+	tl_counter_add(TL_COUNT_BEATS, n);
 
-	keys = palloc_extended(sizeof(TlLeaseKey) * Max(ndeployments, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (i = 0; i < ndeployments; i++)
+	owed = palloc_extended(sizeof(int32) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	keys = palloc_extended(sizeof(TlLeaseKey) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (i = 0; i < n; i++)
 		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]))
-			keys[i] = tl_lease_key(VARDATA_ANY(deployments[i]), VARSIZE_ANY_EXHDR(deployments[i]));
+			keys[i] = tl_lease_key(deployments[i]);
 
-	for (i = 0; i < ndeployments; i++)
+	for (i = 0; i < n; i++)
 	{
-		bool		owed = false;
-
-		if (i + PREFETCH_BUCKET < ndeployments)
+		if (i + PREFETCH_BUCKET < n)
 			tl_lease_prefetch_bucket(keys[i + PREFETCH_BUCKET]);
-		if (i + PREFETCH_LEASE < ndeployments)
+		if (i + PREFETCH_LEASE < n)
 			tl_lease_prefetch(keys[i + PREFETCH_LEASE]);
 
 		if ((i & 0xff) == 0)
 			CHECK_FOR_INTERRUPTS();
-		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]))
-		{
-			if (ids == NULL || ids[i] == NULL)
-				owed = beat_deployment(deployments[i], keys[i], now) > 0;
-			else if (tl_name_is_valid(ids[i]))
-				owed = beat_turn(deployments[i], keys[i], ids[i], now);
-		}
-		if (!owed)
+		if (deployments[i] == NULL || !tl_name_is_valid(deployments[i]))
+			continue;
+		if (ids == NULL || ids[i] == NULL)
+			beat_deployment(deployments[i], keys[i], &rows, &owed[i]);
+		else if (tl_name_is_valid(ids[i]))
+			beat_turn(deployments[i], keys[i], ids[i], &rows, &owed[i]);
+	}
+	if (rows.held != NIL)
+		tl_row_beats_finish(&rows);
+
+	for (i = 0; i < n; i++)
+		if (owed[i] == 0)
 		{
 			Datum		values[2];
 			bool		nulls[2];
@@ -391,6 +297,5 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 			values[1] = nulls[1] ? (Datum) 0 : PointerGetDatum(ids[i]);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
-	}
 	return (Datum) 0;
 }

@@ -1,147 +1,142 @@
 /*
  * election.c
- *		Taking a turn from owed to ended, once; answers and discharges.  Failures are
- *		in failure.c.
+ *		Taking a turn from owed to ended, once; answers and discharges.
+ *		Failures are in failure.c.
  *
- * The election is one update of the turn's row.  Rows are found under the
- * latest snapshot; an update that meets another open transaction waits for it and
- * looks again, so the first to commit has won.  Above READ COMMITTED a row that
- * changed after the transaction's snapshot is 40001 instead.
+ * The transaction locks the rows of all turns in question and judges them,
+ * stores the replies of those it has won, and then updates their rows, which
+ * name the reply.  The first to commit has won (turn.c).  It locks the rows in
+ * the order of COLLATE "C", so that two calls cannot deadlock, and waits for
+ * no row while it holds a conversation's short lock (outbox.c).
  *
- * Several ids are taken in the order of COLLATE "C": two calls cannot deadlock.
- *
- * The local flush is forced: a caller who was told "won" may rely on it
- * whatever his synchronous_commit says.
+ * The local flush is forced: a caller that was told "won" may rely on it
+ * whatever its synchronous_commit says.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "shared/clock.h"
-#include "turns/election.h"
 #include "base/enums.h"
-#include "turns/failure.h"
-#include "shared/grace.h"
 #include "base/guc.h"
-#include "replies/payload.h"
 #include "commit/xact.h"
+#include "replies/late_reply.h"
+#include "replies/payload.h"
+#include "shared/clock.h"
+#include "shared/grace.h"
+#include "turns/election.h"
+#include "turns/judge.h"
+#include "turns/turn.h"
 
-static text *copy_text(Datum value);
-static void store_groups(const text *deployment, TlElected *won, int nwon, Jsonb *reply,
-						 const text *error_code, char outcome, int64 now);
+/* a turn that was owed when it was locked; a copy, so it outlives the scan */
+typedef struct Candidate
+{
+	TlTurn		turn;
+	TlElected	elected;
+	int			position;		/* of its id in the caller's list */
+	int64		reply_id;		/* 0: not stored yet */
+} Candidate;
+
+/* a call of commit_terminal_reply */
+typedef struct Commit
+{
+	const text *deployment;
+	Jsonb	   *reply;
+	text	   *error_code;
+	char		outcome;
+	pg_uuid_t  *request;
+	Candidate  *won;
+	int			nwon;
+	bool		ended;			/* some turn had ended before */
+	bool		same_request;	/* ... by an equal call */
+	text	   *conversation;	/* of a turn that had ended */
+} Commit;
+
+static bool judge_candidate(TlTurn *turn, void *arg);
+static bool same_address(const TlReply *a, const TlReply *b);
+static int	compare_positions(const void *a, const void *b);
+static Candidate **order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, Commit *commit);
+static void store_replies(Commit *commit, Candidate **won);
+static TlElection keep_late(Commit *commit, text **ids, int nids);
+static bool discharge(TlTurn *turn, void *arg);
 
 PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
 PG_FUNCTION_INFO_V1(turn_liveness_discharge_turn);
 
-static text *
-copy_text(Datum value)
+void
+tl_elected_read(TlElected *elected, const TlTurn *turn, const TlVerdict *verdict, int64 now)
 {
-	return DatumGetTextPCopy(value);
-}
+	TlReply    *reply = &elected->reply;
 
-TM_Result
-tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot,
-			 char outcome, const pg_uuid_t *request,
-			 const TlVerdict *verdict, int64 now, TlElected *won)
-{
-	TM_Result	result;
-
-	memset(won, 0, sizeof(*won));
-	won->message_id = copy_text(tl_turn_value(turn, TURN_MESSAGE_ID));
-	won->conversation = copy_text(tl_turn_value(turn, TURN_CONVERSATION));
+	memset(elected, 0, sizeof(*elected));
+	elected->message_id = tl_turn_text(turn, TURN_MESSAGE_ID);
+	reply->deployment = tl_turn_text(turn, TURN_DEPLOYMENT);
+	reply->conversation = tl_turn_text(turn, TURN_CONVERSATION);
 	if (!tl_turn_isnull(turn, TURN_ROUTING))
 	{
-		won->routing = DatumGetJsonbPCopy(tl_turn_value(turn, TURN_ROUTING));
-		won->platform = tl_routing_text(won->routing, "platform", true);
-		won->organization = tl_routing_text(won->routing, "organizationId", false);
+		elected->routing = DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING));
+		reply->platform = tl_routing_text(elected->routing, "platform", true);
+		reply->organization = tl_routing_text(elected->routing, "organizationId", false);
 	}
-	if (won->platform == NULL)
-		won->platform = cstring_to_text("api");
-	if (!tl_turn_isnull(turn, TURN_ERROR_CODE))
-		won->mark_code = copy_text(tl_turn_value(turn, TURN_ERROR_CODE));
-	if (!tl_turn_isnull(turn, TURN_REASON))
-		won->mark_reason = copy_text(tl_turn_value(turn, TURN_REASON));
-	won->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
+	if (reply->platform == NULL)
+		reply->platform = cstring_to_text(TL_DEFAULT_PLATFORM);
+	reply->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
 	if (verdict->first_beat > 0)
-		won->first_beat = tl_clock_to_wall(verdict->first_beat, now);
+		reply->first_beat = tl_clock_to_wall(verdict->first_beat, now);
 	if (verdict->last_beat > 0)
-		won->last_beat = tl_clock_to_wall(verdict->last_beat, now);
+		reply->last_beat = tl_clock_to_wall(verdict->last_beat, now);
+}
 
-	/* the reply has it all now: the row that stays is small */
+void
+tl_turn_end(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id)
+{
+	/* the reply has it all: the row that stays is small */
 	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(outcome));
 	tl_turn_set_null(turn, TURN_ROUTING);
 	tl_turn_set_null(turn, TURN_REASON);
 	if (request)
 		tl_turn_set(turn, TURN_REQUEST, UUIDPGetDatum(request));
+	tl_turn_set(turn, TURN_REPLY_ID, Int64GetDatum(reply_id));
 
-	result = tl_rel_update(turns, &turn->tid, snapshot, turn->values, turn->nulls);
-	if (result == TM_Ok)
-	{
-		ForceSyncCommit();
-		tl_xact_touch(turn->deployment_key, 1);
-		tl_xact_forget_turn(turn->deployment_key, turn->turn_key);
-	}
-	return result;
+	ForceSyncCommit();
+	tl_xact_touch(turn->deployment_key, 1);
+	tl_xact_forget_turn(turn->deployment_key, turn->turn_key);
 }
 
-TlElection
-tl_elect(TlRel *turns, const text *deployment, const text *message_id,
-		 char outcome, const pg_uuid_t *request, TlElected *won,
-		 text **conversation, bool *same_request)
+/* Nothing is written here: the reply comes first, when all turns are locked. */
+static bool
+judge_candidate(TlTurn *turn, void *arg)
 {
-	for (;;)
+	Commit	   *commit = arg;
+	Candidate  *candidate = &commit->won[commit->nwon];
+	TlVerdict	verdict;
+	int64		now;
+
+	if (!tl_turn_is_owed(turn))
 	{
-		Snapshot	snapshot;
-		TlScan		scan = {0};
-		TlTurn		turn;
-		TlElection	result = TL_UNKNOWN;
-		TM_Result	update = TM_Ok;
-
-		CHECK_FOR_INTERRUPTS();
-		snapshot = tl_latest_snapshot();
-		if (tl_turn_find(turns, &scan, PointerGetDatum(deployment),
-						 PointerGetDatum(message_id), snapshot, &turn))
-		{
-			tl_rel_check_visible(turns, turn.slot);
-			if (tl_turn_is_owed(&turn))
-			{
-				TlVerdict	verdict;
-				int64		now = tl_turn_judge(&turn, &verdict);
-
-				update = tl_elect_row(turns, &turn, snapshot, outcome, request,
-									  &verdict, now, won);
-				result = TL_WON;
-			}
-			else
-			{
-				result = TL_LOST;
-				if (conversation && *conversation == NULL)
-					*conversation = copy_text(tl_turn_value(&turn, TURN_CONVERSATION));
-				if (same_request && request && !tl_turn_isnull(&turn, TURN_REQUEST) &&
-					memcmp(DatumGetUUIDP(tl_turn_value(&turn, TURN_REQUEST))->data,
-						   request->data, UUID_LEN) == 0)
-					*same_request = true;
-			}
-		}
-		tl_scan_end(&scan);
-		UnregisterSnapshot(snapshot);
-
-		if (update == TM_Ok)
-			return result;
-		if (IsolationUsesXactSnapshot())
-			tl_serialization_failure();
-		/* somebody else was first: see what became of it */
+		commit->ended = true;
+		if (commit->conversation == NULL)
+			commit->conversation = DatumGetTextPCopy(tl_turn_value(turn, TURN_CONVERSATION));
+		commit->same_request |= !tl_turn_isnull(turn, TURN_REQUEST) &&
+			memcmp(DatumGetUUIDP(tl_turn_value(turn, TURN_REQUEST)), commit->request,
+				   UUID_LEN) == 0;
+		return false;
 	}
+	now = tl_turn_judge(turn, &verdict);
+	candidate->turn = *turn;
+	tl_turn_detach(&candidate->turn);
+	tl_elected_read(&candidate->elected, &candidate->turn, &verdict, now);
+	candidate->reply_id = 0;
+	commit->nwon++;
+	return false;
 }
 
 /* The same address: conversation, platform, organization. */
 static bool
-same_address(const TlElected *a, const TlElected *b)
+same_address(const TlReply *a, const TlReply *b)
 {
 	return tl_compare_texts(&a->conversation, &b->conversation) == 0 &&
 		tl_compare_texts(&a->platform, &b->platform) == 0 &&
@@ -152,19 +147,20 @@ same_address(const TlElected *a, const TlElected *b)
 static int
 compare_positions(const void *a, const void *b)
 {
-	return ((const TlElected *) a)->position - ((const TlElected *) b)->position;
+	return (*(Candidate *const *) a)->position - (*(Candidate *const *) b)->position;
 }
 
 /*
- * Turns are taken in the order of COLLATE "C" and listed in the caller's: his
- * first is the one that the reply is to.
+ * Turns are locked in the order of COLLATE "C" and listed in the caller's
+ * order: the reply is to the caller's first.
  */
-static void
-order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, TlElected *won, int nwon)
+static Candidate **
+order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, Commit *commit)
 {
 	int			ncalled;
 	text	  **called = tl_arg_text_array(fcinfo, 1, "message_ids", &ncalled);
 	int		   *positions = palloc(nids * sizeof(int));
+	Candidate **won = palloc(commit->nwon * sizeof(Candidate *));
 	int			i;
 
 	for (i = ncalled - 1; i >= 0; i--)
@@ -173,114 +169,137 @@ order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, TlElected *won, i
 
 		positions[id - ids] = i;
 	}
-	for (i = 0; i < nwon; i++)
-		won[i].position = positions[won[i].position];
-	qsort(won, nwon, sizeof(TlElected), compare_positions);
+	for (i = 0; i < commit->nwon; i++)
+	{
+		text	  **id = bsearch(&commit->won[i].elected.message_id, ids, nids,
+								 sizeof(text *), tl_compare_texts);
+
+		won[i] = &commit->won[i];
+		won[i]->position = positions[id - ids];
+	}
+	qsort(won, commit->nwon, sizeof(Candidate *), compare_positions);
+	return won;
 }
 
-/* One reply for each address, listing its own turns. */
+/* Store one reply for each address, listing its own turns. */
 static void
-store_groups(const text *deployment, TlElected *won, int nwon, Jsonb *reply,
-			 const text *error_code, char outcome, int64 now)
+store_replies(Commit *commit, Candidate **won)
 {
-	TlOutbox	outbox;
-	bool	   *stored = palloc0(nwon * sizeof(bool));
-	text	  **ids = palloc(nwon * sizeof(text *));
+	TlOutbox	outbox = {0};
+	text	  **ids = palloc(commit->nwon * sizeof(text *));
+	int64		now = tl_clock_now();
 	int			i;
 	int			j;
 
-	tl_outbox_open(&outbox, outcome == TL_OUTCOME_DISCHARGED);
-	for (i = 0; i < nwon; i++)
+	tl_outbox_open(&outbox, false);
+	for (i = 0; i < commit->nwon; i++)
 	{
-		TlReply		row = {0};
-		int			nids = 0;
+		TlReply    *reply = &won[i]->elected.reply;
+		int64		id;
 
-		if (stored[i])
+		if (won[i]->reply_id != 0)
 			continue;
-		for (j = i; j < nwon; j++)
-			if (!stored[j] && same_address(&won[i], &won[j]))
-			{
-				ids[nids++] = won[j].message_id;
-				stored[j] = true;
-			}
-		row.deployment = deployment;
-		row.message_ids = ids;
-		row.nids = nids;
-		row.conversation = won[i].conversation;
-		row.platform = won[i].platform;
-		row.organization = won[i].organization;
-		if (outcome != TL_OUTCOME_DISCHARGED)
-			row.payload = tl_payload_reply(reply, won[i].routing, ids, nids);
-		row.outcome = outcome;
-		row.error_code = error_code;
-		row.decided_by = outcome == TL_OUTCOME_DISCHARGED ? TL_DECIDED_DISCHARGE : TL_DECIDED_REPLY;
-		row.armed_at = won[i].armed_at;
-		row.first_beat = won[i].first_beat;
-		row.last_beat = won[i].last_beat;
-		(void) tl_outbox_store(&outbox, &row, now);
+		reply->nids = 0;
+		for (j = i; j < commit->nwon; j++)
+			if (won[j]->reply_id == 0 && same_address(reply, &won[j]->elected.reply))
+				ids[reply->nids++] = won[j]->elected.message_id;
+		reply->message_ids = ids;
+		reply->payload = tl_payload_reply(commit->reply, won[i]->elected.routing, ids, reply->nids);
+		reply->outcome = commit->outcome;
+		reply->error_code = commit->error_code;
+		reply->decided_by = TL_DECIDED_REPLY;
+		id = tl_outbox_store(&outbox, reply, now);
+		for (j = i; j < commit->nwon; j++)
+			if (won[j]->reply_id == 0 && same_address(reply, &won[j]->elected.reply))
+				won[j]->reply_id = id;
 	}
 	tl_outbox_close(&outbox);
+}
+
+/* No turn was won: keep the reply for inspection, unless the call is repeated. */
+static TlElection
+keep_late(Commit *commit, text **ids, int nids)
+{
+	/* a client that did not hear the answer calls again */
+	if (commit->same_request)
+		return TL_WON;
+	if (commit->conversation == NULL)
+	{
+		JsonbValue	value;
+
+		if (getKeyJsonValueFromContainer(&commit->reply->root, "conversationId", 14, &value) != NULL &&
+			value.type == jbvString && value.val.string.len <= TL_MAX_NAME)
+			commit->conversation = cstring_to_text_with_len(value.val.string.val,
+															value.val.string.len);
+	}
+	tl_late_reply_keep(commit->deployment, ids, nids, commit->conversation, commit->reply,
+					   commit->ended, commit->request);
+	return commit->ended ? TL_LOST : TL_UNKNOWN;
 }
 
 Datum
 turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 {
-	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	int			nids;
-	text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
-	Jsonb	   *reply = tl_arg_object(fcinfo, 2, "reply", tl_max_reply_size, "turn_liveness.max_reply_size");
-	pg_uuid_t  *request;
-	text	   *error_code;
-	text	   *conversation = NULL;
-	char		outcome;
+	text	  **ids;
+	Commit		commit = {0};
 	TlRel		turns;
-	TlElected	   *won;
-	int			nwon = 0;
-	bool		ended = false;
-	bool		same_request = false;
+	Snapshot	snapshot;
 	int			i;
 
+	commit.deployment = tl_arg_name(fcinfo, 0, "deployment");
+	ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
+	commit.reply = tl_arg_object(fcinfo, 2, "reply", tl_max_reply_size, "turn_liveness.max_reply_size");
 	tl_check_writable("commit_terminal_reply");
 	tl_grace_note_call();
-	request = tl_payload_request(deployment, ids, nids, reply);
-	outcome = tl_payload_is_error(reply, &error_code) ? TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;
+	commit.request = tl_payload_request(commit.deployment, ids, nids, commit.reply);
+	commit.outcome = tl_payload_is_error(commit.reply, &commit.error_code) ?
+		TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;
 
-	won = palloc_extended(nids * sizeof(TlElected), MCXT_ALLOC_HUGE);
+	commit.won = palloc_extended(nids * sizeof(Candidate), MCXT_ALLOC_HUGE);
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
+		(void) tl_turn_change(&turns, commit.deployment, ids[i], judge_candidate, &commit);
+	if (commit.nwon > 0)
 	{
-		TlElection	election = tl_elect(&turns, deployment, ids[i], outcome, request,
-										&won[nwon], &conversation, &same_request);
+		store_replies(&commit, order_as_called(fcinfo, ids, nids, &commit));
+		snapshot = tl_latest_snapshot();
+		for (i = 0; i < commit.nwon; i++)
+		{
+			Candidate  *won = &commit.won[i];
 
-		if (election == TL_WON)
-			won[nwon++].position = i;
-		else if (election == TL_LOST)
-			ended = true;
+			tl_turn_end(&won->turn, commit.outcome, commit.request, won->reply_id);
+			tl_turn_write(&turns, &won->turn, snapshot);
+		}
+		UnregisterSnapshot(snapshot);
 	}
 	tl_rel_close(&turns);
+	PG_RETURN_OID(tl_election_oid(commit.nwon > 0 ? TL_WON : keep_late(&commit, ids, nids)));
+}
 
-	if (nwon > 0)
-	{
-		if (nids > 1)
-			order_as_called(fcinfo, ids, nids, won, nwon);
-		store_groups(deployment, won, nwon, reply, error_code, outcome, tl_clock_now());
-		PG_RETURN_OID(tl_election_oid(TL_WON));
-	}
+/* A record that the turn has ended, delivered already. */
+static bool
+discharge(TlTurn *turn, void *arg)
+{
+	bool	   *discharged = arg;
+	TlOutbox	outbox = {0};
+	TlElected	elected;
+	TlVerdict	verdict;
+	int64		now;
 
-	/* the same call again, of a client that did not hear the answer */
-	if (same_request)
-		PG_RETURN_OID(tl_election_oid(TL_WON));
-
-	if (conversation == NULL)
-	{
-		JsonbValue	value;
-
-		if (getKeyJsonValueFromContainer(&reply->root, "conversationId", 14, &value) != NULL &&
-			value.type == jbvString && value.val.string.len <= TL_MAX_NAME)
-			conversation = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
-	}
-	tl_outbox_keep_late(deployment, ids, nids, conversation, reply, ended, request);
-	PG_RETURN_OID(tl_election_oid(ended ? TL_LOST : TL_UNKNOWN));
+	if (!tl_turn_is_owed(turn))
+		return false;
+	now = tl_turn_judge(turn, &verdict);
+	tl_elected_read(&elected, turn, &verdict, now);
+	elected.reply.message_ids = &elected.message_id;
+	elected.reply.nids = 1;
+	elected.reply.outcome = TL_OUTCOME_DISCHARGED;
+	elected.reply.decided_by = TL_DECIDED_DISCHARGE;
+	tl_outbox_open(&outbox, true);
+	tl_turn_end(turn, TL_OUTCOME_DISCHARGED, NULL, tl_outbox_store(&outbox, &elected.reply, now));
+	tl_outbox_close(&outbox);
+	*discharged = true;
+	return true;
 }
 
 Datum
@@ -289,14 +308,11 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
 	TlRel		turns;
-	TlElected		won;
-	bool		owed;
+	bool		discharged = false;
 
 	tl_check_writable("discharge_turn");
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	owed = tl_elect(&turns, deployment, message_id, TL_OUTCOME_DISCHARGED, NULL, &won, NULL, NULL) == TL_WON;
+	(void) tl_turn_change(&turns, deployment, message_id, discharge, &discharged);
 	tl_rel_close(&turns);
-	if (owed)
-		store_groups(deployment, &won, 1, NULL, NULL, TL_OUTCOME_DISCHARGED, tl_clock_now());
-	PG_RETURN_BOOL(owed);
+	PG_RETURN_BOOL(discharged);
 }

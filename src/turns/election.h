@@ -8,43 +8,24 @@
 #include "replies/outbox.h"
 #include "store/turn_row.h"
 
-typedef enum TlElection
-{
-	TL_WON,
-	TL_LOST,					/* it has ended */
-	TL_UNKNOWN					/* there is no such turn */
-} TlElection;
-
-/* a turn that was won: copied, so it outlives the scan */
+/*
+ * What an owed turn tells its reply.  The reply lacks its message ids,
+ * payload, outcome, error code and decider.
+ */
 typedef struct TlElected
 {
+	TlReply		reply;
 	text	   *message_id;
-	int			position;		/* of the id in the caller's list */
-	text	   *conversation;
-	text	   *platform;
-	text	   *organization;	/* or NULL */
 	Jsonb	   *routing;		/* or NULL */
-	text	   *mark_code;		/* provider's failure, or NULL */
-	text	   *mark_reason;
-	TimestampTz armed_at;
-	TimestampTz first_beat;
-	TimestampTz last_beat;
 } TlElected;
 
+/* read it from a row that this transaction has locked (22023: bad address) */
+extern void tl_elected_read(TlElected *elected, const TlTurn *turn,
+							const TlVerdict *verdict, int64 now);
 /*
- * End this row, which was read as owed.  TM_Ok: won is filled; other results
- * as of table_tuple_update.
+ * Make the turn ended.  The caller has stored its reply and writes the row;
+ * from here on the transaction's commit is flushed and told of.
  */
-extern TM_Result tl_elect_row(TlRel *turns, TlTurn *turn, Snapshot snapshot,
-							  char outcome, const pg_uuid_t *request,
-							  const TlVerdict *verdict, int64 now, TlElected *won);
-/*
- * One candidate of an election that waits its turn.  If the turn has ended,
- * same_request says whether an equal call did it, and conversation is set unless
- * it was; either may be NULL.
- */
-extern TlElection tl_elect(TlRel *turns, const text *deployment, const text *message_id,
-						   char outcome, const pg_uuid_t *request, TlElected *won,
-						   text **conversation, bool *same_request);
+extern void tl_turn_end(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id);
 
 #endif							/* TL_ELECTION_H */

@@ -1,15 +1,11 @@
 /*
  * failure.c
- *		Ending turns with an error: the calls of a gateway that do, and what every
- *		failure stores, counts and logs, the sweep's too.
- *
- * The election (election.c) comes first, the reply after it: only who has won
- * stores one.  Counters follow the commit (xact.c); a LOG line does not wait for it.
+ *		Ending turns with an error: the calls of a gateway that do, and what
+ *		every failure stores and logs, the sweep's too.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -17,62 +13,109 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "shared/clock.h"
 #include "base/enums.h"
-#include "turns/failure.h"
 #include "base/guc.h"
 #include "replies/payload.h"
-#include "commit/xact.h"
+#include "shared/clock.h"
+#include "turns/failure.h"
+#include "turns/judge.h"
+#include "turns/turn.h"
+
+/* a call that fails turns */
+typedef struct Failing
+{
+	TlOutbox	outbox;
+	const text *error;
+	const text *error_code;		/* or NULL */
+	char		decided_by;
+	TimestampTz armed_before;	/* DT_NOEND: whenever it was armed */
+	int			failed;
+	bool		found;			/* the turn that was asked for */
+} Failing;
+
+static bool is_to_be_failed(const TlTurn *turn, void *arg);
+static bool fail(TlTurn *turn, void *arg);
+static TlElection fail_one(TlRel *turns, text *deployment, text *message_id, Failing *failing);
+static int64 store_rejected(TlTurn *turn, Jsonb *routing, Failing *failing);
 
 PG_FUNCTION_INFO_V1(turn_liveness_fail_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_fail_deployment);
 PG_FUNCTION_INFO_V1(turn_liveness_reject_turn);
 
-void
-tl_store_error(TlOutbox *outbox, const text *deployment, TlElected *won,
-			   const text *error, const text *error_code,
-			   char decided_by, int64 now)
+int64
+tl_store_error(TlOutbox *outbox, TlElected *elected, const text *error,
+			   const text *error_code, char decided_by, int64 now)
 {
-	TlReply		reply = {0};
+	TlReply    *reply = &elected->reply;
 
-	reply.deployment = deployment;
-	reply.message_ids = &won->message_id;
-	reply.nids = 1;
-	reply.conversation = won->conversation;
-	reply.platform = won->platform;
-	reply.organization = won->organization;
-	reply.payload = tl_payload_error(won->routing, won->message_id, error, error_code);
-	reply.outcome = TL_OUTCOME_ERROR;
-	reply.error_code = error_code;
-	reply.decided_by = decided_by;
-	reply.armed_at = won->armed_at;
-	reply.first_beat = won->first_beat;
-	reply.last_beat = won->last_beat;
-	(void) tl_outbox_store(outbox, &reply, now);
+	reply->message_ids = &elected->message_id;
+	reply->nids = 1;
+	reply->payload = tl_payload_error(elected->routing, elected->message_id, error, error_code);
+	reply->outcome = TL_OUTCOME_ERROR;
+	reply->error_code = error_code;
+	reply->decided_by = decided_by;
+	return tl_outbox_store(outbox, reply, now);
+}
+
+char *
+tl_failure_line(const TlElected *elected, const text *error_code, const char *decided_by)
+{
+	static char *database = NULL;
+
+	if (database == NULL)
+		database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
+	return psprintf("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
+					text_to_cstring(elected->message_id),
+					text_to_cstring(elected->reply.deployment),
+					text_to_cstring(error_code), decided_by, database);
 }
 
 void
-tl_log_failure(const text *deployment, const text *message_id,
-			   const char *code, const char *decided_by)
+tl_log_failure(const char *line)
 {
-	static char *database = NULL;
-	char	   *d;
-	char	   *m;
-
-	if (!tl_log_failures)
-		return;
-	d = text_to_cstring(deployment);
-	m = text_to_cstring(message_id);
-	if (database == NULL)
-		database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
 	ereport(LOG,
 			(errcode(ERRCODE_WARNING),
 			 errhidestmt(true),
 			 errhidecontext(true),
-			 errmsg("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
-					m, d, code, decided_by, database)));
-	pfree(m);
-	pfree(d);
+			 errmsg_internal("%s", line)));
+}
+
+static bool
+is_to_be_failed(const TlTurn *turn, void *arg)
+{
+	const Failing *failing = arg;
+
+	return tl_turn_is_owed(turn) && tl_turn_armed_at(turn) < failing->armed_before;
+}
+
+/* The row is locked: armed_before is judged on the version that ends here. */
+static bool
+fail(TlTurn *turn, void *arg)
+{
+	Failing    *failing = arg;
+	TlElected	elected;
+	TlVerdict	verdict;
+	int64		now;
+
+	failing->found = true;
+	if (!is_to_be_failed(turn, failing))
+		return false;
+	now = tl_turn_judge(turn, &verdict);
+	tl_elected_read(&elected, turn, &verdict, now);
+	tl_outbox_open(&failing->outbox, false);
+	tl_turn_end(turn, TL_OUTCOME_ERROR, NULL,
+				tl_store_error(&failing->outbox, &elected, failing->error, failing->error_code,
+							   failing->decided_by, now));
+	failing->failed++;
+	return true;
+}
+
+/* Fail one turn, whenever it was armed. */
+static TlElection
+fail_one(TlRel *turns, text *deployment, text *message_id, Failing *failing)
+{
+	(void) tl_turn_change(turns, deployment, message_id, fail, failing);
+	return failing->failed > 0 ? TL_WON : failing->found ? TL_LOST : TL_UNKNOWN;
 }
 
 Datum
@@ -80,24 +123,17 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
-	text	   *error = tl_arg_text(fcinfo, 2, "error");
-	text	   *error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
+	Failing		failing = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
 	TlRel		turns;
-	TlElected		won;
 	TlElection	election;
 
+	failing.error = tl_arg_text(fcinfo, 2, "error");
+	failing.error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
 	tl_check_writable("fail_turn");
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	election = tl_elect(&turns, deployment, message_id, TL_OUTCOME_ERROR, NULL, &won, NULL, NULL);
+	election = fail_one(&turns, deployment, message_id, &failing);
+	tl_outbox_close(&failing.outbox);
 	tl_rel_close(&turns);
-	if (election == TL_WON)
-	{
-		TlOutbox	outbox;
-
-		tl_outbox_open(&outbox, false);
-		tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_FAIL, tl_clock_now());
-		tl_outbox_close(&outbox);
-	}
 	PG_RETURN_OID(tl_election_oid(election));
 }
 
@@ -105,43 +141,48 @@ Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	text	   *error = tl_arg_optional_text(fcinfo, 1, "error");
-	text	   *error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
-	TimestampTz before = PG_ARGISNULL(3) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(3);
+	Failing		failing = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
 	TlRel		turns;
-	TlOutbox	outbox;
 	text	  **ids;
 	int			nids;
-	int			failed = 0;
 	int			i;
 
+	failing.error = tl_arg_optional_text(fcinfo, 1, "error");
+	failing.error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
+	if (!PG_ARGISNULL(3))
+		failing.armed_before = PG_GETARG_TIMESTAMPTZ(3);
 	tl_check_writable("fail_deployment");
-	if (error == NULL)
-		error = cstring_to_text(tl_code_message(TL_CODE_DIED));
+	if (failing.error == NULL)
+		failing.error = cstring_to_text(tl_code_message(TL_CODE_DIED));
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	ids = tl_turn_list_owed(&turns, deployment, before, &nids);
-	if (nids > 0)
-		tl_outbox_open(&outbox, false);
+	ids = tl_turn_list_owed(&turns, deployment, is_to_be_failed, &failing, &nids);
 	for (i = 0; i < nids; i++)
-	{
-		TlElected		won;
-
-		if (tl_elect(&turns, deployment, ids[i], TL_OUTCOME_ERROR, NULL, &won, NULL, NULL) == TL_WON)
-		{
-			tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_FAIL, tl_clock_now());
-			failed++;
-		}
-	}
-	if (nids > 0)
-		tl_outbox_close(&outbox);
+		(void) tl_turn_change(&turns, deployment, ids[i], fail, &failing);
+	tl_outbox_close(&failing.outbox);
 	tl_rel_close(&turns);
-	PG_RETURN_INT32(failed);
+	PG_RETURN_INT32(failing.failed);
+}
+
+/* The reply of a turn that was never armed: without times. */
+static int64
+store_rejected(TlTurn *turn, Jsonb *routing, Failing *failing)
+{
+	TlVerdict	verdict = {0};
+	TlElected	elected;
+
+	tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
+	tl_elected_read(&elected, turn, &verdict, turn->times.armed);
+	elected.reply.armed_at = 0;
+	tl_outbox_open(&failing->outbox, false);
+	return tl_store_error(&failing->outbox, &elected, failing->error, failing->error_code,
+						  failing->decided_by, turn->times.armed);
 }
 
 /*
- * A message that is refused before dispatch: its row is written as ended, so
- * that it meets an arm of the same turn on the same unique key.
+ * A message is refused before dispatch: its row is inserted as ended, so that
+ * it meets an arm of the same turn on the same unique key.  The reply follows
+ * when the key is ours, and the row then names it.
  */
 Datum
 turn_liveness_reject_turn(PG_FUNCTION_ARGS)
@@ -149,44 +190,36 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
 	Jsonb	   *routing = tl_arg_object(fcinfo, 2, "routing", tl_max_routing_size, "turn_liveness.max_routing_size");
-	text	   *error = tl_arg_text(fcinfo, 3, "error");
-	text	   *error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
+	Failing		failing = {.decided_by = TL_DECIDED_REJECT, .armed_before = DT_NOEND};
 	TlTurn		turn;
 	TlRel		turns;
-	TlOutbox	outbox;
-	TlElected		won = {0};
-	TlElection	election;
-	int64		now;
+	TlElection	election = TL_WON;
 
+	failing.error = tl_arg_text(fcinfo, 3, "error");
+	failing.error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
 	tl_check_writable("reject_turn");
 	tl_turn_make(&turn, deployment, message_id, routing,
 				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
 	tl_turn_set(&turn, TURN_OUTCOME, CharGetDatum(TL_OUTCOME_ERROR));
 	tl_turn_set_null(&turn, TURN_ROUTING);
-	now = turn.times.armed;
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	if (tl_rel_insert_unless_there(&turns, TL_IDX_TURN_KEY, turn.values, turn.nulls, NULL))
+	if (tl_turn_insert_unless_there(&turns, &turn))
 	{
+		Snapshot	snapshot;
+
+		/* it was never owed: no count of owed turns changes */
 		ForceSyncCommit();
-		election = TL_WON;
-		won.message_id = message_id;
-		won.conversation = DatumGetTextPP(tl_turn_value(&turn, TURN_CONVERSATION));
-		won.platform = tl_routing_text(routing, "platform", true);
-		if (won.platform == NULL)
-			won.platform = cstring_to_text("api");
-		won.organization = tl_routing_text(routing, "organizationId", false);
-		won.routing = routing;
+		tl_turn_set(&turn, TURN_REPLY_ID,
+					Int64GetDatum(store_rejected(&turn, routing, &failing)));
+		tl_turn_set_null(&turn, TURN_ROUTING);
+		snapshot = tl_latest_snapshot();
+		tl_turn_write(&turns, &turn, snapshot);
+		UnregisterSnapshot(snapshot);
 	}
 	else
-		election = tl_elect(&turns, deployment, message_id, TL_OUTCOME_ERROR, NULL, &won, NULL, NULL);
+		election = fail_one(&turns, deployment, message_id, &failing);
+	tl_outbox_close(&failing.outbox);
 	tl_rel_close(&turns);
-
-	if (election == TL_WON)
-	{
-		tl_outbox_open(&outbox, false);
-		tl_store_error(&outbox, deployment, &won, error, error_code, TL_DECIDED_REJECT, now);
-		tl_outbox_close(&outbox);
-	}
 	PG_RETURN_OID(tl_election_oid(election));
 }

@@ -2,7 +2,7 @@
  * status.c
  *		What a turn's state is: for has_live_turn, and for the view turns.
  *
- * Also the trigger by which we hear of those who change the table by SQL.
+ * Also the trigger that tells us of changes to the table by SQL.
  */
 #include "base/turn_liveness.h"
 
@@ -18,6 +18,7 @@
 #include "base/args.h"
 #include "shared/clock.h"
 #include "store/turn_row.h"
+#include "turns/judge.h"
 #include "commit/xact.h"
 
 PG_FUNCTION_INFO_V1(turn_liveness_has_live_turn);
@@ -39,8 +40,8 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("has_live_turn");
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
-	if (tl_turn_find(&turns, &scan, PointerGetDatum(deployment),
-					 PointerGetDatum(message_id), snapshot, &turn) &&
+	if (tl_turn_find(&turns, &scan, deployment,
+					 message_id, snapshot, &turn) &&
 		tl_turn_is_owed(&turn))
 	{
 		TlVerdict	verdict;
@@ -53,7 +54,7 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(live);
 }
 
-/* On a standby nobody beats and no clock runs: only what the row says. */
+/* On a standby no worker beats and no clock runs: the row alone tells. */
 Datum
 turn_liveness_turn_status(PG_FUNCTION_ARGS)
 {
@@ -88,12 +89,12 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	tuple.t_data = header;
 	ExecStoreHeapTuple(&tuple, slot, false);
 
-	/* a caller can make a row of his own: one that no table could hold */
+	/* a caller can make a row that no table could hold */
 	for (i = 0; i < lengthof(required); i++)
 		if (rowdesc->natts < TURN_NATTS || slot_attisnull(slot, required[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("this is no row of %s.%s", TL_SCHEMA, "turn")));
+					 errmsg("invalid row of table \"%s.%s\"", TL_SCHEMA, "turn")));
 	tl_turn_decode(slot, &turn);
 
 	if (RecoveryInProgress())
@@ -122,7 +123,7 @@ turn_liveness_turn_status(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(result));
 }
 
-/* Somebody changed the table by SQL: counts are void, rows may be new. */
+/* A statement has changed the table: counts are void, rows may be new. */
 Datum
 turn_liveness_foreign_change(PG_FUNCTION_ARGS)
 {

@@ -7,8 +7,6 @@
 
 #include "storage/itemptr.h"
 
-#include "shared/attach.h"
-
 typedef enum TlSweepStatus
 {
 	TL_SWEEP_GONE,				/* not owed any more, or not there */
@@ -24,16 +22,18 @@ typedef struct TlSweepItem
 	int64		seen;			/* when it was first seen, if it became visible late */
 	int64		died;			/* its session ended then; 0 = no */
 	TlSweepStatus status;
-	bool		unmarked;		/* no mark of an open transaction when it was looked at first */
+	bool		unmarked;		/* no beat was missing when it was looked at first */
 	int64		look_us;
 } TlSweepItem;
 
 /*
- * Decide about these rows, in the current transaction; returns how many failed, at
- * most max.  One that cannot be failed (an error) is logged and left busy.
+ * Decide about these rows, in the current transaction; returns how many
+ * failed, at most max.  A row that raises an error is logged and left busy.
+ * move_check: note in a row that lives when to look at it next, for sessions
+ * that find rows by that.
  */
 extern int	tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check);
-/* deployments whose last session ended before that time */
+/* fail the turns of deployments whose last session ended before that time */
 extern int	tl_sweep_deaths(int64 before, int max);
 
 #endif							/* TL_SWEEP_H */

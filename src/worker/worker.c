@@ -114,7 +114,7 @@ find_slot(Oid dboid)
 		tl_worker_report_look(dboid, TL_LOOK_NO_EXTENSION);
 		proc_exit(0);
 	}
-	tl_worker_xact_end();
+	tl_worker_xact_end(true);
 	if (!tl_worker_publish(dboid, true, &my_slot))
 	{
 		my_slot = NULL;

@@ -31,7 +31,7 @@
 #include "replies/delivery.h"
 #include "replies/notify.h"
 #include "replies/retention.h"
-#include "shared/attach.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "shared/mailbox.h"
@@ -52,7 +52,6 @@
 #define RESCAN_SHARE		100		/* a scan may take a hundredth of the time, */
 #define REVIEW_US			(60 * TL_SECOND)
 #define REVIEW_SHARE		400		/* one without a reason even less */
-#define ALL_TABLES			((1U << TL_NTABLES) - 1)
 
 static uint32 generation;		/* of catalog.c, when the tables were looked at */
 static Oid	turn_file = InvalidOid; /* the watch list's addresses are of this file */
@@ -75,9 +74,12 @@ static StringInfoData letter;
 /* so few that letters of the meantime fit into the mailbox */
 static TlSweepItem items[200];
 
-/* Try a step that must not hold the sweep up.  False if it was not done. */
+/*
+ * Try a step that must not hold the sweep up.  False if it was not done: one of
+ * the tables is locked, or the step itself found a lock that it did not wait for.
+ */
 static bool
-run_optional(const char *step, LOCKMODE mode, uint32 tables, void (*work) (void))
+run_optional(const char *step, LOCKMODE mode, uint32 tables, bool (*work) (void))
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool done = false;
@@ -86,9 +88,8 @@ run_optional(const char *step, LOCKMODE mode, uint32 tables, void (*work) (void)
 	{
 		if (tl_worker_xact_try_begin(step, mode, tables))
 		{
-			work();
-			tl_worker_xact_end();
-			done = true;
+			done = work();
+			tl_worker_xact_end(done);
 		}
 	}
 	PG_CATCH();
@@ -102,7 +103,7 @@ run_optional(const char *step, LOCKMODE mode, uint32 tables, void (*work) (void)
 }
 
 /* Which file are the turns in, and are there rows?  Restored ones come without mail. */
-static void
+static bool
 look_at_tables(void)
 {
 	TlRel		turns;
@@ -128,9 +129,10 @@ look_at_tables(void)
 		first_scan = true;
 		next_rescan = 0;
 	}
+	return true;
 }
 
-static void
+static bool
 scan_turns(void)
 {
 	int64		took = tl_watch_list_scan(first_scan, tl_clock_tick);
@@ -144,6 +146,7 @@ scan_turns(void)
 	tl_due_again_by(tl_database(), now);
 	next_rescan = now + Max(TL_SECOND, took * RESCAN_SHARE);
 	next_review = now + Max(REVIEW_US, took * REVIEW_SHARE);
+	return true;
 }
 
 /* Make the watch list, or look for rows that moved, or came, unseen by the worker. */
@@ -179,7 +182,7 @@ tl_worker_round_begin(void)
 	tl_clock_acquire();
 	now = tl_clock_now();
 	(void) tl_clock_epoch();
-	tl_worker_xact_end();
+	tl_worker_xact_end(true);
 
 	if (letter.data == NULL)
 	{
@@ -239,12 +242,13 @@ take_mail(TlDatabase *db)
 }
 
 /* A notification is a hint: no flush, and a crash in between costs a look at start. */
-static void
+static bool
 send_notifications(void)
 {
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	tl_notify_send();
+	return true;
 }
 
 /*
@@ -289,7 +293,7 @@ fail_dead(TlDatabase *db)
 	if (tl_worker_xact_begin("failing the turns of ended sessions"))
 	{
 		failed = tl_sweep_deaths(now - window, tl_sweep_batch);
-		tl_worker_xact_end();
+		tl_worker_xact_end(true);
 	}
 	/* there may be more, or an open transaction holds some */
 	oldest = tl_attach_oldest_death();
@@ -318,7 +322,7 @@ fail_expired(TlDatabase *db)
 		if (tl_worker_xact_begin("failing lapsed turns"))
 		{
 			(void) tl_sweep_items(items, nitems, nitems, false);
-			tl_worker_xact_end();
+			tl_worker_xact_end(true);
 		}
 	}
 	PG_CATCH();
@@ -341,13 +345,15 @@ fail_expired(TlDatabase *db)
 	return true;
 }
 
-static void
+static bool
 look_for_due_again(void)
 {
 	int64		now = tl_clock_now();
 
-	due_again_next = tl_delivery_due_again(due_again_from, now);
+	if (!tl_delivery_due_again(due_again_from, now, false, &due_again_next))
+		return false;
 	due_again_from = now;
+	return true;
 }
 
 /* Notify of replies whose claim or delay has ended. */
@@ -365,17 +371,16 @@ redeliver(TlDatabase *db, int64 now)
 	 */
 	due = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX);
 	due_again_from = Min(due_again_from, due - 1);
-	if (run_optional("looking for replies that are due again", RowExclusiveLock,
-					 TL_BIT(TL_REPLY) | TL_BIT(TL_DELIVERY), look_for_due_again))
+	if (run_optional("looking for replies that are due again", NoLock, 0, look_for_due_again))
 		tl_due_again_by(db, due_again_next);
 	else
 		tl_due_again_by(db, now + RETRY_US);
 }
 
-static void
+static bool
 run_retention(void)
 {
-	retention_gone = tl_retention_run(tl_sweep_batch);
+	return tl_retention_run(tl_sweep_batch, false, &retention_gone);
 }
 
 /*
@@ -383,7 +388,7 @@ run_retention(void)
  * transaction, unseen by our hook and trigger.  Where there is a subscription,
  * the counts that leases remember grow stale with time.
  */
-static void
+static bool
 look_for_subscriptions(void)
 {
 	Relation	rel;
@@ -399,6 +404,7 @@ look_for_subscriptions(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	pg_atomic_write_u32(&tl_database()->recheck, found);
+	return true;
 }
 
 static void
@@ -418,7 +424,7 @@ housekeeping(int64 now)
 	next_retention = now + RETENTION_US;
 	if (!used_here)
 		tables_known = false;	/* the next round looks for rows */
-	else if (!run_optional("retention", RowExclusiveLock, ALL_TABLES, run_retention))
+	else if (!run_optional("retention", NoLock, 0, run_retention))
 		next_retention = now + RETRY_US;
 	else if (retention_gone > 0)
 		next_retention = now + RETENTION_MORE_US;

@@ -104,12 +104,14 @@ end(void)
 }
 
 void
-tl_worker_xact_end(void)
+tl_worker_xact_end(bool done)
 {
 	end();
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	if (skipped != NULL && strcmp(skipped, running) == 0)
+	if (!done)
+		tl_worker_xact_note_skipped(running);
+	else if (skipped != NULL && strcmp(skipped, running) == 0)
 	{
 		skipped = NULL;
 		tl_worker_note_step(&my_slot->worker.skipped, NULL);

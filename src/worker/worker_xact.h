@@ -5,8 +5,9 @@
 #ifndef TL_WORKER_XACT_H
 #define TL_WORKER_XACT_H
 
-#include "shared/shmem.h"
 #include "storage/lockdefs.h"
+
+#include "shared/database.h"
 
 /* where the steps are noted from now on */
 extern void tl_worker_xact_set_slot(TlDatabase *db);
@@ -17,7 +18,8 @@ extern void tl_worker_xact_set_slot(TlDatabase *db);
  * then no transaction is open.
  */
 extern bool tl_worker_xact_begin(const char *step);
-extern void tl_worker_xact_end(void);
+/* done: as far as the step is concerned; else it is skipped, see below */
+extern void tl_worker_xact_end(bool done);
 
 /*
  * The same for a step that must not hold the sweep up.  Such a step begins only

@@ -412,7 +412,12 @@ END $$;
 wait_worker($node);
 arm_long('greedy1');
 my $greedy = session($node);
-is($greedy->query_safe('SELECT * FROM attach_many()'), '16|19984', 'a session gets what there is');
+is($greedy->query_safe('SELECT * FROM attach_many()'), '4|19996', 'a session gets a quarter of what there is');
+my @others = map { session($node) } 1 .. 3;
+foreach my $n (1 .. 3)
+{
+	is($others[ $n - 1 ]->query_safe("SELECT count(turn_liveness.attach_worker('other$n-' || i)) FROM generate_series(1, 4) i"), 4, "so does session $n");
+}
 is($greedy->query_safe("SELECT turn_liveness.attach_worker('greedy1') = pg_backend_pid()"), 't', 'and keeps it');
 
 my ($rc, $out, $err) = $node->psql('postgres', '\set VERBOSITY verbose
@@ -422,7 +427,7 @@ is($node->safe_psql('postgres', "SELECT turn_liveness.attach_worker('greedy1') I
 	'f|t', 'what is held already can be held by others too');
 is($node->safe_psql('postgres', "SELECT turn_liveness.heartbeat('greedy1')"), 1, 'beats go on');
 
-is($greedy->query_safe("SELECT turn_liveness.detach_worker('greedy16')"), 't', 'one is given back');
+is($greedy->query_safe("SELECT turn_liveness.detach_worker('greedy4')"), 't', 'one is given back');
 $session = attached('other');
 $pid = backend_pid($greedy);
 kill_client($greedy);
@@ -431,6 +436,24 @@ isnt($node->psql('postgres', "SELECT turn_liveness.attach_worker('another')"), 0
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.reconnect_window');
 is(wait_ended($node, 'greedy1', 'm'), 'WORKER_DIED session', 'until the worker has dealt with it');
 ok($node->poll_query_until('postgres', "SELECT turn_liveness.attach_worker('another') > 0"), 'then there is room');
-$session->quit;
+$_->quit foreach $session, @others;
+
+# --- another extension since: the death of a session that attached to the last one is no news
+
+my $old = session($node);
+$old->query_safe("SELECT turn_liveness.attach_worker('anew')");
+$node->safe_psql('postgres', 'DROP EXTENSION turn_liveness');
+add_extension($node);
+arm_long($_) foreach 'anew', 'after';
+my $new = session($node);
+$new->query_safe("SELECT turn_liveness.attach_worker('after')");
+foreach my $gone ($old, $new)
+{
+	$pid = backend_pid($gone);
+	kill_client($gone);
+	wait_gone($pid);
+}
+is(wait_ended($node, 'after', 'm'), 'WORKER_DIED session', 'a session of this extension has died');
+is(ends($node, 'anew', 'm'), '', 'a session of the last one has not');
 $node->stop;
 done_testing();

@@ -22,6 +22,8 @@ my $SECONDS = 20;
 my $DEPLOYMENTS = 100_000;
 my $CHURNERS = 3;
 my $OWN = 400;
+my $LEAST = 501;	# checks that each session makes, however slow the machine is
+
 
 my $node = new_node(
 	'main', q{
@@ -37,7 +39,7 @@ CREATE TABLE public.wrong (who text, what text, deployment text, expected int, g
 CREATE TABLE public.checked (who text, n bigint, zeros bigint);
 
 -- d = deployment: arms, ends, rolls back, and after each commit beats and compares
-CREATE PROCEDURE public.churn(who int, own int, seconds int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE public.churn(who int, own int, seconds int, at_least int) LANGUAGE plpgsql AS $$
 DECLARE
 	owed int[] := array_fill(0, ARRAY[own]);		-- turns of each
 	serial int[] := array_fill(0, ARRAY[own]);		-- next message, per deployment
@@ -46,7 +48,7 @@ DECLARE
 	d int; o int; s int; e int; kind int; got int; n bigint := 0; zeros bigint := 0;
 	name text; verdict text;
 BEGIN
-	WHILE clock_timestamp() < until LOOP
+	WHILE clock_timestamp() < until OR n < at_least OR zeros <= 50 LOOP
 		d := 1 + floor(random() * own);
 		name := format('churn%s_%s', who, d);
 		s := serial[d]; e := done[d]; o := s - e;
@@ -132,7 +134,7 @@ BEGIN
 END $$;
 
 -- 100,000 that owe one turn each, some that owe nothing, and those that churn
-CREATE PROCEDURE public.beat_batches(who int, beaters int, deployments int, churners int, own int, seconds int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE public.beat_batches(who int, beaters int, deployments int, churners int, own int, seconds int, at_least int) LANGUAGE plpgsql AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + seconds * interval '1 second';
 	batch text[]; nothing text[]; churning text[]; n bigint := 0; got text[]; at int := who;
@@ -160,12 +162,12 @@ END $$;
 
 -- turns that nobody answers, so that the sweep runs among all of them; each is
 -- owed until it is ended by exactly one error
-CREATE PROCEDURE public.lapse(seconds int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE public.lapse(seconds int, at_least int) LANGUAGE plpgsql AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + seconds * interval '1 second';
 	n int := 0; got int; ended bool;
 BEGIN
-	WHILE clock_timestamp() < until LOOP
+	WHILE clock_timestamp() < until OR n < at_least LOOP
 		n := n + 1;
 		PERFORM turn_liveness.arm_turn('lapse' || n % 50, n::text, admission => '100ms', silence => '100ms');
 		COMMIT;
@@ -201,9 +203,9 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM turn_liveness.turn'), $DEP
 
 my @sessions;
 foreach my $call (
-	(map { "CALL public.churn($_, $OWN, $SECONDS)" } 1 .. $CHURNERS),
-	(map { "CALL public.beat_batches($_, 2, $DEPLOYMENTS, $CHURNERS, $OWN, $SECONDS)" } 0 .. 1),
-	"CALL public.lapse($SECONDS)")
+	(map { "CALL public.churn($_, $OWN, $SECONDS, $LEAST)" } 1 .. $CHURNERS),
+	(map { "CALL public.beat_batches($_, 2, $DEPLOYMENTS, $CHURNERS, $OWN, $SECONDS, $LEAST)" } 0 .. 1),
+	"CALL public.lapse($SECONDS, $LEAST)")
 {
 	my $session = session($node);
 	$session->{stdin} .= "$call;\nSELECT 'through';\n";

@@ -4,12 +4,17 @@
 use strict;
 use warnings;
 
+use FindBin;
+use lib $FindBin::RealBin;
+
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-# What the server would wait for a connection that does not go away.
+use TurnLiveness;
+
+# What the server would wait for a connection that does not go away, in seconds.
 my $native_wait = 5;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
@@ -61,30 +66,20 @@ sub no_worker
 		$what);
 }
 
-# The best of three: a busy machine must not fail the test, a slow extension must.
-sub fastest
-{
-	my ($code) = @_;
-	my $best;
-	for my $round (1 .. 3)
-	{
-		my $start = time;
-		$code->($round);
-		my $took = time - $start;
-		$best = $took if !defined $best || $took < $best;
-		last if $best < 0.5;
-	}
-	return $best;
-}
-
+# The command is not kept waiting by our worker, as a connection would keep it: for
+# five seconds.  What the command itself takes on this machine is measured with the
+# same kind of command in a database without the extension.
 sub sql_at_once
 {
 	my ($sql, $what) = @_;
 	my $start = time;
+	$node->safe_psql('postgres', "CREATE DATABASE bystander; ALTER DATABASE bystander RENAME TO bystander2; DROP DATABASE bystander2");
+	my $allowed = $native_wait + 3 * (time - $start);
+	$start = time;
 	my $result = $node->psql('postgres', $sql);
 	my $took = time - $start;
 	is($result, 0, $what);
-	cmp_ok($took, '<', $native_wait, "$what: at once");
+	cmp_ok($took, '<', $allowed, "$what: at once");
 	return;
 }
 
@@ -102,13 +97,17 @@ is(worker('postgres'), '', 'no worker without the extension');
 $node->safe_psql('postgres', 'CREATE DATABASE one');
 $node->safe_psql('postgres', 'CREATE DATABASE two');
 
-my $took = fastest(
+in_time(
+	$node, 1, 4,
+	'within a second',
 	sub {
 		$node->safe_psql('one', 'DROP EXTENSION IF EXISTS turn_liveness');
+		no_worker('one', 'no worker yet');
+		my $start = time;
 		$node->safe_psql('one', 'CREATE EXTENSION turn_liveness');
 		wait_for_state('one', 'running', 'CREATE EXTENSION starts a worker');
+		return time - $start;
 	});
-cmp_ok($took, '<', 1, 'within a second');
 $node->safe_psql('two', 'CREATE EXTENSION turn_liveness');
 wait_for_state('two', 'running', 'and one in the next database');
 
@@ -116,8 +115,11 @@ my $worker_one = worker('one');
 my $worker_two = worker('two');
 isnt($worker_one, $worker_two, 'each database has its own');
 
-$took = fastest(
+in_time(
+	$node, 2, 8,
+	'each within a second',
 	sub {
+		my $start = time;
 		$node->safe_psql('postgres', 'ALTER DATABASE two SET turn_liveness.enabled = off');
 		wait_for_state('two', 'disabled', 'ALTER DATABASE ... SET enabled = off stops the worker');
 		is( $node->safe_psql('two', 'SELECT worker_problem FROM turn_liveness.stat'),
@@ -125,8 +127,8 @@ $took = fastest(
 			'stat says why');
 		$node->safe_psql('postgres', 'ALTER DATABASE two RESET turn_liveness.enabled');
 		wait_for_state('two', 'running', 'and RESET starts one again');
+		return time - $start;
 	});
-cmp_ok($took, '<', 2, 'each within a second');
 
 $node->safe_psql('postgres', 'ALTER DATABASE two SET turn_liveness.sweep = off');
 ok( $node->poll_query_until(
@@ -163,8 +165,11 @@ $node->safe_psql('two', "BEGIN; CREATE EXTENSION turn_liveness; PREPARE TRANSACT
 $node->safe_psql('two', "COMMIT PREPARED 'create'");
 wait_for_state('two', 'running', 'COMMIT PREPARED of CREATE EXTENSION starts a worker');
 
-$took = fastest(
+in_time(
+	$node, 2, 8,
+	'each within a second',
 	sub {
+		my $start = time;
 		$node->safe_psql('one', "BEGIN; ALTER DATABASE two SET turn_liveness.enabled = off; PREPARE TRANSACTION 'set'");
 		isnt(worker('two'), '', 'a prepared ALTER DATABASE ... SET changes nothing yet');
 		$node->safe_psql('one', "COMMIT PREPARED 'set'");
@@ -172,8 +177,8 @@ $took = fastest(
 		$node->safe_psql('one', "BEGIN; ALTER DATABASE two RESET turn_liveness.enabled; PREPARE TRANSACTION 'set'");
 		$node->safe_psql('one', "COMMIT PREPARED 'set'");
 		wait_for_state('two', 'running', 'either way');
+		return time - $start;
 	});
-cmp_ok($took, '<', 2, 'each within a second');
 $worker_two = worker('two');
 $node->safe_psql('one', "BEGIN; ALTER DATABASE two SET turn_liveness.enabled = off; PREPARE TRANSACTION 'set'");
 $node->safe_psql('one', "ROLLBACK PREPARED 'set'");
@@ -219,17 +224,16 @@ $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$space'");
 sql_at_once('ALTER DATABASE new SET TABLESPACE elsewhere', 'SET TABLESPACE');
 wait_for_state('new', 'running', 'and the worker is back');
 sql_at_once('DROP DATABASE copy', 'DROP DATABASE');
-my $fastest;
-for my $round (1 .. 3)
-{
-	$node->safe_psql('postgres', 'CREATE DATABASE brief TEMPLATE new');
-	wait_for_state('brief', 'running', 'a worker runs');
-	my $start = time;
-	$node->safe_psql('postgres', 'DROP DATABASE brief');
-	$took = time - $start;
-	$fastest = $took if !defined $fastest || $took < $fastest;
-}
-cmp_ok($fastest, '<', 1, 'DROP DATABASE hardly waits for the worker');
+in_time(
+	$node, 1, 10,
+	'DROP DATABASE hardly waits for the worker',
+	sub {
+		$node->safe_psql('postgres', 'CREATE DATABASE brief TEMPLATE new');
+		wait_for_state('brief', 'running', 'a worker runs');
+		my $start = time;
+		$node->safe_psql('postgres', 'DROP DATABASE brief');
+		return time - $start;
+	});
 
 is(worker('one'), $worker_one, 'the worker of another database noticed nothing of all this');
 
@@ -308,13 +312,16 @@ wait_for_state('two', 'running', 'the worker is back after a RENAME in a transac
 
 # Whatever is done to our processes
 
-$took = fastest(
+in_time(
+	$node, 1, 4,
+	'at once',
 	sub {
 		$worker_one = worker('one');
+		my $start = time;
 		$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker_one)");
 		wait_for_worker('one', $worker_one, 'a terminated worker is replaced');
+		return time - $start;
 	});
-cmp_ok($took, '<', 1, 'at once');
 
 $worker_one = worker('one');
 my $launcher =
@@ -357,7 +364,8 @@ ok( $node->poll_query_until(
 		'one', "SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'limits'"),
 	'and goes on');
 is(worker('one'), $worker_one, 'the same one');
-unlike(slurp_file($node->logfile, $log_start), qr/timeout/, 'without an error');
+# (calls of ours in that database have the limits, too, and may reach them)
+unlike(slurp_file($node->logfile, $log_start), qr/\[$worker_one\][^\n]*(?:timeout|ERROR|FATAL)/, 'without an error');
 $holder->quit;
 $node->safe_psql('postgres', 'ALTER DATABASE one RESET ALL');
 wait_for_state('one', 'running', 'without limits again');
@@ -383,7 +391,7 @@ $$;
 });
 my ($out, $err) = ('', '');
 my $load = IPC::Run::start(
-	[ 'pgbench', '-n', '-c', '8', '-j', '2', '-T', '300', '-f', $script, $node->connstr('one') ],
+	[ 'pgbench', '-n', '-c', '8', '-j', '2', '-T', '3600', '-f', $script, $node->connstr('one') ],
 	'<', \undef, '>', \$out, '2>', \$err);
 for my $round (1 .. 10)
 {
@@ -412,9 +420,9 @@ is( $node->safe_psql('two', 'SELECT armed > 0, failed_never_started, worker_star
 	't|2|t', 'counters count');
 is( $node->safe_psql('two', 'SELECT turn_liveness.stat_reset(); SELECT armed, stats_reset > now() - interval \'1 hour\' FROM turn_liveness.stat'),
 	"\n0|t", 'stat_reset');
-$node->safe_psql('two', "SELECT turn_liveness.arm_turn('gauge', 'm1')");
+$node->safe_psql('two', "SELECT turn_liveness.arm_turn('gauge', 'm1', admission => '3 h', silence => '3 h')");
 is( $node->safe_psql('two',
-		"SELECT turns_owed, turns_lapsed, next_deadline BETWEEN now() AND now() + '180s', oldest_due_age > '0s', armed FROM turn_liveness.stat"),
+		"SELECT turns_owed, turns_lapsed, next_deadline BETWEEN now() + '2 h' AND now() + '3 h', oldest_due_age > '0s', armed FROM turn_liveness.stat"),
 	'1|0|t|t|1', 'gauges');
 
 # A start of the server: it is found out which databases have the extension
@@ -423,7 +431,7 @@ $node->safe_psql('postgres', "CREATE DATABASE empty$_") for 1 .. 4;
 $node->restart;
 wait_for_state($_, 'running', "after a restart a worker runs in $_") for qw(one two);
 is(worker('empty4'), '', 'and none in a database without the extension');
-ok( $node->poll_query_until('two', "SELECT grace = 'server start' AND grace_until > now() FROM turn_liveness.stat"),
+ok( $node->poll_query_until('two', "SELECT grace ~ 'server start' AND grace_until > now() FROM turn_liveness.stat"),
 	'stat shows the grace');
 $node->stop('immediate');
 $node->start;
@@ -462,8 +470,8 @@ ok( $node->poll_query_until('one',
 		"SELECT turn_liveness.sweep_expired_turns() > 0 OR EXISTS (SELECT FROM turn_liveness.replies WHERE deployment = 'slotless')"),
 	'sweep_expired_turns() serves');
 my $log = slurp_file($node->logfile, $log_start);
-is(scalar(() = $log =~ /out of background worker slots/g), 1, 'one line in the log');
-like($log, qr/no turn_liveness worker for database "one"/, 'which names the database');
+# (at the start one looked into "one", and the other may have had to wait for its slot)
+is(scalar(() = $log =~ /out of background worker slots: no turn_liveness worker for database "one"/g), 1, 'one line in the log, which names the database');
 $node->safe_psql('postgres', 'ALTER DATABASE two SET turn_liveness.enabled = off');
 wait_for_state('one', 'running', 'what a worker leaves free is used');
 like($node->safe_psql('two', 'SELECT worker_problem FROM turn_liveness.stat'),

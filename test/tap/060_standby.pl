@@ -85,6 +85,7 @@ my %call = (
 	ack_replies => q{'gw', '{1}'},
 	release_replies => q{'gw', '{1}'},
 	retry_dead_reply => '1',
+	change_privileges => q{'GRANT', 'monitor', 'monitor'},
 	grant_gateway => q{'monitor'},
 	grant_worker => q{'monitor'},
 	grant_monitor => q{'monitor'},
@@ -111,7 +112,7 @@ $primary->stop('immediate');
 $standby->promote;
 my $pid = wait_worker($standby);
 ok($pid, 'a worker runs after the promotion');
-ok( $standby->poll_query_until('postgres', q{SELECT grace = 'server start' FROM turn_liveness.stat}),
+ok( $standby->poll_query_until('postgres', q{SELECT grace ~ 'server start' FROM turn_liveness.stat}),
 	'with the grace of a start');
 advance($standby, '4 min');
 is($standby->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'nothing has lapsed');
@@ -147,8 +148,8 @@ is($first->safe_psql('postgres', 'SHOW synchronous_commit'), 'remote_apply', 're
 my $dir = $first->basedir;
 my $script = "$dir/client.sql";
 append_to_file($script, <<'END');
-SELECT format('SELECT turn_liveness.arm_turn(%L, %L, %L, admission => %L, silence => %L);', 's' || n, 'm1', '{"conversationId": "sync"}', '100ms', '100ms'),
-	CASE WHEN n % 4 = 0 THEN 'SELECT pg_sleep(0.1);' ELSE ';' END,
+SELECT format('SELECT turn_liveness.arm_turn(%L, %L, %L, admission => %L, silence => %L);', 's' || n, 'm1', '{"conversationId": "sync"}', '500ms', '500ms'),
+	CASE WHEN n % 20 = 0 THEN 'SELECT pg_sleep(0.5);' ELSE ';' END,
 	format('SELECT %L, turn_liveness.commit_terminal_reply(%L, %L, %L);', 's' || n, 's' || n, '{m1}', '{"content": "answer"}')
 FROM generate_series(:from, :from + 99999) n \gexec
 END

@@ -63,9 +63,9 @@ SELECT count(turn_liveness.arm_turn('b' || i, 'm', admission => '1h', silence =>
 SELECT count(turn_liveness.heartbeat('b' || i)) FROM generate_series(1, 40) i, generate_series(1, 5);
 });
 cmp_ok(app('SELECT beats_in_rows FROM turn_liveness.stat'), '>', 10, 'many beats find no room');
-my @full = logged($start, 'no room for more beats');
+my @full = logged($start, 'memory for beats is full');
 is(scalar @full, 1, 'one line');
-like($full[0], qr/ 53400 .*LOG:  no room for more beats in shared memory, those of database "app" are written to rows$/, 'with database and errcode');
+like($full[0], qr/ 53400 .*LOG:  shared memory for beats is full; beats of database "app" are written to the table$/, 'with database and errcode');
 
 # --- a turn that cannot be failed
 

@@ -19,8 +19,6 @@ $node->init;
 $node->append_conf(
 	'postgresql.conf', q{
 shared_preload_libraries = 'turn_liveness'
-turn_liveness.turn_deadline = '2s'
-turn_liveness.admission_deadline = '20s'
 turn_liveness.reconnect_window = 0
 });
 $node->start;
@@ -67,7 +65,7 @@ is($client->outcome('child'), 'WORKER_DIED', 'a worker is killed that only its g
 $gate_b->send_message('one', 'crash', mode => 'crash');
 is($client->outcome('crash'), 'WORKER_DIED', 'a worker crashes');
 
-$worker = $gate_b->send_message('one', 'stopped', mode => 'hang', on => 1);
+$worker = $gate_b->send_message('one', 'stopped', mode => 'hang', silence => '2 s', on => 1);
 kill 'STOP', $worker;
 is($client->outcome('stopped'), 'WORKER_UNRESPONSIVE', 'a worker is stopped');
 kill 'CONT', $worker;
@@ -143,7 +141,7 @@ is($cut->outcome('half'), 'message', 'the one that was cut off gets the whole re
 
 my $waiting = $gate_c->send_message('one', 'over restart', mode => 'wait', on => 1);
 my $attached = $gate_c->send_message('one', 'over restart, attached', mode => 'wait', attach => \1, on => 1);
-my $dying = $gate_c->send_message('two', 'dies meanwhile', mode => 'hang', attach => \1, admission => '3 s', on => 1);
+my $dying = $gate_c->send_message('two', 'dies meanwhile', mode => 'hang', attach => \1, admission => '3 s', silence => '3 s', on => 1);
 $node->stop('fast');
 $gate_c->wait_for(qr/^lost the database/);
 kill 'KILL', $dying;

@@ -52,7 +52,7 @@ my $page = $browser->open_page($url . 'answers');
 is(write_message($page, 'hello'), 'spinner', 'a message that was sent has a spinner');
 is(outcome($page), 'answer: You said: hello', 'the answer appears where the spinner was');
 
-$page = $browser->open_page($url . 'hangs&mode=hang&silence=1s');
+$page = $browser->open_page($url . 'hangs&mode=hang&silence=60s');
 is(write_message($page, 'hello'), 'spinner', 'a message whose worker hangs has a spinner');
 my $worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
 is($page->run("document.querySelectorAll('.spinner').length"), 1, 'the spinner turns while the worker lives');
@@ -60,12 +60,16 @@ kill 'KILL', $worker;
 like(outcome($page), qr/^error: .* \(WORKER_DIED\)$/, 'the worker is killed: the error appears where the spinner was');
 is($page->run("document.querySelectorAll('.spinner, li button').length"), 0, 'no spinner is left');
 
+# (not many pages: a browser has six connections to a server, and each page keeps one)
+my $hangs = $page;
+$page = $browser->open_page($url . 'stops&mode=hang&silence=1s');
 write_message($page, 'once more');
 $worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
 kill 'STOP', $worker;
 like(outcome($page), qr/^error: .* \(WORKER_UNRESPONSIVE\)$/, 'the worker is stopped: so does this error');
 kill 'KILL', $worker;
 
+$page = $hangs;
 write_message($page, 'and stopped');
 $gateway->wait_for(qr/^worker (\d+) beats$/);
 $page->run("document.querySelector('#messages li:last-child button').click()");

@@ -1,0 +1,212 @@
+/*
+ * attach_table.c
+ *		Which deployments are tied to how many sessions, and when the last of
+ *		these sessions ended.
+ *
+ * One array, guarded by one LWLock, for attaching is rare.  A session's exit
+ * callback takes the lock too, so nothing here allocates, raises an error or
+ * reads a table while it holds the lock.
+ */
+#include "base/turn_liveness.h"
+
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+
+#include "base/guc.h"
+#include "shared/attach_table.h"
+#include "shared/database.h"
+
+typedef struct Entry
+{
+	TlLeaseKey	key;
+	Oid			dboid;			/* InvalidOid: free */
+	int			sessions;
+	int64		died;			/* 0 = alive */
+	char		deployment[TL_MAX_NAME + 1];
+} Entry;
+
+typedef struct AttachTable
+{
+	LWLock		lock;
+	int			high;			/* entries from here on were never used */
+	Entry		entries[FLEXIBLE_ARRAY_MEMBER];
+} AttachTable;
+
+static AttachTable *table = NULL;
+
+static int	choose_entry(TlLeaseKey key);
+static bool has_worker(Oid dboid);
+static bool look_for_death(int64 before, int *at, TlDeath *death);
+
+Size
+tl_attach_shmem_size(void)
+{
+	return add_size(offsetof(AttachTable, entries),
+					mul_size(sizeof(Entry), tl_attach_capacity));
+}
+
+void
+tl_attach_shmem_startup(int tranche)
+{
+	bool		found;
+
+	table = ShmemInitStruct("turn_liveness attached sessions", tl_attach_shmem_size(), &found);
+	if (found)
+		return;
+	memset(table, 0, tl_attach_shmem_size());
+	LWLockInitialize(&table->lock, tranche);
+}
+
+/* A hint: the slots are read without their lock. */
+static bool
+has_worker(Oid dboid)
+{
+	int			i;
+
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+		if (tl_shared->databases[i].dboid == dboid)
+			return pg_atomic_read_u32(&tl_shared->databases[i].clock.ticking) != 0;
+	return false;
+}
+
+/*
+ * Choose the deployment's entry, else a free one, else the entry of a death in
+ * a database without a worker: there the deadlines fail the turns.  -1 if
+ * there is none.
+ */
+static int
+choose_entry(TlLeaseKey key)
+{
+	int			at = -1;
+	int			i;
+
+	Assert(LWLockHeldByMeInMode(&table->lock, LW_EXCLUSIVE));
+	for (i = 0; i < table->high; i++)
+	{
+		Entry	   *entry = &table->entries[i];
+
+		if (entry->dboid == MyDatabaseId && tl_lease_key_equal(entry->key, key))
+			return i;
+		if (entry->dboid == InvalidOid && at < 0)
+			at = i;
+	}
+	if (at < 0 && table->high < tl_attach_capacity)
+		at = table->high++;
+	for (i = 0; at < 0 && i < table->high; i++)
+		if (table->entries[i].died > 0 && !has_worker(table->entries[i].dboid))
+		{
+			memset(&table->entries[i], 0, sizeof(Entry));
+			at = i;
+		}
+	return at;
+}
+
+int
+tl_attach_add(const text *deployment, TlLeaseKey key)
+{
+	int			at;
+
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	at = choose_entry(key);
+	if (at >= 0)
+	{
+		Entry	   *entry = &table->entries[at];
+
+		if (entry->dboid == InvalidOid)
+		{
+			entry->dboid = MyDatabaseId;
+			entry->key = key;
+			text_to_cstring_buffer(deployment, entry->deployment, sizeof(entry->deployment));
+		}
+		entry->sessions++;
+		entry->died = 0;
+	}
+	LWLockRelease(&table->lock);
+	return at;
+}
+
+bool
+tl_attach_remove(int at, int64 died)
+{
+	Entry	   *entry = &table->entries[at];
+	bool		last;
+
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	last = --entry->sessions == 0;
+	if (last && died > 0)
+		entry->died = died;
+	else if (last)
+		memset(entry, 0, sizeof(Entry));
+	LWLockRelease(&table->lock);
+	return last;
+}
+
+static bool
+look_for_death(int64 before, int *at, TlDeath *death)
+{
+	bool		found = false;
+
+	LWLockAcquire(&table->lock, LW_SHARED);
+	for (; *at < table->high && !found; (*at)++)
+	{
+		Entry	   *entry = &table->entries[*at];
+
+		if (entry->dboid == MyDatabaseId && entry->died > 0 && entry->died <= before)
+		{
+			death->key = entry->key;
+			death->entry = *at;
+			death->died = entry->died;
+			strlcpy(death->deployment, entry->deployment, sizeof(death->deployment));
+			found = true;
+		}
+	}
+	LWLockRelease(&table->lock);
+	return found;
+}
+
+/*
+ * A key holds the extension's oid.  A session that attached to an extension
+ * that was dropped since leaves a death of no turn of the present one: forget
+ * it.
+ */
+bool
+tl_attach_next_death(int64 before, int *at, TlDeath *death)
+{
+	while (table != NULL && look_for_death(before, at, death))
+	{
+		if (tl_lease_key_equal(death->key, tl_lease_key(cstring_to_text(death->deployment))))
+			return true;
+		tl_attach_settle(death);
+	}
+	return false;
+}
+
+int64
+tl_attach_oldest_death(void)
+{
+	int64		oldest = PG_INT64_MAX;
+	int			i;
+
+	if (table == NULL)
+		return oldest;
+	LWLockAcquire(&table->lock, LW_SHARED);
+	for (i = 0; i < table->high; i++)
+		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].died > 0)
+			oldest = Min(oldest, table->entries[i].died);
+	LWLockRelease(&table->lock);
+	return oldest;
+}
+
+void
+tl_attach_settle(const TlDeath *death)
+{
+	Entry	   *entry = &table->entries[death->entry];
+
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	if (entry->dboid == MyDatabaseId && entry->died == death->died &&
+		tl_lease_key_equal(entry->key, death->key))
+		memset(entry, 0, sizeof(Entry));
+	LWLockRelease(&table->lock);
+}

@@ -1,0 +1,203 @@
+# Beats that meet a row in the hands of another transaction, where beats go to
+# rows: a beat that was told "owed" is never lost.  And what a commit that waited
+# makes visible: no session fails it at that instant.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use TurnLiveness;
+
+# No worker: this test sweeps, and drives the clock.
+my $node = new_node('main', q{
+turn_liveness.enabled = off
+turn_liveness.lease_capacity = 16
+turn_liveness.mass_silence_hold = 0
+autovacuum = off
+}, extension => 0);
+$node->safe_psql(
+	'postgres', q{
+CREATE EXTENSION turn_liveness;
+CREATE FUNCTION public.tl_advance(interval) RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT});
+
+sub sql
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
+sub sweep { return sql('SELECT turn_liveness.sweep_expired_turns()') }
+sub beat
+{
+	my ($deployment) = @_;
+	return sql("SELECT turn_liveness.heartbeat('$deployment', '{m}')");
+}
+
+# A turn that lapses 20 min after its last beat.
+sub running
+{
+	my ($deployment) = @_;
+	arm($node, $deployment, 'm', q{admission => '20 min', silence => '20 min'});
+	is(beat($deployment), 1, "$deployment: it runs");
+	return;
+}
+
+# Silence is 20 min from here on, and not a minute less; once more of it where a
+# sweep cannot tell a trace of this transaction from another one's.
+sub lapses_in_20min
+{
+	my ($deployment, $more) = @_;
+	advance($node, '19 min');
+	sweep();
+	is(ends($node, $deployment, 'm'), '', "$deployment: it lives until then");
+	advance($node, '2 min');
+	sweep();
+	if ($more)
+	{
+		advance($node, '20 min');
+		sweep();
+	}
+	is(ends($node, $deployment, 'm'), 'WORKER_UNRESPONSIVE sweep', "$deployment: and no longer");
+	return;
+}
+
+sql(q{SELECT count(turn_liveness.arm_turn('d' || i, 'm', admission => '3h', silence => '3h')), count(turn_liveness.heartbeat('d' || i)) FROM generate_series(1, 40) i});
+is(sql('SELECT leases_used FROM turn_liveness.stat'), 16, 'the leases are used up');
+my $holder = session($node);
+
+# --- a sweep holds the row, which lives, and commits
+
+running('swept');
+advance($node, '10 min');
+running('later');
+advance($node, '11 min');
+is($holder->query_safe('BEGIN; SELECT turn_liveness.sweep_expired_turns()'), 1, 'a sweep fails the one');
+advance($node, '1 min');
+is(beat('later'), 1, 'a beat of the other, whose row it holds or not');
+$holder->query_safe('COMMIT');
+lapses_in_20min('later');
+
+running('moved');
+advance($node, '10 min');
+is(beat('moved'), 1, 'moved: another beat');
+advance($node, '11 min');
+my $row = q{SELECT ctid FROM turn_liveness.turn WHERE deployment = 'moved'};
+my $before = sql($row);
+is($holder->query_safe('BEGIN; SELECT turn_liveness.sweep_expired_turns()'), 0, 'a sweep looks, and the turn lives');
+isnt($holder->query_safe($row), $before, 'it has moved the row');
+is(beat('moved'), 1, 'a beat meanwhile');
+$holder->query_safe('COMMIT');
+lapses_in_20min('moved', 1);
+
+# --- an election holds the row, and rolls back; then a sweep moves the row
+
+running('rolled');
+advance($node, '10 min');
+is(beat('rolled'), 1, 'rolled: another beat');
+advance($node, '5 min');
+is($holder->query_safe(q{BEGIN; SELECT turn_liveness.commit_terminal_reply('rolled', '{m}', '{}')}), 'won', 'an answer');
+advance($node, '1 min');
+is(beat('rolled'), 1, 'a beat meanwhile');
+$holder->query_safe('ROLLBACK');
+advance($node, '6 min');
+is(sweep(), 0, 'a sweep looks before the deadline');
+lapses_in_20min('rolled');
+
+# ... or a mark freezes the deadline
+
+running('marked');
+advance($node, '15 min');
+$holder->query_safe(q{BEGIN; SELECT turn_liveness.discharge_turn('marked', 'm')});
+is(beat('marked'), 1, 'marked: a beat while the turn is discharged');
+$holder->query_safe('ROLLBACK');
+is(sql(q{SELECT turn_liveness.mark_provider_failed('marked', 'QUOTA', 'no money')}), 1, 'a mark after the rollback');
+advance($node, '19 min');
+sweep();
+is(ends($node, 'marked', 'm'), '', 'the beat counts for the frozen deadline');
+advance($node, '2 min');
+sweep();
+is(ends($node, 'marked', 'm'), 'QUOTA sweep', 'which comes');
+
+# --- another beat holds the row for long, and commits
+
+running('beaten');
+is($holder->query_safe(q{BEGIN; SELECT turn_liveness.heartbeat('beaten')}), 1, 'an open beat');
+advance($node, '15 min');
+is(beat('beaten'), 1, 'another one meanwhile');
+$holder->query_safe('COMMIT');
+lapses_in_20min('beaten');
+
+# --- ... or for a moment: then the beat is written.  A machine may be too slow
+# for a moment, so this tries again.
+
+my $other = session($node);
+my $other_pid = backend_pid($other);
+my $started = '';
+foreach my $i (1 .. 50)
+{
+	sql("SELECT turn_liveness.arm_turn('short$i', m, admission => '20 min', silence => '20 min') FROM unnest('{m,n}'::text[]) m");
+	$holder->query_safe("BEGIN; SELECT turn_liveness.heartbeat('short$i')");
+	$other->{stdin} .= "SELECT 'told ' || turn_liveness.heartbeat('short$i', '{m}');\n";
+	$other->{run}->pump_nb;
+	wait_until(
+		'the beat has looked at the row',
+		sub {
+			$other->{run}->pump_nb;
+			return $other->{stdout} =~ /told/
+			  || sql("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $other_pid") eq 't';
+		});
+	$holder->query_safe('COMMIT');
+	$other->query_until(qr/told 1/, '');
+	$started = sql("SELECT first_beat IS NOT NULL FROM turn_liveness.turns WHERE deployment = 'short$i' AND message_id = 'm'");
+	last if $started eq 't';
+}
+is($started, 't', 'a named beat that meets an open beat of the deployment starts its turn');
+$_->quit foreach $holder, $other;
+$node->stop;
+
+# --- a commit that waits for a standby
+
+foreach my $enabled ('on', 'off')
+{
+	my $sync = new_node("sync_$enabled", qq{
+turn_liveness.enabled = $enabled
+synchronous_commit = local
+autovacuum = off
+}, extension => 0, streaming => 1);
+	$sync->safe_psql(
+		'postgres', q{
+CREATE EXTENSION turn_liveness;
+CREATE FUNCTION public.tl_advance(interval) RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT});
+	wait_worker($sync) if $enabled eq 'on';
+	$sync->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'});
+	$sync->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	$sync->poll_query_until('postgres', 'SHOW synchronous_standby_names', 'nobody');
+
+	my $waiter = session($sync);
+	my $pid = backend_pid($waiter);
+	$waiter->{stdin} .= "SET synchronous_commit = on;\nSELECT turn_liveness.arm_turn('late', 'm', admission => '20 min', silence => '20 min');\nSELECT 'visible';\n";
+	$waiter->{run}->pump_nb;
+	$sync->poll_query_until('postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid")
+	  or die 'the commit does not wait';
+	advance($sync, '30 min');
+	is($sync->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns(), count(*) FROM turn_liveness.turns'), '0|0', "worker $enabled: not visible yet");
+	$sync->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	$sync->poll_query_until('postgres', 'SELECT count(*) = 1 FROM turn_liveness.turn') or die 'it does not become visible';
+	is($sync->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), 0, "worker $enabled: a session does not fail it");
+	is(ends($sync, 'late', 'm'), '', "worker $enabled: it is owed");
+	advance($sync, '25 min');
+	$sync->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()') if $enabled eq 'off';
+	is(wait_ended($sync, 'late', 'm'), 'WORKER_NEVER_STARTED sweep', "worker $enabled: it is failed in the end");
+	$waiter->query_until(qr/visible/, '');
+	$waiter->quit;
+	$sync->stop;
+}
+
+done_testing();
