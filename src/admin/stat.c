@@ -187,23 +187,26 @@ static const char *
 stuck_step(TlDatabase *db, pid_t pid)
 {
 	char		name[TL_STEP_LEN];
-	const char *what = "a lock";
+	PGPROC	   *proc = BackendPidGetProc(pid);
+	uint32		wait = proc != NULL ? proc->wait_event_info : 0;
+	const char *type = pgstat_get_wait_event_type(wait);
+	const char *what = NULL;
 	int64		now = tl_monotonic();
-	int64		since = tl_worker_read_step(&db->worker.skipped, name);
+	int64		since = tl_worker_read_step(&db->worker.running, name);
 
-	if (since == 0 || now - since < TL_SECOND)
+	if (since > 0 && now - since >= TL_SECOND && type != NULL)
 	{
-		PGPROC	   *proc = BackendPidGetProc(pid);
-		uint32		wait = proc != NULL ? proc->wait_event_info : 0;
-		const char *type = pgstat_get_wait_event_type(wait);
-
-		since = tl_worker_read_step(&db->worker.running, name);
-		if (since == 0 || now - since < TL_SECOND || type == NULL)
-			return NULL;
-		if (strcmp(type, "IPC") == 0)
+		if (strcmp(type, "Lock") == 0)
+			what = "a lock";
+		else if (strcmp(type, "IPC") == 0)
 			what = pgstat_get_wait_event(wait);
-		else if (strcmp(type, "Lock") != 0)
+	}
+	if (what == NULL)
+	{
+		since = tl_worker_read_step(&db->worker.skipped, name);
+		if (since == 0 || now - since < TL_SECOND)
 			return NULL;
+		what = "a lock";
 	}
 	return psprintf("waits for %s in step \"%s\" since " INT64_FORMAT " s",
 					what, name, (now - since) / TL_SECOND);

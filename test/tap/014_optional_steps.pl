@@ -93,6 +93,7 @@ wait_worker($node, 'postgres', $pid);
 $pid = worker_pid($node);
 lapses('by a worker that starts while a table is locked');
 $hold->query_safe('ROLLBACK');
+says_nothing();
 
 # --- the sweep itself waits for its own tables, and stat says that too
 
