@@ -12,15 +12,16 @@
 #include "worker/launcher.h"
 #include "base/catalog.h"
 #include "store/rel.h"
-#include "shared/shmem.h"
+#include "shared/area.h"
 #include "commit/stamp.h"
 #include "commit/xact.h"
 
 PG_MODULE_MAGIC;
 
 /*
- * Without preload there is no shared memory and no worker: beats go to the
- * rows, and somebody calls sweep_expired_turns().  In binary-upgrade mode nothing may run.
+ * Without preload there is no shared memory and no worker: beats go to the rows,
+ * and sessions call sweep_expired_turns().  In binary-upgrade mode no process of
+ * ours may run.
  */
 void
 _PG_init(void)
@@ -32,7 +33,7 @@ _PG_init(void)
 	tl_stamp_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	tl_shmem_init();
+	tl_area_init();
 	if (IsBinaryUpgrade)
 		return;
 	tl_ddl_hook_init();

@@ -26,8 +26,8 @@ CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
 /*
  * The CHECK constraints refuse from others (COPY, restores, replication) what
  * the functions refuse from their callers.  The functions write without SQL and
- * check their arguments themselves; rel_open.c knows how many constraints each
- * table has.
+ * check their arguments themselves; store/rel_check.c knows how many
+ * constraints each table has.
  */
 
 -- one row a turn
@@ -135,7 +135,7 @@ CREATE TABLE turn_liveness.late_reply (
 		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
 	message_ids		text[] COLLATE "C" NOT NULL	-- likewise
 		CHECK (cardinality(message_ids) > 0 AND array_position(message_ids, NULL) IS NULL),
-	conversation_id	text COLLATE "C",			-- of the turn that had ended; NULL: unknown
+	conversation_id	text COLLATE "C",			-- of the turn that had ended, NULL if unknown
 	payload			jsonb NOT NULL				-- the reply as it was passed
 		CHECK (jsonb_typeof(payload) = 'object'),
 	verdict			turn_liveness.election NOT NULL,	-- why it is here

@@ -280,23 +280,13 @@ describe_grace(TlDatabase *db, int64 now, StringInfo what, int64 *until)
 	return true;
 }
 
-/* What is counted at this very moment may come through. */
+/* Without preload no call is counted: there is nothing to do, nor to complain of. */
 Datum
 turn_liveness_stat_reset(PG_FUNCTION_ARGS)
 {
 	TlDatabase *db = tl_database();
-	int			stripe;
-	int			i;
 
-	/* without preload nothing is counted: there is nothing to do, nor to complain of */
-	if (db == NULL)
-		PG_RETURN_VOID();
-
-	for (stripe = 0; stripe < TL_STRIPES; stripe++)
-		for (i = 0; i < TL_NCOUNTERS; i++)
-			pg_atomic_write_u64(&db->stripes[stripe].counters[i], 0);
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	db->stats_reset = GetCurrentTimestamp();
-	LWLockRelease(&tl_shared->directory);
+	if (db != NULL)
+		tl_counters_reset(db);
 	PG_RETURN_VOID();
 }

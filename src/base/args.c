@@ -1,7 +1,6 @@
 /*
  * args.c
- *		Checks of what callers pass: everything is refused here, before
- *		anything is written.
+ *		Checks of what callers pass, before anything is written.
  *
  * No SQL function of ours is strict: a NULL that would silently make the whole
  * call a NULL is an error with a name instead.
@@ -28,6 +27,7 @@ tl_check_writable(const char *function)
 	PreventCommandIfParallelMode(function);
 }
 
+/* 22023 for an argument that is NULL. */
 TL_HOT static void
 check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
 {
@@ -125,7 +125,7 @@ tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 	return result;
 }
 
-/* The order of COLLATE "C": rows are touched in this order everywhere. */
+/* The order of COLLATE "C": every function locks rows in this order. */
 int
 tl_compare_texts(const void *a, const void *b)
 {
@@ -183,7 +183,7 @@ tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
 
 	check_not_null(fcinfo, argno, name);
 
-	/* look at the size before the value is fetched */
+	/* the size is known before the value is fetched */
 	size = toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;
 	if (size > (Size) limit_kb * 1024)
 		ereport(ERROR,
@@ -234,8 +234,9 @@ tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 
 }
 
 /*
- * An address must be text that an index can hold; an organization may be any
- * text or a number.  JSON null is the same as no key.
+ * A member of the routing.  An address (is_name) must be text that an index can
+ * hold; an organization may be any text or a number.  JSON null is the same as
+ * no key.
  */
 text *
 tl_routing_text(Jsonb *routing, const char *key, bool is_name)
@@ -258,6 +259,7 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" in the routing must be %d to %d bytes long", key, is_name ? 1 : 0, TL_MAX_NAME)));
+				 errmsg("\"%s\" in the routing must be %d to %d bytes long",
+						key, is_name ? 1 : 0, TL_MAX_NAME)));
 	return result;
 }

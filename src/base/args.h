@@ -17,6 +17,7 @@ extern void tl_check_writable(const char *function);
 
 /* text of 1 to 255 bytes; 22023 otherwise, also for NULL */
 extern text *tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name);
+/* is it 1 to 255 bytes long? */
 extern bool tl_name_is_valid(const text *value);
 /* a non-empty text that fits into a reply; 22023 or 54000 otherwise */
 extern text *tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name);
@@ -25,24 +26,32 @@ extern text *tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char
 /* a name, or NULL */
 extern text *tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name);
 /*
- * a text[] of valid names, sorted and without duplicates; an empty list is 22023,
- * and more than TL_MAX_IDS elements are 54000
+ * a text[] of valid names, sorted and without duplicates; an empty list is
+ * 22023, and more than TL_MAX_IDS elements are 54000
  */
 extern text **tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
 /* an array of one dimension at most (2202E otherwise); NULL if it is NULL */
 extern ArrayType *tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name);
-/* elements of a one-dimensional array; NULL elements are NULL; n = 0 if the argument is NULL */
+/*
+ * elements of a one-dimensional array; NULL elements are NULL; n = 0 if the
+ * argument is NULL
+ */
 extern text **tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
 /* a JSON object of at most limit_kb kilobytes (54000) */
 extern Jsonb *tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
 							int limit_kb, const char *limit_setting);
-/* milliseconds of an interval of at least one; NULL gives the default */
+/* milliseconds of an interval, 1 to 24 days (22023); NULL gives the default */
 extern int32 tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 otherwise);
+/* microseconds of an interval, not negative and finite (22023) */
 extern int64 tl_interval_us(const Interval *interval, const char *name);
 
+/* for qsort over text pointers, in the order of COLLATE "C" */
 extern int	tl_compare_texts(const void *a, const void *b);
 
-/* what routing says; NULL if it lacks the key (22023 for a value that is no address) */
+/*
+ * a member of the routing; NULL if it lacks the key (22023 for a value that is
+ * no address)
+ */
 extern text *tl_routing_text(Jsonb *routing, const char *key, bool is_name);
 
 #endif							/* TL_ARGS_H */

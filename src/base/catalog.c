@@ -29,7 +29,9 @@ static const char *const table_names[TL_NTABLES] = {
 	[TL_LATE_REPLY] = "late_reply",
 };
 
-/* An index of ours; columns and predicate are written as pg_get_indexdef does. */
+/*
+ * An index of ours; columns and predicate are written as pg_get_indexdef does.
+ */
 typedef struct IndexDefinition
 {
 	const char *name;
@@ -148,7 +150,9 @@ look_up(void)
 	known.extension = get_extension_oid(TL_EXTENSION, true);
 	known.sequence = OidIsValid(nspid) ? get_relname_relid("reply_id_seq", nspid) : InvalidOid;
 
-	/* An invalidation that came meanwhile may concern what was read before it. */
+	/*
+	 * An invalidation that came meanwhile may concern what was read before it.
+	 */
 	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence) &&
 		known.generation == before;
 	for (i = 0; i < TL_NTABLES; i++)
@@ -195,14 +199,17 @@ tl_table_oid(TlTable table)
 static void
 index_error(const IndexDefinition *definition, const char *what)
 {
+	char	   *create = psprintf("CREATE %sINDEX %s ON %s.%s (%s)%s%s",
+								  definition->unique ? "UNIQUE " : "", definition->name,
+								  TL_SCHEMA, table_names[definition->table], definition->columns,
+								  definition->predicate ? " WHERE " : "",
+								  definition->predicate ? definition->predicate : "");
+
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("index \"%s.%s\" %s", TL_SCHEMA, definition->name, what),
-			 errhint("Drop it if it exists, and create it again: CREATE %sINDEX %s ON %s.%s (%s)%s%s.",
-					 definition->unique ? "UNIQUE " : "", definition->name,
-					 TL_SCHEMA, table_names[definition->table], definition->columns,
-					 definition->predicate ? " WHERE " : "",
-					 definition->predicate ? definition->predicate : "")));
+			 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE, or drop the index if it exists and create it again: %s.",
+					 TL_EXTENSION, create)));
 }
 
 /*

@@ -32,19 +32,23 @@ typedef enum TlIndex
 } TlIndex;
 
 #define TL_BIT(index)	(UINT32_C(1) << (index))
-/* those of rows that are owed */
+/* the indexes that hold owed rows only */
 #define TL_OWED_INDEXES	(TL_BIT(TL_IDX_TURN_OWED_DEPLOYMENT) | TL_BIT(TL_IDX_TURN_OWED_CHECK) | \
 						 TL_BIT(TL_IDX_TURN_OWED_CONVERSATION))
 
 /* the extension of this database; InvalidOid if there is none */
 extern Oid	tl_extension_oid(void);
 extern Oid	tl_table_oid(TlTable table);
+/*
+ * 55000 if it is missing, not valid, or not as installed; the table must be
+ * open
+ */
 extern Oid	tl_index_oid(TlIndex index);
 /* TL_BIT of this index; 0 if it is none of ours */
 extern uint32 tl_index_bit(Oid index);
 extern const char *tl_table_name(TlTable table);
 extern Oid	tl_reply_sequence_oid(void);
-/* moves on whenever what was looked up by name may have changed */
+/* moves on whenever an object that was looked up by name may have changed */
 extern uint32 tl_catalog_generation(void);
 extern void tl_catalog_init(void);
 

@@ -49,13 +49,17 @@
 /* 15 declares it nowhere, 16 in fmgr.h */
 extern PGDLLEXPORT void _PG_init(void);
 
-/* 16: "only summarizing indexes" for an update that is HOT but for those */
+/*
+ * From 16 on, an update that is HOT but for summarizing indexes asks for new
+ * entries in those only.
+ */
 #if PG_VERSION_NUM >= 160000
 #define TlUpdateIndexes TU_UpdateIndexes
 #else
 #define TlUpdateIndexes bool
 #endif
 
+/* Make the index entries of a row that was inserted or updated. */
 static inline List *
 tl_insert_index_tuples_compat(ResultRelInfo *rri, TupleTableSlot *slot,
 							  EState *estate, bool update, bool no_dup_error,
@@ -79,9 +83,9 @@ tl_insert_index_tuples_compat(ResultRelInfo *rri, TupleTableSlot *slot,
 }
 
 /*
- * ExecInsertIndexTuples asks the range table which columns an update touched; an
- * empty answer lets every index try bottom-up deletion, which is what rows that
- * are updated once want.
+ * ExecInsertIndexTuples asks the range table which columns an update touched.
+ * An empty answer lets every index try bottom-up deletion, which serves tables
+ * whose rows are updated once.
  */
 static inline void
 tl_init_range_table_compat(EState *estate, Relation rel)
@@ -107,6 +111,7 @@ tl_init_range_table_compat(EState *estate, Relation rel)
 #endif
 }
 
+/* Does the update want index entries at all? */
 static inline bool
 tl_indexes_need_update_compat(TlUpdateIndexes which)
 {
@@ -123,6 +128,7 @@ tl_indexes_need_update_compat(TlUpdateIndexes which)
 #define TL_INDEXES_ALL	true
 #endif
 
+/* Begin a scan of an index. */
 static inline IndexScanDesc
 tl_index_beginscan_compat(Relation heap, Relation index, Snapshot snapshot,
 						  int nkeys)
@@ -209,20 +215,7 @@ tl_push_jsonb_compat(TlJsonbState *state, JsonbIteratorToken token, JsonbValue *
 	handler(postgres_signal_arg)
 #endif
 
-/*
- * From 19 on, DROP DATABASE and its like end the background workers of the
- * database that were registered with this flag.  Before, our utility hook ends
- * the worker.
- */
-#if PG_VERSION_NUM >= 190000
-#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	BGWORKER_INTERRUPTIBLE
-#define TL_CORE_ENDS_WORKERS				1
-#else
-#define TL_BGWORKER_INTERRUPTIBLE_COMPAT	0
-#define TL_CORE_ENDS_WORKERS				0
-#endif
-
-/* before 17 nothing outlives the insert of an entry */
+/* Release what an access method keeps for more inserts; from 17 on it may. */
 static inline void
 tl_index_insert_cleanup_compat(Relation index, IndexInfo *info)
 {
@@ -231,7 +224,10 @@ tl_index_insert_cleanup_compat(Relation index, IndexInfo *info)
 #endif
 }
 
-/* 16 has one function for all kinds of objects */
+/*
+ * Is the user, or a role of the user's, the owner?  16 has one function for
+ * all objects.
+ */
 static inline bool
 tl_owns_database_compat(Oid dboid)
 {
@@ -252,7 +248,9 @@ tl_owns_extension_compat(Oid extension)
 #endif
 }
 
-/* 16 exports it; so does 15 from some minor release on, which does not help */
+/*
+ * The core function is exported from 16 on; in 15, from some minor release on.
+ */
 static inline bool
 tl_have_createdb_privilege_compat(void)
 {
@@ -283,7 +281,7 @@ tl_live_rows_compat(Oid relid)
 #endif
 }
 
-/* ask the memory for something that will be read in a moment */
+/* Ask the memory for bytes that the caller reads in a moment. */
 #if defined(__GNUC__)
 #define tl_prefetch_compat(address) __builtin_prefetch(address)
 #else
@@ -299,7 +297,10 @@ tl_live_rows_compat(Oid relid)
 #define TL_DDL_ENDS_WORKERS_COMPAT			false
 #endif
 
-/* a setting of 17 that would end the process: our transactions take the time they take */
+/*
+ * Switch off a setting of 17 that would end a background worker in a long
+ * transaction.
+ */
 static inline void
 tl_no_transaction_timeout_compat(void)
 {

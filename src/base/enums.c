@@ -13,6 +13,7 @@
 #include "base/catalog.h"
 #include "base/enums.h"
 
+/* The oid of a value; 55000 if the installed script does not know it. */
 static Oid
 value_oid(const char *type, const char *label)
 {
@@ -30,7 +31,10 @@ value_oid(const char *type, const char *label)
 	return value;
 }
 
-/* Looked up once, until the extension may have been made anew. */
+/*
+ * The same from a cache that lasts until the extension may have been created
+ * anew.
+ */
 static Oid
 cached_oid(Oid *cache, uint32 *generation, int n, int value,
 		   const char *type, const char *const *labels)

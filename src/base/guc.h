@@ -34,7 +34,7 @@ extern int	tl_undelivered_retention;
 
 extern void tl_guc_init(void);
 
-/* the settings of the database, where a pair contradicts itself the longer */
+/* settings of which a pair can contradict itself: the longer time */
 extern int	tl_default_duration(void);
 extern int64 tl_undelivered_retention_us(void);
 

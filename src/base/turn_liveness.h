@@ -22,8 +22,8 @@
 #define TL_DEFAULT_PLATFORM	"api"
 
 /*
- * What each beat runs stands together in memory: a session that was switched to
- * finds it with few misses.
+ * The functions of the beat's path stand on few pages of code: a session that
+ * was just switched to misses the caches less often.
  */
 #define TL_HOT	pg_attribute_hot
 

@@ -2,11 +2,11 @@
  * claim.c
  *		claim_replies: due replies, for one gateway alone.
  *
- * What is due and to whom stands at the top of delivery.c.  A claim waits for
- * nobody: what somebody else holds it passes over, and takes the next instead.
- * Its cost is that of the names it is given and of the rows that it returns,
- * not of what is due elsewhere: one descent of an index for each name, and no
- * walk goes on once enough older rows are known.
+ * What is due and to which gateway stands at the top of delivery.c.  A claim
+ * waits for no other transaction: it passes over the replies that another one
+ * holds and takes the next instead.  Its cost is that of the names it is given
+ * and of the rows that it returns, not of what is due elsewhere: one descent of
+ * an index for each name, and no walk goes on once enough older rows are known.
  */
 #include "base/turn_liveness.h"
 
@@ -17,22 +17,13 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "shared/clock.h"
-#include "replies/delivery.h"
 #include "base/guc.h"
-#include "replies/read.h"
 #include "commit/xact.h"
+#include "replies/delivery.h"
+#include "replies/read.h"
+#include "shared/clock.h"
 
-/* what claim_replies was asked for */
-typedef struct Filter
-{
-	text	  **conversations;
-	int			nconversations;
-	text	  **platforms;
-	int			nplatforms;
-} Filter;
-
-/* what claim_replies got */
+/* a reply that the claim took */
 typedef struct Claimed
 {
 	int64		reply_id;
@@ -40,10 +31,35 @@ typedef struct Claimed
 	int32		attempt;
 } Claimed;
 
+/* one call of claim_replies */
+typedef struct Claim
+{
+	text	   *gateway;
+	text	  **conversations;	/* sorted, each once */
+	int			nconversations;
+	text	  **platforms;		/* likewise */
+	int			nplatforms;
+	int64		max;
+	int64		now;
+	int64		timeout;		/* when the claim is over */
+	TlRel		deliveries;
+	TupleTableSlot *slot;
+	HTAB	   *passed_over;	/* ids that others hold; NULL: none */
+	Claimed    *claimed;
+	int64		n;
+	int64		size;
+	int			again;			/* of those, had been claimed before */
+	int			dead;			/* found with no attempt left */
+} Claim;
+
 static int	known_names(text **names, int n);
-static void offer_due(TlRel *deliveries, const Filter *filter, HTAB *passed_over,
-					  int64 now, Snapshot snapshot, TlPicks *picks);
-static void return_claimed(ReturnSetInfo *rsinfo, Claimed *claimed, int64 n);
+static bool is_passed_over(const Claim *claim, int64 reply_id);
+static void offer_conversations(Claim *claim, Snapshot snapshot, TlPicks *picks);
+static void offer_platforms(Claim *claim, bool again, Snapshot snapshot, TlPicks *picks);
+static bool take(Claim *claim, const TlPick *pick, Snapshot snapshot);
+static void pass_over(Claim *claim, int64 reply_id);
+static void take_due(Claim *claim);
+static void return_claimed(ReturnSetInfo *rsinfo, Claim *claim);
 
 PG_FUNCTION_INFO_V1(turn_liveness_claim_replies);
 
@@ -69,223 +85,196 @@ known_names(text **names, int n)
 	return kept;
 }
 
-/*
- * The due rows of a filter.  Ids ascend within a conversation and within what
- * was never claimed of a platform, so those walks end at the first that is too
- * young.  What is due again stands in the order of the time since when: there
- * the ones that have waited longest are offered.
- */
-static void
-offer_due(TlRel *deliveries, const Filter *filter, HTAB *passed_over, int64 now,
-		  Snapshot snapshot, TlPicks *picks)
+static bool
+is_passed_over(const Claim *claim, int64 reply_id)
 {
-	TlScan		scan = {0};
-	int			round;
-	int			i;
-	bool		isnull;
-
-	if (filter->nconversations > 0)
-	{
-		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
-		for (i = 0; i < filter->nconversations; i++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			scan.keys[0].sk_argument = PointerGetDatum(filter->conversations[i]);
-			if (i == 0)
-				tl_scan_begin(&scan, deliveries, TL_IDX_DELIVERY_OPEN_CONVERSATION, snapshot);
-			else
-				tl_scan_restart(&scan);
-			while (tl_scan_next(&scan, ForwardScanDirection))
-			{
-				int64		id = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
-				int64		due = DatumGetTimestampTz(slot_getattr(scan.slot, DELIVERY_DUE_AT, &isnull));
-
-				CHECK_FOR_INTERRUPTS();
-				if (due > now)
-					continue;
-				if (passed_over && hash_search(passed_over, &id, HASH_FIND, NULL))
-					continue;
-				if (!tl_picks_add(picks, id, &scan.slot->tts_tid))
-					break;
-			}
-		}
-		tl_scan_end(&scan);
-	}
-
-	for (round = 0; round < 2 && filter->nplatforms > 0; round++)
-	{
-		bool		again = (round == 1);
-
-		memset(&scan, 0, sizeof(scan));
-		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
-		if (again)
-		{
-			tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, DT_NOBEGIN);
-			tl_scan_key_int8(&scan, 2, BTLessEqualStrategyNumber, now);
-		}
-		else
-			tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, DT_NOBEGIN);
-		for (i = 0; i < filter->nplatforms; i++)
-		{
-			int64		offered = 0;
-
-			scan.keys[0].sk_argument = PointerGetDatum(filter->platforms[i]);
-			if (i == 0)
-				tl_scan_begin(&scan, deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
-			else
-				tl_scan_restart(&scan);
-			while (tl_scan_next(&scan, ForwardScanDirection))
-			{
-				int64		id = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
-
-				CHECK_FOR_INTERRUPTS();
-				if (passed_over && hash_search(passed_over, &id, HASH_FIND, NULL))
-					continue;
-				if (!tl_picks_add(picks, id, &scan.slot->tts_tid) && !again)
-					break;
-				if (++offered >= picks->want)
-					break;
-			}
-		}
-		tl_scan_end(&scan);
-	}
+	return claim->passed_over != NULL &&
+		hash_search(claim->passed_over, &reply_id, HASH_FIND, NULL) != NULL;
 }
 
-Datum
-turn_liveness_claim_replies(PG_FUNCTION_ARGS)
+/*
+ * Offer the due replies of the conversations.  Ids ascend within a
+ * conversation, so each walk ends at the first that is too young.
+ */
+static void
+offer_conversations(Claim *claim, Snapshot snapshot, TlPicks *picks)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	text	   *gateway;
-	Filter		filter;
-	int			max;
-	int64		now;
-	int64		due;
-	TlRel		deliveries;
-	TupleTableSlot *slot;
-	HTAB	   *passed_over = NULL;
-	Claimed    *claimed = NULL;
-	int64		size = 0;
-	int64		n = 0;
-	int			again = 0;
-	int			dead = 0;
+	TlScan		scan = {0};
+	bool		isnull;
+	int			i;
 
-	tl_check_writable("claim_replies()");
-	gateway = tl_arg_name(fcinfo, 0, "gateway");
-	if (PG_ARGISNULL(1) && PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("conversations and platforms must not both be null"),
-				 errhint("Name the conversations or the platforms that this gateway serves.")));
-	filter.conversations = tl_arg_text_array(fcinfo, 1, "conversations", &filter.nconversations);
-	filter.nconversations = known_names(filter.conversations, filter.nconversations);
-	filter.platforms = tl_arg_text_array(fcinfo, 2, "platforms", &filter.nplatforms);
-	filter.nplatforms = known_names(filter.platforms, filter.nplatforms);
-	max = tl_arg_max_replies(fcinfo, 3);
-
-	InitMaterializedSRF(fcinfo, 0);
-	if (max == 0 || (filter.nconversations == 0 && filter.nplatforms == 0))
-		return (Datum) 0;
-
-	now = tl_clock_now();
-	due = now + tl_claim_timeout * TL_MS;
-	tl_rel_open(&deliveries, TL_DELIVERY, true);
-	slot = table_slot_create(deliveries.rel, NULL);
-
-	/*
-	 * Other gateways claim the oldest too.  What they hold is passed over, and
-	 * we look again for as many more, until nothing is left.
-	 */
-	for (;;)
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	for (i = 0; i < claim->nconversations; i++)
 	{
-		int64		wanted = max - n + (passed_over ? hash_get_num_entries(passed_over) : 0);
+		CHECK_FOR_INTERRUPTS();
+		scan.keys[0].sk_argument = PointerGetDatum(claim->conversations[i]);
+		if (i == 0)
+			tl_scan_begin(&scan, &claim->deliveries, TL_IDX_DELIVERY_OPEN_CONVERSATION, snapshot);
+		else
+			tl_scan_restart(&scan);
+		while (tl_scan_next(&scan, ForwardScanDirection))
+		{
+			int64		id = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
+			int64		due = DatumGetTimestampTz(slot_getattr(scan.slot, DELIVERY_DUE_AT, &isnull));
+
+			CHECK_FOR_INTERRUPTS();
+			if (due > claim->now || is_passed_over(claim, id))
+				continue;
+			if (!tl_picks_add(picks, id, &scan.slot->tts_tid))
+				break;
+		}
+	}
+	if (claim->nconversations > 0)
+		tl_scan_end(&scan);
+}
+
+/*
+ * Offer the due replies of the platforms that were never claimed, or those that
+ * are due again.  Ids ascend within the first, so each walk ends at the first
+ * that is too young.  The others stand in the order of the time since when they
+ * are due: the walk offers the replies that have waited longest.
+ */
+static void
+offer_platforms(Claim *claim, bool again, Snapshot snapshot, TlPicks *picks)
+{
+	TlScan		scan = {0};
+	bool		isnull;
+	int			i;
+
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	if (again)
+	{
+		tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, DT_NOBEGIN);
+		tl_scan_key_int8(&scan, 2, BTLessEqualStrategyNumber, claim->now);
+	}
+	else
+		tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, DT_NOBEGIN);
+	for (i = 0; i < claim->nplatforms; i++)
+	{
+		int64		offered = 0;
+
+		scan.keys[0].sk_argument = PointerGetDatum(claim->platforms[i]);
+		if (i == 0)
+			tl_scan_begin(&scan, &claim->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
+		else
+			tl_scan_restart(&scan);
+		while (tl_scan_next(&scan, ForwardScanDirection))
+		{
+			int64		id = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
+
+			CHECK_FOR_INTERRUPTS();
+			if (is_passed_over(claim, id))
+				continue;
+			if (!tl_picks_add(picks, id, &scan.slot->tts_tid) && !again)
+				break;
+			if (++offered >= picks->want)
+				break;
+		}
+	}
+	if (claim->nplatforms > 0)
+		tl_scan_end(&scan);
+}
+
+/*
+ * Claim one reply, or mark it dead if it has been claimed max_attempts times.
+ * False: another transaction holds it or has changed it.
+ */
+static bool
+take(Claim *claim, const TlPick *pick, Snapshot snapshot)
+{
+	TlDelivery	d;
+	ItemPointerData tid = pick->tid;
+	Claimed    *claimed;
+
+	if (!tl_rel_try_lock(&claim->deliveries, &tid, snapshot, claim->slot, LockTupleNoKeyExclusive))
+		return false;
+	tl_rel_check_visible(&claim->deliveries, claim->slot);
+	tl_delivery_decode(claim->slot, &d);
+	if (d.attempt >= tl_max_attempts)
+		tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+	else
+	{
+		tl_delivery_set(&d, DELIVERY_ATTEMPT, Int32GetDatum(d.attempt + 1));
+		tl_delivery_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(claim->timeout));
+		tl_delivery_set(&d, DELIVERY_GATEWAY, PointerGetDatum(claim->gateway));
+		tl_delivery_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+	}
+	if (tl_rel_update(&claim->deliveries, &tid, snapshot, d.values, d.nulls) != TM_Ok)
+		return false;
+	if (d.attempt >= tl_max_attempts)
+	{
+		claim->dead++;
+		return true;
+	}
+
+	if (claim->n == claim->size)
+	{
+		claim->size = Max(64, 2 * claim->size);
+		claim->claimed = claim->claimed == NULL ? palloc(claim->size * sizeof(Claimed)) :
+			repalloc_huge(claim->claimed, claim->size * sizeof(Claimed));
+	}
+	claimed = &claim->claimed[claim->n++];
+	claimed->reply_id = d.reply_id;
+	claimed->conversation = DatumGetTextPCopy(tl_delivery_value(&d, DELIVERY_CONVERSATION_ID));
+	claimed->attempt = d.attempt + 1;
+	if (d.attempt > 0)
+		claim->again++;
+	return true;
+}
+
+static void
+pass_over(Claim *claim, int64 reply_id)
+{
+	if (claim->passed_over == NULL)
+	{
+		HASHCTL		ctl;
+
+		ctl.keysize = sizeof(int64);
+		ctl.entrysize = sizeof(int64);
+		ctl.hcxt = CurrentMemoryContext;
+		claim->passed_over = hash_create("turn_liveness passed over", 256, &ctl,
+										 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	(void) hash_search(claim->passed_over, &reply_id, HASH_ENTER, NULL);
+}
+
+/*
+ * Pick the oldest due replies and take them.  Other gateways claim the oldest
+ * too: the claim passes over what they hold and picks as many more, until it
+ * has enough or nothing is left.
+ */
+static void
+take_due(Claim *claim)
+{
+	bool		more = true;
+
+	claim->slot = table_slot_create(claim->deliveries.rel, NULL);
+	while (more && claim->n < claim->max)
+	{
+		int64		wanted = claim->max - claim->n +
+			(claim->passed_over ? hash_get_num_entries(claim->passed_over) : 0);
 		Snapshot	snapshot = tl_latest_snapshot();
 		TlPicks		picks;
 		int64		i;
 
 		tl_picks_init(&picks, wanted);
-		offer_due(&deliveries, &filter, passed_over, now, snapshot, &picks);
+		offer_conversations(claim, snapshot, &picks);
+		offer_platforms(claim, false, snapshot, &picks);
+		offer_platforms(claim, true, snapshot, &picks);
 		tl_picks_settle(&picks);
 
-		for (i = 0; i < picks.n && n < max; i++)
+		for (i = 0; i < picks.n && claim->n < claim->max; i++)
 		{
-			TlDelivery	d;
-			bool		is_dead = false;
-			bool		mine;
-
 			CHECK_FOR_INTERRUPTS();
-			mine = tl_rel_try_lock(&deliveries, &picks.items[i].tid, snapshot, slot,
-								   LockTupleNoKeyExclusive);
-			if (mine)
-			{
-				tl_rel_check_visible(&deliveries, slot);
-				tl_delivery_decode(slot, &d);
-				is_dead = d.attempt >= tl_max_attempts;
-				if (is_dead)
-					tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
-				else
-				{
-					tl_delivery_set(&d, DELIVERY_ATTEMPT, Int32GetDatum(d.attempt + 1));
-					tl_delivery_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(due));
-					tl_delivery_set(&d, DELIVERY_GATEWAY, PointerGetDatum(gateway));
-					tl_delivery_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-				}
-				mine = tl_rel_update(&deliveries, &picks.items[i].tid, snapshot,
-									 d.values, d.nulls) == TM_Ok;
-			}
-
-			if (!mine)
-			{
-				if (passed_over == NULL)
-				{
-					HASHCTL		ctl;
-
-					ctl.keysize = sizeof(int64);
-					ctl.entrysize = sizeof(int64);
-					ctl.hcxt = CurrentMemoryContext;
-					passed_over = hash_create("turn_liveness passed over", 256, &ctl,
-											  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-				}
-				(void) hash_search(passed_over, &picks.items[i].reply_id, HASH_ENTER, NULL);
-			}
-			else if (is_dead)
-				dead++;
-			else
-			{
-				if (n == size)
-				{
-					size = Max(64, 2 * size);
-					claimed = claimed == NULL ? palloc(size * sizeof(Claimed)) :
-						repalloc_huge(claimed, size * sizeof(Claimed));
-				}
-				claimed[n].reply_id = d.reply_id;
-				claimed[n].conversation = DatumGetTextPCopy(d.values[DELIVERY_CONVERSATION_ID - 1]);
-				claimed[n].attempt = d.attempt + 1;
-				n++;
-				if (d.attempt > 0)
-					again++;
-			}
+			if (!take(claim, &picks.items[i], snapshot))
+				pass_over(claim, picks.items[i].reply_id);
 		}
-
-		ExecClearTuple(slot);
+		more = picks.n == wanted;
+		ExecClearTuple(claim->slot);
 		UnregisterSnapshot(snapshot);
 		pfree(picks.items);
-		if (n >= max || picks.n < wanted)
-			break;
 	}
-
-	ExecDropSingleTupleTableSlot(slot);
-	tl_rel_close(&deliveries);
-
-	if (dead > 0)
-		tl_counter_add(TL_COUNT_DEAD, dead);
-	if (n > 0)
-	{
-		tl_counter_add(TL_COUNT_CLAIMS, n);
-		tl_counter_add(TL_COUNT_REDELIVERIES, again);
-		tl_xact_due_again(due);
-		return_claimed(rsinfo, claimed, n);
-	}
-	return (Datum) 0;
+	ExecDropSingleTupleTableSlot(claim->slot);
 }
 
 static int
@@ -297,8 +286,9 @@ compare_claimed(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
+/* Put the replies that were taken into the result, oldest first. */
 static void
-return_claimed(ReturnSetInfo *rsinfo, Claimed *claimed, int64 n)
+return_claimed(ReturnSetInfo *rsinfo, Claim *claim)
 {
 	TlRel		replies;
 	TlScan		scan = {0};
@@ -306,26 +296,65 @@ return_claimed(ReturnSetInfo *rsinfo, Claimed *claimed, int64 n)
 	int64		i;
 
 	/* a later round may have found older ones */
-	qsort(claimed, n, sizeof(Claimed), compare_claimed);
+	qsort(claim->claimed, claim->n, sizeof(Claimed), compare_claimed);
 
 	tl_rel_open(&replies, TL_REPLY, false);
 	snapshot = tl_latest_snapshot();
-	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(claimed[0].conversation));
-	tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, claimed[0].reply_id);
-	tl_scan_begin(&scan, &replies, TL_IDX_REPLY_KEY, snapshot);
-	for (i = 0; i < n; i++)
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, 0);
+	for (i = 0; i < claim->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (i > 0)
-		{
-			scan.keys[0].sk_argument = PointerGetDatum(claimed[i].conversation);
-			scan.keys[1].sk_argument = Int64GetDatum(claimed[i].reply_id);
+		scan.keys[0].sk_argument = PointerGetDatum(claim->claimed[i].conversation);
+		scan.keys[1].sk_argument = Int64GetDatum(claim->claimed[i].reply_id);
+		if (i == 0)
+			tl_scan_begin(&scan, &replies, TL_IDX_REPLY_KEY, snapshot);
+		else
 			tl_scan_restart(&scan);
-		}
 		if (tl_scan_next(&scan, ForwardScanDirection))
-			tl_put_reply(rsinfo, scan.slot, "claimed", claimed[i].attempt);
+			tl_put_reply(rsinfo, scan.slot, "claimed", claim->claimed[i].attempt);
 	}
 	tl_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&replies);
+}
+
+Datum
+turn_liveness_claim_replies(PG_FUNCTION_ARGS)
+{
+	Claim		claim = {0};
+
+	tl_check_writable("claim_replies()");
+	claim.gateway = tl_arg_name(fcinfo, 0, "gateway");
+	if (PG_ARGISNULL(1) && PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("conversations and platforms must not both be null"),
+				 errhint("Name the conversations or the platforms that this gateway serves.")));
+	claim.conversations = tl_arg_text_array(fcinfo, 1, "conversations", &claim.nconversations);
+	claim.nconversations = known_names(claim.conversations, claim.nconversations);
+	claim.platforms = tl_arg_text_array(fcinfo, 2, "platforms", &claim.nplatforms);
+	claim.nplatforms = known_names(claim.platforms, claim.nplatforms);
+	claim.max = tl_arg_max_replies(fcinfo, 3);
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (claim.max == 0 || (claim.nconversations == 0 && claim.nplatforms == 0))
+		return (Datum) 0;
+
+	claim.now = tl_clock_now();
+	claim.timeout = claim.now + tl_claim_timeout * TL_MS;
+	tl_rel_open(&claim.deliveries, TL_DELIVERY, true);
+	take_due(&claim);
+	tl_rel_close(&claim.deliveries);
+
+	if (claim.dead > 0)
+		tl_counter_add(TL_COUNT_DEAD, claim.dead);
+	if (claim.n > 0)
+	{
+		tl_counter_add(TL_COUNT_CLAIMS, claim.n);
+		tl_counter_add(TL_COUNT_REDELIVERIES, claim.again);
+		tl_xact_due_again(claim.timeout);
+		return_claimed((ReturnSetInfo *) fcinfo->resultinfo, &claim);
+	}
+	return (Datum) 0;
 }

@@ -1,22 +1,22 @@
 /*
  * delivery.c
- *		From stored to delivered: claim, acknowledge, release, put back.
+ *		From stored to delivered: acknowledge, release, put back, due again.
  *
  * A reply is open, delivered or dead (delivery.state).  An open one is claimed
- * while it names a gateway and due is ahead, so a claim that is not
- * acknowledged is over without anybody writing that down; due = DT_NOBEGIN is due
- * since it was stored.  The gateway of a claim that has timed out stays named:
- * it may still say that it delivered.
+ * while it names a gateway and its due time is ahead, so a claim that is not
+ * acknowledged ends without a write; -infinity (DT_NOBEGIN) is due since it was
+ * stored.  The gateway of a claim that has timed out stays named: that gateway
+ * may still say that it delivered.
  *
- * Rules that hold in this file:
+ * Rules that hold in this file and in claim.c:
  *
- * - Everything is judged under the latest snapshot, not the transaction's, and
- *   above READ COMMITTED only if the transaction's own snapshot shows the row
- *   too (40001).
- * - A claim waits for nobody: what somebody else holds it passes over, and
- *   takes the next instead.  The others wait for the row that they name, in
- *   the order of ids, and then look at it again.
- * - Times are the liveness clock's; timestamps are only shown.
+ * - Functions judge everything under the latest snapshot, not the
+ *   transaction's, and above READ COMMITTED only if the transaction's own
+ *   snapshot shows the row too (40001).
+ * - A claim waits for no other transaction.  The other functions wait for the
+ *   rows that their caller names, in the order of ids, and then look again.
+ * - Times are the liveness clock's; timestamps that are only shown are the wall
+ *   clock's.
  */
 #include "base/turn_liveness.h"
 
@@ -34,12 +34,11 @@
 #include "shared/clock.h"
 #include "replies/delivery.h"
 #include "base/guc.h"
-#include "store/reply_row.h"
 #include "commit/xact.h"
 
 #define MAX_DELAY			(24 * 60 * 60 * TL_SECOND)
 #define MAX_DEFAULT_DELAY	(5 * 60 * TL_SECOND)
-#define MAX_LAST_ERROR		1000	/* bytes; the rest of a longer one is cut off */
+#define MAX_LAST_ERROR		1000	/* bytes; a longer one is cut */
 
 typedef enum Change
 {
@@ -48,7 +47,7 @@ typedef enum Change
 	RETRY
 } Change;
 
-/* what the functions that name their replies do with each */
+/* what ack_replies, release_replies and retry_dead_reply do with each reply */
 typedef struct Request
 {
 	Change		change;
@@ -58,46 +57,20 @@ typedef struct Request
 	text	   *error;
 } Request;
 
+static int64 *arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
 static int	change_each(const Request *request, const int64 *ids, int n);
+static int64 default_delay(const TlDelivery *d);
 static bool decide(const Request *request, TlDelivery *d);
 static void note(const Request *request, const TlDelivery *d);
-static int64 *arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
-static void tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
-						   TupleTableSlot *slot);
+static void note_due(const TlDelivery *d);
+static void handle_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
+							 TupleTableSlot *slot);
+static void free_foreign(TlRel *deliveries, const text *platform, int64 now,
+						 Snapshot snapshot, TupleTableSlot *slot);
 
 PG_FUNCTION_INFO_V1(turn_liveness_ack_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_release_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_retry_dead_reply);
-
-void
-tl_delivery_decode(TupleTableSlot *slot, TlDelivery *d)
-{
-	slot_getallattrs(slot);
-	memcpy(d->values, slot->tts_values, sizeof(d->values));
-	memcpy(d->nulls, slot->tts_isnull, sizeof(d->nulls));
-	d->reply_id = DatumGetInt64(d->values[DELIVERY_REPLY_ID - 1]);
-	d->state = DatumGetChar(d->values[DELIVERY_STATE - 1]);
-	d->attempt = DatumGetInt32(d->values[DELIVERY_ATTEMPT - 1]);
-	d->due = DatumGetTimestampTz(d->values[DELIVERY_DUE_AT - 1]);
-}
-
-void
-tl_delivery_set(TlDelivery *d, int att, Datum value)
-{
-	d->values[att - 1] = value;
-	d->nulls[att - 1] = false;
-}
-
-void
-tl_delivery_set_null(TlDelivery *d, int att)
-{
-	d->values[att - 1] = (Datum) 0;
-	d->nulls[att - 1] = true;
-}
-
-/*
- * Acknowledge, release, put back: the caller names the replies.
- */
 
 static int
 compare_ids(const void *a, const void *b)
@@ -108,7 +81,7 @@ compare_ids(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-/* Sorted, each once; NULL elements name nothing. */
+/* The ids of an argument, sorted, each once; NULL elements name nothing. */
 static int64 *
 arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 {
@@ -138,7 +111,10 @@ arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 	return ids;
 }
 
-/* Returns for how many the change was due and made. */
+/*
+ * Change the replies that the caller names, in the order of ids, so that two
+ * calls cannot deadlock.  Returns for how many the change was due and made.
+ */
 static int
 change_each(const Request *request, const int64 *ids, int n)
 {
@@ -178,25 +154,19 @@ change_each(const Request *request, const int64 *ids, int n)
 				continue;
 			tid = scan.slot->tts_tid;
 			result = tl_rel_update(&deliveries, &tid, snapshot, d.values, d.nulls);
-			switch (result)
+			if (result == TM_Ok)
 			{
-				case TM_Ok:
-					note(request, &d);
-					changed++;
-					break;
-				case TM_Updated:
-				case TM_Deleted:
-					if (IsolationUsesXactSnapshot())
-						tl_serialization_failure();
-
-					/* somebody was faster: judge what it is now */
-					look_again = true;
-					i--;
-					break;
-				default:
-					elog(ERROR, "unexpected result of an update of the delivery of reply " INT64_FORMAT ": %d",
-						 d.reply_id, (int) result);
+				note(request, &d);
+				changed++;
+				continue;
 			}
+			Assert(result == TM_Updated || result == TM_Deleted);
+			if (IsolationUsesXactSnapshot())
+				tl_serialization_failure();
+
+			/* another transaction was faster: judge what it made of the row */
+			look_again = true;
+			i--;
 		}
 		tl_scan_end(&scan);
 		UnregisterSnapshot(snapshot);
@@ -205,26 +175,41 @@ change_each(const Request *request, const int64 *ids, int n)
 	return changed;
 }
 
-/* Is the row in the state that the change is for?  Then make it. */
+/* The delay of a release that names none: doubled with each attempt. */
+static int64
+default_delay(const TlDelivery *d)
+{
+	int64		delay = tl_retry_delay * TL_MS;
+	int64		longest = Max(MAX_DEFAULT_DELAY, delay);
+	int			i;
+
+	for (i = 1; i < d->attempt && delay < longest; i++)
+		delay *= 2;
+	return Min(delay, longest);
+}
+
+/* If the row is in the state that the change is for, make the change in it. */
 static bool
 decide(const Request *request, TlDelivery *d)
 {
 	text	   *holder = NULL;
 	bool		mine = false;
-	int64		delay;
 
 	if (d->state != (request->change == RETRY ? TL_DELIVERY_DEAD : TL_DELIVERY_OPEN))
 		return false;
-	if (!d->nulls[DELIVERY_GATEWAY - 1] && request->gateway != NULL)
+	if (tl_delivery_has_gateway(d) && request->gateway != NULL)
 	{
-		holder = DatumGetTextPP(d->values[DELIVERY_GATEWAY - 1]);
+		holder = DatumGetTextPP(tl_delivery_value(d, DELIVERY_GATEWAY));
 		mine = tl_compare_texts(&holder, &request->gateway) == 0;
 	}
 
 	switch (request->change)
 	{
 		case ACKNOWLEDGE:
-			/* once timed out it is still mine, until another one takes it */
+			/*
+			 * after a timeout it is still this gateway's, until another one
+			 * takes it
+			 */
 			if (!mine && d->due > request->now)
 				return false;
 			tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DONE));
@@ -236,23 +221,12 @@ decide(const Request *request, TlDelivery *d)
 		case RELEASE:
 			if (!mine || d->due <= request->now)
 				return false;
-			delay = request->delay;
-			if (delay < 0)
-			{
-				int64		longest = Max(MAX_DEFAULT_DELAY, tl_retry_delay * TL_MS);
-				int			i;
-
-				delay = tl_retry_delay * TL_MS;
-				for (i = 1; i < d->attempt && delay < longest; i++)
-					delay *= 2;
-				delay = Min(delay, longest);
-			}
 			if (d->attempt >= tl_max_attempts)
 			{
 				d->state = TL_DELIVERY_DEAD;
 				tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(d->state));
 			}
-			d->due = request->now + delay;
+			d->due = request->now + (request->delay < 0 ? default_delay(d) : request->delay);
 			tl_delivery_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(d->due));
 			tl_delivery_set_null(d, DELIVERY_GATEWAY);
 			if (request->error != NULL)
@@ -270,7 +244,7 @@ decide(const Request *request, TlDelivery *d)
 	return false;
 }
 
-/* What a change that was made leads to, once it is committed. */
+/* What a change leads to once it is committed. */
 static void
 note(const Request *request, const TlDelivery *d)
 {
@@ -281,8 +255,18 @@ note(const Request *request, const TlDelivery *d)
 	else if (d->due > request->now)
 		tl_xact_due_again(d->due);
 	else
-		tl_xact_reply(DatumGetTextPP(d->values[DELIVERY_CONVERSATION_ID - 1]),
-					  DatumGetTextPP(d->values[DELIVERY_PLATFORM - 1]));
+		note_due(d);
+}
+
+/*
+ * The listeners of this conversation and platform are to look after the
+ * commit.
+ */
+static void
+note_due(const TlDelivery *d)
+{
+	tl_xact_reply(DatumGetTextPP(tl_delivery_value(d, DELIVERY_CONVERSATION_ID)),
+				  DatumGetTextPP(tl_delivery_value(d, DELIVERY_PLATFORM)));
 }
 
 Datum
@@ -316,7 +300,7 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("delay must be at most 1 day"),
-					 errhint("An interval without a unit is seconds.")));
+					 TL_UNIT_HINT));
 	}
 	if (!PG_ARGISNULL(3))
 	{
@@ -347,9 +331,7 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(change_each(&request, &id, 1) > 0);
 }
 
-/*
- * Platforms are few: from each to the next through the index.
- */
+/* Platforms are few: the index leads from each to the next. */
 text *
 tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
 {
@@ -370,13 +352,12 @@ tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
 }
 
 /*
- * Due again.
+ * Handle one due row: note it for the listeners, or mark a reply dead that was
+ * claimed max_attempts times.
  */
-
-/* One row of the walk: tell of it, or bury it. */
 static void
-tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
-			   TupleTableSlot *slot)
+handle_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
+				 TupleTableSlot *slot)
 {
 	TlDelivery	d;
 	ItemPointerData tid = scan->slot->tts_tid;
@@ -384,12 +365,13 @@ tell_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
 	tl_delivery_decode(scan->slot, &d);
 	if (d.attempt < tl_max_attempts)
 	{
-		tl_xact_reply(DatumGetTextPP(d.values[DELIVERY_CONVERSATION_ID - 1]),
-					  DatumGetTextPP(d.values[DELIVERY_PLATFORM - 1]));
+		note_due(&d);
 		return;
 	}
 
-	/* if somebody holds it, he claims or acknowledges it just now */
+	/*
+	 * a session that is claiming or acknowledging it may hold it: skip it then
+	 */
 	if (!tl_rel_try_lock(deliveries, &tid, snapshot, slot, LockTupleNoKeyExclusive))
 		return;
 	tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
@@ -423,22 +405,24 @@ free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapsh
 		tl_delivery_set_null(&d, DELIVERY_GATEWAY);
 		tl_delivery_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
 		if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
-			tl_xact_reply(DatumGetTextPP(d.values[DELIVERY_CONVERSATION_ID - 1]),
-						  DatumGetTextPP(d.values[DELIVERY_PLATFORM - 1]));
+			note_due(&d);
 	}
 	tl_scan_end(&scan);
 }
 
-int64
-tl_delivery_due_again(int64 after, int64 until)
+bool
+tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 {
 	TlRel		deliveries;
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
 	text	   *platform = NULL;
-	int64		next = PG_INT64_MAX;
 
-	tl_rel_open(&deliveries, TL_DELIVERY, true);
+	*next = PG_INT64_MAX;
+	if (wait)
+		tl_rel_open(&deliveries, TL_DELIVERY, true);
+	else if (!tl_rel_open_if_free(&deliveries, TL_DELIVERY, true))
+		return false;
 	slot = table_slot_create(deliveries.rel, NULL);
 	snapshot = tl_latest_snapshot();
 
@@ -458,10 +442,10 @@ tl_delivery_due_again(int64 after, int64 until)
 			CHECK_FOR_INTERRUPTS();
 			if (due > until)
 			{
-				next = Min(next, due);
+				*next = Min(*next, due);
 				break;
 			}
-			tell_due_again(&deliveries, &scan, snapshot, slot);
+			handle_due_again(&deliveries, &scan, snapshot, slot);
 		}
 		tl_scan_end(&scan);
 	}
@@ -469,5 +453,5 @@ tl_delivery_due_again(int64 after, int64 until)
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);
-	return next;
+	return true;
 }

@@ -25,7 +25,7 @@
 #include "base/guc.h"
 #include "replies/late_reply.h"
 #include "shared/clock.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "store/rel.h"
 
 #define MAX_BYTES		(INT64CONST(1024) * 1024 * 1024)

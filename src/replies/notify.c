@@ -2,9 +2,9 @@
  * notify.c
  *		Telling gateways what to look at: bounded payloads, each name once.
  *
- * A notification is a hint.  What does not fit into a few payloads becomes the
- * one that says "look" ({}).  Elections never notify by themselves: only the
- * worker does, and a sweep where there is no worker.
+ * A notification is a hint.  Names that do not fit into a few payloads become
+ * the one payload that says "look" ({}).  Elections never notify: only the
+ * worker does, and a session's sweep where there is no worker.
  */
 #include "base/turn_liveness.h"
 
@@ -22,7 +22,7 @@
 #include "commit/xact.h"
 
 #define MAX_PAYLOAD		7900
-#define MAX_NAMES		2000	/* beyond that a look at everything is cheaper */
+#define MAX_NAMES		2000	/* with more, a look is cheaper */
 
 typedef struct NotifyName
 {
@@ -38,6 +38,7 @@ static void add(HTAB *set, const char *name, int len);
 static void clear(void);
 static void send_names(HTAB *set, bool are_platforms, StringInfo payload, const char *tail);
 
+/* An empty set of names that lives until clear(). */
 static HTAB *
 make_set(const char *what)
 {
@@ -49,11 +50,13 @@ make_set(const char *what)
 	return hash_create(what, 64, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 }
 
+/* Add a name to a set; mail has no longer one. */
 static void
 add(HTAB *set, const char *name, int len)
 {
-	NotifyName		key;
+	NotifyName	key;
 
+	Assert(len <= TL_MAX_NAME);
 	memcpy(key.name, name, len);
 	key.name[len] = '\0';
 	(void) hash_search(set, key.name, HASH_ENTER, NULL);
@@ -63,10 +66,9 @@ void
 tl_notify_add(const TlMail *mail)
 {
 	if (conversations == NULL)
-	{
 		conversations = make_set("turn_liveness conversations to notify");
+	if (platforms == NULL)
 		platforms = make_set("turn_liveness platforms to notify");
-	}
 	if (everything || hash_get_num_entries(conversations) >= MAX_NAMES ||
 		hash_get_num_entries(platforms) >= MAX_NAMES)
 	{
@@ -90,27 +92,19 @@ tl_notify_pending(void)
 		conversations != NULL ? hash_get_num_entries(conversations) : 0;
 }
 
+/* Forget what was gathered. */
 static void
 clear(void)
 {
-	HASH_SEQ_STATUS scan;
-	NotifyName	   *name;
-	HTAB	   *sets[2];
-	int			i;
-
 	everything = false;
-	sets[0] = conversations;
-	sets[1] = platforms;
-	for (i = 0; i < 2; i++)
-	{
-		if (sets[i] == NULL)
-			continue;
-		hash_seq_init(&scan, sets[i]);
-		while ((name = hash_seq_search(&scan)) != NULL)
-			(void) hash_search(sets[i], name->name, HASH_REMOVE, NULL);
-	}
+	if (conversations != NULL)
+		hash_destroy(conversations);
+	if (platforms != NULL)
+		hash_destroy(platforms);
+	conversations = platforms = NULL;
 }
 
+/* Begin a payload that goes on with conversations, or with platforms alone. */
 static void
 begin_payload(StringInfo payload, bool are_platforms)
 {
@@ -124,7 +118,7 @@ static void
 send_names(HTAB *set, bool are_platforms, StringInfo payload, const char *tail)
 {
 	HASH_SEQ_STATUS scan;
-	NotifyName	   *name;
+	NotifyName *name;
 	bool		first = true;
 	StringInfoData json;
 
@@ -174,7 +168,10 @@ tl_notify_send(void)
 	appendStringInfoString(&payload, "],\"platforms\":[");
 	if (payload.len > MAX_PAYLOAD / 2)
 	{
-		/* few platforms usually fit behind; else they get a payload of their own */
+		/*
+		 * platforms are few and usually fit behind; here they get a payload of
+		 * their own
+		 */
 		appendStringInfoString(&payload, "]}");
 		Async_Notify(tl_notify_channel, payload.data);
 		tl_counter_add(TL_COUNT_NOTIFICATIONS, 1);
@@ -206,7 +203,7 @@ tl_notify_in_transaction(void)
 		if (mail.type == TL_MAIL_REPLY)
 			tl_notify_add(&mail);
 
-	/* replies that others committed: nobody told of them */
+	/* replies that other transactions committed: no process notified of them */
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
 	if (tl_delivery_next_platform(&deliveries, NULL, snapshot) != NULL)

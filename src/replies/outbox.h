@@ -9,7 +9,7 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "store/rel.h"
 
 /* one terminal record */

@@ -7,13 +7,14 @@
  * The last id that a reader has seen is a safe cursor.  Ids come before the
  * commit, so a larger one can be visible before a smaller one; but within a
  * conversation the index entries are made in the order of ids (src/README.md,
- * "The cursor").  So each conversation is walked in that order under a dirty
- * snapshot, which shows rows whose insert is still open, and the walk ends at
- * the first row that is not certain: open, or committed after our own snapshot
- * was taken.  Rows of transactions that rolled back are passed over.  The row
- * itself is the evidence, so this holds for prepared transactions too.
+ * "The cursor").  So the function walks each conversation in that order under
+ * a dirty snapshot, which shows rows whose insert is still open, and the walk
+ * ends at the first row that is not certain: open, or committed after our own
+ * snapshot was taken.  The walk passes over rows of transactions that rolled
+ * back.  The row itself is the evidence, so this holds for prepared
+ * transactions too.
  *
- * Discharged records have no reply: the walk goes over them.
+ * Discharged records have no reply: the walk passes over them.
  */
 #include "base/turn_liveness.h"
 
@@ -41,16 +42,13 @@ typedef struct Cursor
 } Cursor;
 
 static Cursor *arg_cursors(FunctionCallInfo fcinfo, int *n);
+static void lock_ranges(TlRel *replies, const Cursor *cursors, int n, int max);
 static void walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks);
 static bool is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty);
 static bool find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
 					   const char **state, int32 *attempt);
 
 PG_FUNCTION_INFO_V1(turn_liveness_read_replies);
-
-/*
- * Picks: the oldest of many.
- */
 
 void
 tl_picks_init(TlPicks *picks, int64 want)
@@ -145,10 +143,6 @@ tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, in
 	pfree(state_text);
 }
 
-/*
- * The cursors.
- */
-
 static int
 compare_cursors(const void *a, const void *b)
 {
@@ -162,27 +156,35 @@ compare_cursors(const void *a, const void *b)
 }
 
 /*
- * Sorted by conversation, each once; named twice, the smaller cursor counts.
- * A name that no row can have is like one that has no rows.
+ * The cursors of the arguments, sorted by conversation, each once; of one that
+ * is named twice the smaller cursor counts.  A name that no row can have is
+ * like one that has no rows.
  */
 static Cursor *
 arg_cursors(FunctionCallInfo fcinfo, int *n)
 {
 	int			nnames;
-	text	  **names = tl_arg_text_array(fcinfo, 0, "conversations", &nnames);
-	Cursor	   *cursors = palloc(Max(nnames, 1) * sizeof(Cursor));
+	text	  **names;
+	Cursor	   *cursors;
 	Datum	   *after = NULL;
 	bool	   *nulls = NULL;
 	int			known = 0;
 	int			kept = 0;
 	int			i;
 
-	if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1))
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("conversations must not be null"),
+				 errhint("Name the conversations whose replies to read.")));
+	names = tl_arg_text_array(fcinfo, 0, "conversations", &nnames);
+	cursors = palloc_extended(Max(nnames, 1) * sizeof(Cursor), MCXT_ALLOC_HUGE);
+	if (!PG_ARGISNULL(1))
 	{
 		int			count;
 
-		deconstruct_array(tl_arg_array(fcinfo, 1, "after"), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-						  &after, &nulls, &count);
+		deconstruct_array(tl_arg_array(fcinfo, 1, "after"), INT8OID, sizeof(int64),
+						  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &after, &nulls, &count);
 		if (count != nnames)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -208,10 +210,6 @@ arg_cursors(FunctionCallInfo fcinfo, int *n)
 	return cursors;
 }
 
-/*
- * The walk.
- */
-
 /* The row that the dirty snapshot has just shown: is all before it known? */
 static bool
 is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty)
@@ -224,11 +222,47 @@ is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty)
 	if (table_tuple_satisfies_snapshot(replies->rel, slot, GetActiveSnapshot()))
 		return true;
 
-	/* our own, of a later command than the snapshot: nobody else is between */
+	/* our own row, of a later command than the snapshot */
 	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
 	return TransactionIdIsCurrentTransactionId(xmin);
 }
 
+/*
+ * Under SERIALIZABLE: a scan under a dirty snapshot takes no predicate locks,
+ * so walk the same ranges under the transaction's snapshot, which does.  A
+ * walk that finds max replies has covered all that the result can hold.
+ */
+static void
+lock_ranges(TlRel *replies, const Cursor *cursors, int n, int max)
+{
+	TlScan		scan = {0};
+	bool		isnull;
+	int			i;
+
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
+	for (i = 0; i < n; i++)
+	{
+		int			found = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		scan.keys[0].sk_argument = PointerGetDatum(cursors[i].conversation);
+		scan.keys[1].sk_argument = Int64GetDatum(cursors[i].after);
+		if (i == 0)
+			tl_scan_begin(&scan, replies, TL_IDX_REPLY_KEY, GetActiveSnapshot());
+		else
+			tl_scan_restart(&scan);
+		while (found < max && tl_scan_next(&scan, ForwardScanDirection))
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (DatumGetChar(slot_getattr(scan.slot, REPLY_OUTCOME, &isnull)) != TL_OUTCOME_DISCHARGED)
+				found++;
+		}
+	}
+	tl_scan_end(&scan);
+}
+
+/* Offer the replies past each cursor, up to the first that is not certain. */
 static void
 walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks)
 {
@@ -266,7 +300,11 @@ walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks)
 	tl_scan_end(&scan);
 }
 
-/* As the view replies shows it. */
+/*
+ * The state of a reply, as the view replies shows it.  False: the snapshot
+ * shows no row, or one in a state that the table's CHECK constraint would
+ * refuse.
+ */
 static bool
 find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
 		   const char **state, int32 *attempt)
@@ -282,7 +320,7 @@ find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
 	switch (d.state)
 	{
 		case TL_DELIVERY_OPEN:
-			*state = d.nulls[DELIVERY_GATEWAY - 1] || d.due <= now ? "due" : "claimed";
+			*state = !tl_delivery_has_gateway(&d) || d.due <= now ? "due" : "claimed";
 			return true;
 		case TL_DELIVERY_DONE:
 			*state = "delivered";
@@ -291,8 +329,6 @@ find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
 			*state = "dead";
 			return true;
 	}
-	elog(ERROR, "unexpected state of the delivery of reply " INT64_FORMAT ": \"%c\"",
-		 reply_id, d.state);
 	return false;
 }
 
@@ -321,6 +357,8 @@ turn_liveness_read_replies(PG_FUNCTION_ARGS)
 
 	tl_rel_open(&replies, TL_REPLY, false);
 	tl_picks_init(&picks, max);
+	if (IsolationIsSerializable())
+		lock_ranges(&replies, cursors, n, max);
 	walk_conversations(&replies, cursors, n, &picks);
 	tl_picks_settle(&picks);
 	if (picks.n == 0)

@@ -11,7 +11,7 @@
 
 /*
  * The oldest `want` of the rows that walks offer.  A walk that offers ids in
- * ascending order can stop at the first that tl_picks_add refuses.
+ * ascending order may stop at the first that tl_picks_add refuses.
  */
 typedef struct TlPick
 {
@@ -25,7 +25,7 @@ typedef struct TlPicks
 	int64		n;
 	int64		size;
 	int64		want;
-	bool		bounded;		/* there are enough: none from bound on is of use */
+	bool		bounded;		/* there are enough, all below bound */
 	int64		bound;
 } TlPicks;
 

@@ -3,22 +3,23 @@
  *		The end of records that were kept long enough.
  *
  * Delivered and discharged records and late replies go after
- * turn_liveness.retention, what was never delivered after
- * turn_liveness.undelivered_retention; that is counted and logged.  A record is
- * the delivery, the reply and the turns that the reply lists: they go together
- * or not at all, for the row of the turn is what makes arm_turn say "answered".
+ * turn_liveness.retention, undelivered ones after
+ * turn_liveness.undelivered_retention; those are counted and logged.  A record
+ * is the delivery, the reply and the turns that the reply lists: they go
+ * together or not at all, for the row of the turn is what makes arm_turn say
+ * "answered".
  *
- * Nothing here waits: a record of which somebody holds any row is left for the
- * next time.  So that it is left whole, the rows of the reply and the turns are
- * locked before the first is deleted.  Each batch is bounded and runs in the
- * caller's transaction.  Times are the liveness clock's.
+ * Nothing here waits for a row: a record of which another transaction holds
+ * any row is left for the next time.  So that it is left whole, the batch
+ * locks the rows of the reply and the turns before it deletes the first.  Each
+ * batch is bounded and runs in the caller's transaction.  Times are the
+ * liveness clock's.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "commands/dbcommands.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -32,7 +33,7 @@
 #include "store/reply_row.h"
 #include "replies/retention.h"
 #include "store/turn_row.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 /* the undelivered ones are looked through at most that often */
 #define UNDELIVERED_PAUSE	(60 * TL_SECOND)
@@ -53,11 +54,13 @@ typedef struct Batch
 	TlRel		deliveries;
 	TlRel		replies;
 	TlRel		turns;
+	TlRel		late;
 	TlScan		reply_scan;
 	TlScan		turn_scan;
-	TupleTableSlot *locked;		/* of the table replies, or of turns */
+	TupleTableSlot *locked;		/* of each table, for the row that is locked */
 	TupleTableSlot *locked_turn;
 	TupleTableSlot *locked_delivery;
+	TupleTableSlot *locked_late;
 	Snapshot	snapshot;
 	MemoryContext context;		/* of one record */
 	List	   *expired;		/* of Expired */
@@ -66,9 +69,11 @@ typedef struct Batch
 /* when this process looks through the undelivered ones again */
 static int64 next_undelivered_us = 0;
 
+static bool open_tables(Batch *batch, bool wait);
 static void open_batch(Batch *batch, int max_rows);
 static void close_batch(Batch *batch);
 static void delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot);
+static int	lock_turns(Batch *batch, Datum deployment, Datum message_ids, ItemPointerData **tids);
 static bool remove_record(Batch *batch, TupleTableSlot *slot);
 static void remove_delivered(Batch *batch);
 static void remove_undelivered(Batch *batch);
@@ -78,18 +83,20 @@ static void remove_late(Batch *batch);
 static void expire(Batch *batch, TupleTableSlot *slot);
 static void report_expired(Batch *batch);
 
-int
-tl_retention_run(int max_rows)
+bool
+tl_retention_run(int max_rows, bool wait, int *gone)
 {
-	Batch		batch;
+	Batch		batch = {0};
 	int64		pause = Min(UNDELIVERED_PAUSE, tl_undelivered_retention_us() / 100);
 
+	*gone = 0;
+	if (!open_tables(&batch, wait))
+		return false;
 	open_batch(&batch, max_rows);
 
 	/*
-	 * What was tried before stands in no order of age, so all of it is looked
-	 * through: not each time.  A clock that was set back, by a new extension,
-	 * must not put it off.
+	 * Replies that were claimed before stand in no order of age, so the batch
+	 * looks through all of them: not each time.
 	 */
 	if (batch.now >= next_undelivered_us || next_undelivered_us > batch.now + pause)
 	{
@@ -102,18 +109,40 @@ tl_retention_run(int max_rows)
 
 	report_expired(&batch);
 	close_batch(&batch);
-	return batch.gone;
+	*gone = batch.gone;
+	return true;
+}
+
+/* Open all tables; or none, where a lock has to be waited for. */
+static bool
+open_tables(Batch *batch, bool wait)
+{
+	TlRel	   *rels[TL_NTABLES];
+	int			i;
+
+	rels[TL_TURN] = &batch->turns;
+	rels[TL_REPLY] = &batch->replies;
+	rels[TL_DELIVERY] = &batch->deliveries;
+	rels[TL_LATE_REPLY] = &batch->late;
+	for (i = 0; i < TL_NTABLES; i++)
+	{
+		if (wait)
+			tl_rel_open(rels[i], i, true);
+		else if (!tl_rel_open_if_free(rels[i], i, true))
+		{
+			while (i-- > 0)
+				tl_rel_close(rels[i]);
+			return false;
+		}
+	}
+	return true;
 }
 
 static void
 open_batch(Batch *batch, int max_rows)
 {
-	memset(batch, 0, sizeof(*batch));
 	batch->now = tl_clock_now();
 	batch->room = max_rows;
-	tl_rel_open(&batch->turns, TL_TURN, true);
-	tl_rel_open(&batch->replies, TL_REPLY, true);
-	tl_rel_open(&batch->deliveries, TL_DELIVERY, true);
 	batch->snapshot = tl_latest_snapshot();
 	tl_scan_key_text(&batch->reply_scan, 1, BTEqualStrategyNumber, CStringGetTextDatum(""));
 	tl_scan_key_int8(&batch->reply_scan, 2, BTEqualStrategyNumber, 0);
@@ -124,6 +153,7 @@ open_batch(Batch *batch, int max_rows)
 	batch->locked = table_slot_create(batch->replies.rel, NULL);
 	batch->locked_turn = table_slot_create(batch->turns.rel, NULL);
 	batch->locked_delivery = table_slot_create(batch->deliveries.rel, NULL);
+	batch->locked_late = table_slot_create(batch->late.rel, NULL);
 	batch->context = AllocSetContextCreate(CurrentMemoryContext,
 										   "turn_liveness retention", ALLOCSET_SMALL_SIZES);
 }
@@ -134,29 +164,74 @@ close_batch(Batch *batch)
 	ExecDropSingleTupleTableSlot(batch->locked);
 	ExecDropSingleTupleTableSlot(batch->locked_turn);
 	ExecDropSingleTupleTableSlot(batch->locked_delivery);
+	ExecDropSingleTupleTableSlot(batch->locked_late);
 	tl_scan_end(&batch->turn_scan);
 	tl_scan_end(&batch->reply_scan);
 	UnregisterSnapshot(batch->snapshot);
+	tl_rel_close(&batch->late);
 	tl_rel_close(&batch->deliveries);
 	tl_rel_close(&batch->replies);
 	tl_rel_close(&batch->turns);
 	MemoryContextDelete(batch->context);
 }
 
-/* The lock is ours, so nobody is waited for; without "wait" it would count as somebody's. */
+/*
+ * We hold the row lock, so this never blocks, and no other transaction can have
+ * changed the row.
+ */
 static void
 delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
-	TM_Result	result = tl_rel_delete(r, tid, snapshot);
+	TM_Result	result PG_USED_FOR_ASSERTS_ONLY = tl_rel_delete(r, tid, snapshot);
 
-	if (result != TM_Ok)
-		elog(ERROR, "unexpected result of deleting a locked row of \"%s\": %d",
-			 RelationGetRelationName(r->rel), (int) result);
+	Assert(result == TM_Ok);
 }
 
 /*
- * The delivery in this slot, its reply and its turns.  False if somebody holds
- * one of them.
+ * Lock the turns of these ids that have ended.  Returns how many there are, or
+ * -1 if another transaction holds one of them.
+ */
+static int
+lock_turns(Batch *batch, Datum deployment, Datum message_ids, ItemPointerData **tids)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	Datum	   *ids;
+	bool	   *nulls;
+	bool		isnull;
+	int			nids;
+	int			n = 0;
+	int			i;
+
+	/* only these in the short-lived context: a scan keeps what it allocates */
+	deconstruct_array(DatumGetArrayTypeP(message_ids), TEXTOID, -1, false, TYPALIGN_INT,
+					  &ids, &nulls, &nids);
+	*tids = palloc(Max(nids, 1) * sizeof(ItemPointerData));
+	MemoryContextSwitchTo(old);
+
+	batch->turn_scan.keys[0].sk_argument = deployment;
+	for (i = 0; i < nids; i++)
+	{
+		if (nulls[i])
+			continue;
+		batch->turn_scan.keys[1].sk_argument = ids[i];
+		tl_scan_restart(&batch->turn_scan);
+		if (!tl_scan_next(&batch->turn_scan, ForwardScanDirection))
+			continue;
+		(void) slot_getattr(batch->turn_scan.slot, TURN_OUTCOME, &isnull);
+		if (isnull)
+			continue;
+		(*tids)[n] = batch->turn_scan.slot->tts_tid;
+		if (!tl_rel_try_lock(&batch->turns, &(*tids)[n], batch->snapshot, batch->locked_turn,
+							 LockTupleExclusive))
+			return -1;
+		n++;
+	}
+	return n;
+}
+
+/*
+ * Remove the delivery in this slot, its reply and its turns.  False if another
+ * transaction holds one of them.
  */
 static bool
 remove_record(Batch *batch, TupleTableSlot *slot)
@@ -179,41 +254,20 @@ remove_record(Batch *batch, TupleTableSlot *slot)
 	has_reply = tl_scan_next(&batch->reply_scan, ForwardScanDirection);
 	if (has_reply)
 	{
-		Datum	   *ids;
-		int			nids;
-		MemoryContext old;
-
 		slot = batch->reply_scan.slot;
 		reply = slot->tts_tid;
-		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked, LockTupleExclusive))
+		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked,
+							 LockTupleExclusive))
 			return false;
-
-		/* only this: a scan keeps what it allocates */
-		old = MemoryContextSwitchTo(batch->context);
-		batch->turn_scan.keys[0].sk_argument = slot_getattr(slot, REPLY_DEPLOYMENT, &isnull);
-		deconstruct_array(DatumGetArrayTypeP(slot_getattr(slot, REPLY_MESSAGE_IDS, &isnull)),
-						  TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL, &nids);
-		turns = palloc(Max(nids, 1) * sizeof(ItemPointerData));
-		MemoryContextSwitchTo(old);
-
-		for (i = 0; i < nids; i++)
-		{
-			batch->turn_scan.keys[1].sk_argument = ids[i];
-			tl_scan_restart(&batch->turn_scan);
-			if (!tl_scan_next(&batch->turn_scan, ForwardScanDirection))
-				continue;
-			(void) slot_getattr(batch->turn_scan.slot, TURN_OUTCOME, &isnull);
-			if (isnull)
-				continue;
-			turns[nturns] = batch->turn_scan.slot->tts_tid;
-			if (!tl_rel_try_lock(&batch->turns, &turns[nturns], batch->snapshot, batch->locked_turn, LockTupleExclusive))
-				return false;
-			nturns++;
-		}
+		nturns = lock_turns(batch, slot_getattr(slot, REPLY_DEPLOYMENT, &isnull),
+							slot_getattr(slot, REPLY_MESSAGE_IDS, &isnull), &turns);
+		if (nturns < 0)
+			return false;
 	}
 
-	/* gateways may be at this one: it decides */
-	if (!tl_rel_try_lock(&batch->deliveries, &delivery, batch->snapshot, batch->locked_delivery, LockTupleExclusive))
+	/* a gateway may be claiming or acknowledging this one: it decides */
+	if (!tl_rel_try_lock(&batch->deliveries, &delivery, batch->snapshot, batch->locked_delivery,
+						 LockTupleExclusive))
 		return false;
 	delete_locked(&batch->deliveries, &delivery, batch->snapshot);
 	if (has_reply)
@@ -226,6 +280,7 @@ remove_record(Batch *batch, TupleTableSlot *slot)
 	return true;
 }
 
+/* Delivered and discharged records. */
 static void
 remove_delivered(Batch *batch)
 {
@@ -238,9 +293,7 @@ remove_delivered(Batch *batch)
 	tl_scan_end(&scan);
 }
 
-/*
- * kept_at of an undelivered one is the time when it was stored.
- */
+/* Due and dead replies; their kept_at is the time when they were stored. */
 static void
 remove_undelivered(Batch *batch)
 {
@@ -254,18 +307,23 @@ remove_undelivered(Batch *batch)
 		remove_open_of(batch, PointerGetDatum(platform), cutoff);
 }
 
+/* Due replies of a platform. */
 static void
 remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 {
 	int			round;
 
-	/* what nobody ever claimed stands in the order of age; the rest does not */
+	/*
+	 * replies that were never claimed stand in the order of age; the others do
+	 * not
+	 */
 	for (round = 0; round < 2 && batch->room > 0; round++)
 	{
 		TlScan		scan = {0};
 
 		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, platform);
-		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber, DT_NOBEGIN);
+		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber,
+						 DT_NOBEGIN);
 		tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, batch->snapshot);
 		while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
 		{
@@ -273,14 +331,14 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 
 			CHECK_FOR_INTERRUPTS();
 			tl_delivery_decode(scan.slot, &d);
-			if (DatumGetTimestampTz(d.values[DELIVERY_KEPT_AT - 1]) >= cutoff)
+			if (d.kept >= cutoff)
 			{
 				if (round == 0)
 					break;
 				continue;
 			}
 			/* claimed: its gateway may be sending it */
-			if (!d.nulls[DELIVERY_GATEWAY - 1] && d.due > batch->now)
+			if (tl_delivery_has_gateway(&d) && d.due > batch->now)
 				continue;
 			if (remove_record(batch, scan.slot))
 				expire(batch, scan.slot);
@@ -289,6 +347,10 @@ remove_open_of(Batch *batch, Datum platform, int64 cutoff)
 	}
 }
 
+/*
+ * Dead replies, in the order of their ids, which is that of age but for
+ * moments.
+ */
 static void
 remove_dead(Batch *batch, int64 cutoff)
 {
@@ -300,7 +362,7 @@ remove_dead(Batch *batch, int64 cutoff)
 		TlDelivery	d;
 
 		tl_delivery_decode(scan.slot, &d);
-		if (DatumGetTimestampTz(d.values[DELIVERY_KEPT_AT - 1]) >= cutoff)
+		if (d.kept >= cutoff)
 			break;
 		if (remove_record(batch, scan.slot))
 			expire(batch, scan.slot);
@@ -311,33 +373,26 @@ remove_dead(Batch *batch, int64 cutoff)
 static void
 remove_late(Batch *batch)
 {
-	TlRel		late;
 	TlScan		scan = {0};
-	TupleTableSlot *locked;
 
-	if (batch->room <= 0)
-		return;
-	tl_rel_open(&late, TL_LATE_REPLY, true);
-	locked = table_slot_create(late.rel, NULL);
 	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, batch->now - tl_retention * TL_MS - 1);
-	tl_scan_begin(&scan, &late, TL_IDX_LATE_REPLY_KEPT, batch->snapshot);
+	tl_scan_begin(&scan, &batch->late, TL_IDX_LATE_REPLY_KEPT, batch->snapshot);
 	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
 	{
 		ItemPointerData tid = scan.slot->tts_tid;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!tl_rel_try_lock(&late, &tid, batch->snapshot, locked, LockTupleExclusive))
+		if (!tl_rel_try_lock(&batch->late, &tid, batch->snapshot, batch->locked_late,
+							 LockTupleExclusive))
 			continue;
-		delete_locked(&late, &tid, batch->snapshot);
+		delete_locked(&batch->late, &tid, batch->snapshot);
 		batch->gone++;
 		batch->room--;
 	}
 	tl_scan_end(&scan);
-	ExecDropSingleTupleTableSlot(locked);
-	tl_rel_close(&late);
 }
 
-/* Nobody ever got this one: remember that it went. */
+/* Count an undelivered record that went, by platform. */
 static void
 expire(Batch *batch, TupleTableSlot *slot)
 {
@@ -362,6 +417,7 @@ expire(Batch *batch, TupleTableSlot *slot)
 	batch->expired = lappend(batch->expired, expired);
 }
 
+/* One line in the log for each platform. */
 static void
 report_expired(Batch *batch)
 {

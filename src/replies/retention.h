@@ -5,7 +5,11 @@
 #ifndef TL_RETENTION_H
 #define TL_RETENTION_H
 
-/* at most that many in the current transaction; returns how many records went */
-extern int	tl_retention_run(int max_rows);
+/*
+ * Remove at most max_rows records in the current transaction; *gone is how many
+ * went.  False, and nothing is done, if the caller does not wait and one of the
+ * tables is locked.
+ */
+extern bool tl_retention_run(int max_rows, bool wait, int *gone);
 
 #endif							/* TL_RETENTION_H */

@@ -16,7 +16,7 @@
 
 #include "base/guc.h"
 #include "shared/attach_table.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 typedef struct Entry
 {

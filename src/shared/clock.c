@@ -49,7 +49,7 @@
 
 #include "base/catalog.h"
 #include "shared/clock.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
 
@@ -88,47 +88,25 @@ read_control_file_time(void)
 	return time;
 }
 
-/* Caller is the postmaster, which has just made shared memory. */
+/* Caller is the postmaster, when it makes shared memory, or a process that joins. */
 void
-tl_clock_init(TlShared *shared)
+tl_clock_shmem_startup(void)
 {
-	shared->anchor = GetCurrentTimestamp();
-	shared->anchor_mono = tl_monotonic();
-	pg_atomic_init_u64(&shared->alive_us, read_control_file_time());
-	pg_atomic_init_u64(&shared->start_us, 0);
+	if (tl_shared->clock.anchor != 0)
+		return;
+	tl_shared->clock.anchor = GetCurrentTimestamp();
+	tl_shared->clock.anchor_mono = tl_monotonic();
+	pg_atomic_init_u64(&tl_shared->clock.alive_us, read_control_file_time());
+	pg_atomic_init_u64(&tl_shared->clock.start_us, 0);
 }
 
-/*
- * Caller holds shared->directory exclusively.  Whatever was in flight in a
- * database that had a slot before gets one turn deadline, as after a pause.
- */
-void
-tl_clock_init_database(TlShared *shared, TlDatabase *db)
-{
-	int64		offset = shared->anchor - shared->anchor_mono;
-	int			i;
-
-	pg_atomic_init_u64(&db->clock.offset, offset);
-	pg_atomic_init_u64(&db->clock.limit, PG_INT64_MAX);
-	pg_atomic_init_u32(&db->clock.ticking, 0);
-	pg_atomic_init_u64(&db->clock.push, 0);
-	pg_atomic_init_u32(&db->clock.no_pauses, 0);
-	pg_atomic_init_u64(&db->clock.pause_us, tl_monotonic() + offset);
-	for (i = 0; i < TL_KEPT_PAUSES; i++)
-	{
-		pg_atomic_init_u64(&db->pauses[i].at, 0);
-		pg_atomic_init_u64(&db->pauses[i].lost, 0);
-	}
-	db->npauses = 0;
-}
-
-/* The line on which every database's clock begins. */
-static int64
+/* The clock of the run, without what the pauses of a database have lost. */
+TL_HOT static int64
 shared_line(void)
 {
 	if (tl_shared == NULL)
 		return GetCurrentTimestamp();
-	return tl_shared->anchor + (tl_monotonic() - tl_shared->anchor_mono);
+	return tl_shared->clock.anchor + (tl_monotonic() - tl_shared->clock.anchor_mono);
 }
 
 TL_HOT int64
@@ -141,7 +119,7 @@ tl_clock_now(void)
 		return shared_line();
 	limit = (int64) pg_atomic_read_u64(&db->clock.limit);
 	pg_read_barrier();
-	return Min(tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock.offset), limit);
+	return Min(shared_line() + (int64) pg_atomic_read_u64(&db->clock.offset), limit);
 }
 
 /*
@@ -159,7 +137,7 @@ tl_clock_sweep_time(void)
 		return tl_clock_now();
 	limit = (int64) pg_atomic_read_u64(&db->clock.limit);
 	pg_read_barrier();
-	if (tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock.offset) < limit)
+	if (shared_line() + (int64) pg_atomic_read_u64(&db->clock.offset) < limit)
 		return tl_clock_now();
 	return limit - TICK_REACH;
 }
@@ -175,8 +153,6 @@ tl_clock_arm_stamp(void)
 {
 	TlDatabase *db = tl_database();
 
-	/* the first call makes it known; no turn is armed before the start */
-	(void) tl_clock_server_start();
 	if (db == NULL)
 		return shared_line() + 1;
 	/* the start must be known to lie before each arm of this run */
@@ -187,7 +163,7 @@ tl_clock_arm_stamp(void)
 		int64		now;
 
 		pg_read_barrier();
-		now = tl_monotonic() + (int64) pg_atomic_read_u64(&db->clock.offset);
+		now = shared_line() + (int64) pg_atomic_read_u64(&db->clock.offset);
 		if (now < (int64) limit)
 			return now + 1;
 		if (pg_atomic_compare_exchange_u64(&db->clock.limit, &limit, limit + 1))
@@ -210,16 +186,16 @@ tl_clock_server_start(void)
 
 	if (tl_shared == NULL)
 		return PgStartTime;
-	start = pg_atomic_read_u64(&tl_shared->start_us);
+	start = pg_atomic_read_u64(&tl_shared->clock.start_us);
 	if (start != 0)
 		return (int64) start;
 	if (RecoveryInProgress())
 		return 0;
 	replayed = GetLatestXTime();
 	if (replayed != 0)
-		pg_atomic_write_u64(&tl_shared->alive_us, replayed);
-	(void) pg_atomic_compare_exchange_u64(&tl_shared->start_us, &start, shared_line());
-	return (int64) pg_atomic_read_u64(&tl_shared->start_us);
+		pg_atomic_write_u64(&tl_shared->clock.alive_us, replayed);
+	(void) pg_atomic_compare_exchange_u64(&tl_shared->clock.start_us, &start, shared_line());
+	return (int64) pg_atomic_read_u64(&tl_shared->clock.start_us);
 }
 
 int64
@@ -231,7 +207,7 @@ tl_clock_downtime(void)
 	if (tl_shared == NULL || start == 0)
 		return 0;
 	pg_read_barrier();
-	alive = (int64) pg_atomic_read_u64(&tl_shared->alive_us);
+	alive = (int64) pg_atomic_read_u64(&tl_shared->clock.alive_us);
 	return alive != 0 ? Max(start - alive, 0) : 0;
 }
 
@@ -299,6 +275,9 @@ tl_clock_acquire(void)
 	TlDatabase *db = tl_database();
 
 	Assert(db != NULL);
+	/* what was in flight before the database got its slot */
+	if (pg_atomic_read_u64(&db->clock.pause_us) == 0)
+		pg_atomic_write_u64(&db->clock.pause_us, tl_clock_now());
 	pg_atomic_write_u64(&db->clock.limit, tl_clock_now() + TICK_REACH);
 	pg_atomic_write_u32(&db->clock.ticking, 1);
 	ticks_here = true;
@@ -324,7 +303,7 @@ int64
 tl_clock_tick(void)
 {
 	TlDatabase *db = tl_database();
-	int64		mono = tl_monotonic();
+	int64		line = shared_line();
 	int64		offset = (int64) pg_atomic_read_u64(&db->clock.offset);
 	uint64		limit = pg_atomic_read_u64(&db->clock.limit);
 	int64		push = (int64) pg_atomic_exchange_u64(&db->clock.push, 0);
@@ -334,10 +313,10 @@ tl_clock_tick(void)
 	Assert(ticks_here);
 	do
 	{
-		lost = Max(mono + offset - (int64) limit, 0);
-		now = mono + offset - lost + push;
+		lost = Max(line + offset - (int64) limit, 0);
+		now = line + offset - lost + push;
 		if (lost > 0 || push > 0)
-			pg_atomic_write_u64(&db->clock.offset, now - mono);
+			pg_atomic_write_u64(&db->clock.offset, now - line);
 		if (lost > 0 && !pg_atomic_read_u32(&db->clock.no_pauses))
 			pg_atomic_write_u64(&db->clock.pause_us, now);
 		pg_write_barrier();

@@ -32,10 +32,6 @@ extern void tl_clock_release(void);
 /* the same inside of long work that sessions do too: only the worker ticks */
 extern void tl_clock_tick_if_worker(void);
 
-struct TlDatabase;
-struct TlShared;
-/* when shared memory is made, and when a database gets its slot */
-extern void tl_clock_init(struct TlShared *shared);
-extern void tl_clock_init_database(struct TlShared *shared, struct TlDatabase *db);
+extern void tl_clock_shmem_startup(void);
 
 #endif							/* TL_CLOCK_H */

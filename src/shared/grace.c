@@ -22,7 +22,7 @@
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 #define CROWD			10
 #define CALL_RESOLUTION	(50 * TL_MS)

@@ -19,7 +19,7 @@
 #include "base/turn_liveness.h"
 
 #include "shared/lease_table.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4

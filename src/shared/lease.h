@@ -43,8 +43,6 @@ extern void tl_lease_prefetch(TlLeaseKey key);
 
 /* for the worker: drop up to n leases that have been silent since that time */
 extern void tl_lease_reclaim(int n, int64 silent_since);
-/* a slot is given to another database: the leases of the last one go */
-extern void tl_lease_clear_slot(int slot);
 /* how many leases of this database beat since that time, counted up to max */
 extern int	tl_lease_count_since(int64 since, int max);
 extern int	tl_lease_used(void);

@@ -15,7 +15,7 @@
 #include "base/catalog.h"
 #include "base/guc.h"
 #include "shared/lease_table.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 TlLeaseTable *tl_lease_table = NULL;
 TlLease    *tl_leases;
@@ -175,6 +175,7 @@ tl_lease_make(TlLeaseKey key, bool is_turn)
 	pg_atomic_write_u32(&lease->cached_at, 0);
 	lease->is_turn = is_turn;
 	lease->database = tl_database() - tl_shared->databases;
+	lease->incarnation = tl_database()->incarnation;
 	pg_atomic_write_u32(&lease->generation,
 						pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
 	lease->used = true;
@@ -224,32 +225,9 @@ tl_lease_reclaim(int n, int64 silent_since)
 			continue;
 		LWLockAcquire(tl_lease_partition(key), LW_EXCLUSIVE);
 		if (lease->used && tl_lease_key_equal(lease->key, key) &&
-			(int64) pg_atomic_read_u64(&lease->beat) < silent_since &&
-			(int64) pg_atomic_read_u64(&lease->named) < silent_since)
-			tl_lease_remove(lease);
-		LWLockRelease(tl_lease_partition(key));
-	}
-}
-
-/*
- * The caller holds the directory; no backend takes the directory while it
- * holds a partition.
- */
-void
-tl_lease_clear_slot(int slot)
-{
-	uint32		i;
-
-	for (i = 0; i < tl_lease_capacity; i++)
-	{
-		TlLease    *lease = &tl_leases[i];
-		TlLeaseKey	key = lease->key;
-
-		if (!lease->used || lease->database != slot)
-			continue;
-		LWLockAcquire(tl_lease_partition(key), LW_EXCLUSIVE);
-		if (lease->used && lease->database == slot &&
-			tl_lease_key_equal(lease->key, key))
+			(lease->incarnation != tl_database()->incarnation ||
+			 ((int64) pg_atomic_read_u64(&lease->beat) < silent_since &&
+			  (int64) pg_atomic_read_u64(&lease->named) < silent_since)))
 			tl_lease_remove(lease);
 		LWLockRelease(tl_lease_partition(key));
 	}
@@ -268,6 +246,7 @@ tl_lease_count_since(int64 since, int max)
 		TlLease    *lease = &tl_leases[i];
 
 		if (lease->used && !lease->is_turn && lease->database == database &&
+			lease->incarnation == tl_database()->incarnation &&
 			((int64) pg_atomic_read_u64(&lease->beat) >= since ||
 			 (int64) pg_atomic_read_u64(&lease->named) >= since))
 			count++;

@@ -29,8 +29,9 @@ typedef struct TlLease
 	pg_atomic_uint32 cached_at;
 	uint32		next;
 	uint16		database;		/* slot number, for reclaiming and counting */
-	bool		used;
-	bool		is_turn;
+	uint8		incarnation;	/* of the slot: another database may have it now */
+	bool		used:1;
+	bool		is_turn:1;
 } TlLease;
 
 StaticAssertDecl(sizeof(TlLease) == 64, "a lease is one cache line");

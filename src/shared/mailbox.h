@@ -10,7 +10,7 @@
 
 #include "rules/deadline.h"
 #include "shared/lease.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 typedef enum TlMailType
 {

@@ -5,7 +5,7 @@
 #ifndef TL_WORKER_SLOT_H
 #define TL_WORKER_SLOT_H
 
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 #define TL_WORKER_RETRY		(5 * TL_SECOND)	/* after a worker that failed */
 

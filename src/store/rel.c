@@ -10,12 +10,12 @@
  *
  * SQL does five things for its writers that are done otherwise here:
  * - CHECK constraints: the functions check their arguments.  Ours refuse what
- *   others write; a table with others of the DBA's is refused (rel_open.c).
+ *   others write; a table with others of the DBA's is refused (rel_check.c).
  * - NOT NULL: store() refuses a NULL where the table forbids it.  Generated
- *   columns are refused in rel_open.c.
+ *   columns are refused in rel_check.c.
  * - ON CONFLICT: tl_rel_insert_unless_there probes first, and takes each unique
  *   index over the key's columns as an arbiter.
- * - Deferred uniqueness: such a table is refused (rel_open.c).
+ * - Deferred uniqueness: such a table is refused (rel_check.c).
  * - Predicate locks: a scan under a dirty snapshot takes none; read.c takes
  *   them for itself.
  *
@@ -179,8 +179,8 @@ wait_until_free(TlRel *r, TlIndex key, const Datum *values)
 
 /*
  * Lock a row, or pass it over: false if another transaction holds it or has
- * changed it since the snapshot.  table_tuple_update has no way to pass over, so
- * a caller that does not want to wait locks first.
+ * changed it since the snapshot.  table_tuple_update has no way to pass over,
+ * so a caller that does not want to wait locks first.
  */
 bool
 tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
@@ -275,6 +275,9 @@ tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value)
 	ScanKeyInit(&s->keys[s->nkeys++], attno, strategy, proc, Int64GetDatum(value));
 }
 
+/*
+ * Begin a walk under a snapshot.  r is open, so no index of it can be dropped.
+ */
 void
 tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 {
@@ -312,6 +315,9 @@ tl_scan_end(TlScan *s)
 		index_close(s->index, NoLock);
 }
 
+/*
+ * The snapshot that functions judge rows under, whatever the transaction sees.
+ */
 Snapshot
 tl_latest_snapshot(void)
 {

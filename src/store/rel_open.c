@@ -10,10 +10,6 @@
  * The cache of a table serves one user at a time.  The backend makes it anew
  * after an invalidation, and after an abort that found it in use: that abort
  * has closed its indexes.
- *
- * A DBA can change our tables.  Rows are written without SQL, so what SQL would
- * do for the DBA's changes does not happen; check_readable and check_writable
- * refuse what the functions cannot honour, with SQLSTATE 55000.
  */
 #include "base/turn_liveness.h"
 
@@ -29,32 +25,10 @@
 
 #include "store/rel.h"
 
-/* What the newest install script makes: columns and CHECK constraints. */
-static const struct
-{
-	int			natts;
-	int			nchecks;
-}			shapes[TL_NTABLES] = {
-	[TL_TURN] = {22, 8},
-	[TL_REPLY] = {14, 7},
-	[TL_DELIVERY] = {11, 5},
-	[TL_LATE_REPLY] = {8, 3},
-};
-
-/* The generation of the catalog at which a table was last found to be as installed. */
-typedef struct TlChecked
-{
-	Oid			table;
-	uint32		generation;
-} TlChecked;
-
-static TlChecked readable[TL_NTABLES];
-static TlChecked writable[TL_NTABLES];
-
 /*
- * What opening a table for writing needs of its indexes: kept from call to
- * call, because making it costs as much as writing a row.  Void after the first
- * invalidation of the table or of one of its indexes.
+ * The state of a table's indexes that writing needs, kept from call to call:
+ * making it costs as much as writing a row.  Void after the first invalidation
+ * of the table or of one of its indexes.
  */
 typedef struct TlIndexCache
 {
@@ -75,9 +49,6 @@ typedef struct TlIndexCache
 static TlIndexCache caches[TL_NTABLES];
 
 static void forget(Datum arg, Oid relid);
-static void refuse(Relation rel, const char *what, const char *hint) pg_attribute_noreturn();
-static void check_readable(TlTable table, Relation rel);
-static void check_writable(TlTable table, Relation rel);
 static bool open_table(TlRel *r, TlTable table, LOCKMODE lockmode, bool wait);
 static bool has_key_of(Relation index, Relation key);
 static List *make_arbiters(TlTable table, const ResultRelInfo *rri);
@@ -155,71 +126,6 @@ tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without)
 	open_indexes(r, table, without);
 }
 
-bool
-tl_rel_try_lock_table(TlTable table)
-{
-	return ConditionalLockRelationOid(tl_table_oid(table), RowExclusiveLock);
-}
-
-/* A table of ours is not as the install script made it. */
-static void
-refuse(Relation rel, const char *what, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s.%s\" %s", TL_SCHEMA, RelationGetRelationName(rel), what),
-			 errhint("%s", hint)));
-}
-
-/*
- * Every column of ours is there.  Only superusers own the table, because the
- * worker, which is one, evaluates expressions of the owner's indexes.
- */
-static void
-check_readable(TlTable table, Relation rel)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	uint32		generation = tl_catalog_generation();
-	int			i;
-
-	if (desc->natts < shapes[table].natts)
-		refuse(rel, "has fewer columns than the library knows",
-			   "Bring the extension up to date with ALTER EXTENSION " TL_EXTENSION " UPDATE.");
-	for (i = 0; i < shapes[table].natts; i++)
-		if (TupleDescAttr(desc, i)->attisdropped)
-			refuse(rel, "lacks a column that the extension created",
-				   "Restore it from a backup, or create the extension anew.");
-	if (!superuser_arg(rel->rd_rel->relowner))
-		refuse(rel, "is not owned by a superuser",
-			   "Give it back to the owner of the extension with ALTER TABLE ... OWNER TO.");
-	readable[table].table = RelationGetRelid(rel);
-	readable[table].generation = generation;
-}
-
-/*
- * The table asks nothing of a row that a direct write does not do.  NOT NULL is
- * checked for each row, in rel.c.
- */
-static void
-check_writable(TlTable table, Relation rel)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	uint32		generation = tl_catalog_generation();
-	int			i;
-
-	for (i = shapes[table].natts; i < desc->natts; i++)
-		if (TupleDescAttr(desc, i)->attgenerated != '\0' && !TupleDescAttr(desc, i)->attisdropped)
-			refuse(rel, "has a generated column, which the extension does not compute",
-				   "Drop the column, or compute it in a view.");
-	if (desc->constr != NULL && desc->constr->num_check > shapes[table].nchecks)
-		refuse(rel, "has a CHECK constraint that the extension does not know",
-			   "Drop the constraint: the extension would write rows that violate it.");
-	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
-	CheckCmdReplicaIdentity(rel, CMD_DELETE);
-	writable[table].table = RelationGetRelid(rel);
-	writable[table].generation = generation;
-}
-
 /* False if a lock has to be waited for and the caller does not want to wait. */
 static bool
 open_table(TlRel *r, TlTable table, LOCKMODE lockmode, bool wait)
@@ -247,14 +153,7 @@ open_table(TlRel *r, TlTable table, LOCKMODE lockmode, bool wait)
 	}
 
 	r->rel = rel;
-	r->natts = shapes[table].natts;
-	if (readable[table].table != RelationGetRelid(rel) ||
-		readable[table].generation != tl_catalog_generation())
-		check_readable(table, rel);
-	if (lockmode == RowExclusiveLock &&
-		(writable[table].table != RelationGetRelid(rel) ||
-		 writable[table].generation != tl_catalog_generation()))
-		check_writable(table, rel);
+	r->natts = tl_rel_check(table, rel, lockmode == RowExclusiveLock);
 	return true;
 }
 
@@ -270,7 +169,9 @@ keeps_notes(Relation index)
 	return index != NULL && index->rd_rel->relam == GIN_AM_OID;
 }
 
-/* Is this a unique index over the columns of key, in any order, and every row? */
+/*
+ * Is this a unique index over the columns of key, in any order, and every row?
+ */
 static bool
 has_key_of(Relation index, Relation key)
 {
@@ -321,7 +222,7 @@ make_arbiters(TlTable table, const ResultRelInfo *rri)
 	return arbiters;
 }
 
-/* What ExecInsertIndexTuples wants, with every index open. */
+/* Make what ExecInsertIndexTuples wants, with every index open. */
 static void
 make_result_rel(Relation rel, EState **estate, ResultRelInfo **rri)
 {
@@ -337,14 +238,7 @@ make_result_rel(Relation rel, EState **estate, ResultRelInfo **rri)
 	MemoryContextSwitchTo(old);
 
 	for (i = 0; i < (*rri)->ri_NumIndices; i++)
-	{
-		Form_pg_index index = (*rri)->ri_IndexRelationDescs[i]->rd_index;
-
-		/* a lost race would raise 23P01, and no list of rechecks is kept */
-		if (index->indisexclusion || !index->indimmediate)
-			refuse(rel, "has an exclusion constraint or a deferrable unique constraint",
-				   "Drop the constraint, or make a unique one NOT DEFERRABLE.");
-	}
+		tl_rel_check_index(rel, (*rri)->ri_IndexRelationDescs[i]);
 }
 
 /*
@@ -415,7 +309,7 @@ open_indexes(TlRel *r, TlTable table, uint32 without)
 			cache->rri->ri_IndexRelationDescs[i] = cache->bits[i] & without ? NULL :
 				index_open(cache->indexes[i], RowExclusiveLock);
 	}
-	/* what access methods note down lives as long as this call, or as the cache */
+	/* notes of access methods live as long as this call, or as the cache */
 	for (i = 0; i < cache->nindexes; i++)
 		cache->rri->ri_IndexRelationInfo[i]->ii_Context =
 			keeps_notes(cache->rri->ri_IndexRelationDescs[i]) ? cache->context : CurrentMemoryContext;
@@ -461,7 +355,10 @@ tl_rel_close(TlRel *r)
 	relation_close(r->rel, NoLock);
 }
 
-/* This index, if the table is open for writing and the index with it; else NULL. */
+/*
+ * This index, if the table is open for writing and the index with it; else
+ * NULL.
+ */
 Relation
 tl_rel_written_index(const TlRel *r, Oid index)
 {
@@ -473,7 +370,7 @@ tl_rel_written_index(const TlRel *r, Oid index)
 	return NULL;
 }
 
-/* The row belongs to no index that was left closed. */
+/* With assertions: the row belongs to no index that was left closed. */
 void
 tl_rel_check_closed(TlRel *r)
 {

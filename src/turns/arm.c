@@ -15,7 +15,7 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "turns/judge.h"
 #include "turns/turn.h"
 

@@ -23,7 +23,7 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "turns/attach.h"
 
 /* the part of the table that one session may hold */

@@ -10,7 +10,7 @@
 
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "turns/judge.h"
 
 /* The caller reads the clock first: so each pause that it has left is known. */

@@ -24,7 +24,7 @@
 
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "store/turn_row.h"
 #include "turns/judge.h"
 #include "turns/row_beat.h"

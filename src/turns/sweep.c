@@ -321,8 +321,11 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	}
 	if (alone)
 	{
-		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now());
-		(void) tl_retention_run(tl_sweep_batch);
+		int64		next;
+		int			gone;
+
+		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now(), true, &next);
+		(void) tl_retention_run(tl_sweep_batch, true, &gone);
 		tl_notify_in_transaction();
 	}
 	PG_RETURN_INT32(failed);

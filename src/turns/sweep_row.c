@@ -18,7 +18,7 @@
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "turns/failure.h"
 #include "turns/judge.h"
 #include "turns/sweep_row.h"

@@ -18,6 +18,7 @@
  */
 #include "base/turn_liveness.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -28,6 +29,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -57,97 +59,12 @@ static int64 next_look = 0;
 static int64 next_scan = PG_INT64_MAX;
 static bool reported_shortage = false;	/* of background worker slots */
 
-static void on_sigterm(SIGNAL_ARGS);
-static void publish(void);
-static void withdraw(int code, Datum arg);
-static void want_reloaded(void);
-static bool takes_workers(HeapTuple tuple);
-static bool start_worker(Oid dboid, const char *name, BackgroundWorkerHandle **handle);
-static bool is_due(TlDatabase *db, int64 now);
-static void start_due_workers(void);
-static void start_due_worker(TlDatabase *db, Oid dboid);
-static void scan_databases(void);
-static bool look_is_over(void);
-static void look_into_databases(void);
-static int64 next_appointment(void);
-static void report_idle(void);
-
-void
-tl_launcher_register(void)
-{
-	BackgroundWorker worker;
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = 1;
-	snprintf(worker.bgw_name, BGW_MAXLEN, TL_EXTENSION " launcher");
-	snprintf(worker.bgw_type, BGW_MAXLEN, TL_EXTENSION " launcher");
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, TL_EXTENSION);
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "tl_launcher_main");
-	RegisterBackgroundWorker(&worker);
-}
-
-void
-tl_launcher_main(Datum arg)
-{
-	pqsignal(SIGTERM, on_sigterm);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	tl_process_settings_fix(TL_EXTENSION " launcher");
-	publish();
-
-	for (;;)
-	{
-		int64		next;
-		long		timeout = -1;
-		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-
-		ResetLatch(MyLatch);
-		/* an idle launcher leaves no FATAL in the log; with 1 it is started again */
-		if (ShutdownRequestPending)
-			proc_exit(1);
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			want_reloaded();
-		}
-		start_due_workers();
-		look_into_databases();
-		report_idle();
-
-		next = next_appointment();
-		if (next < PG_INT64_MAX)
-		{
-			events |= WL_TIMEOUT;
-			/* rounded up, or the launcher would wake a little early */
-			timeout = (long) ((Max(next - tl_monotonic(), 0) + TL_MS - 1) / TL_MS);
-		}
-		(void) WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
-	}
-}
-
 /* As die(), but also ends the loop, in which the launcher nearly always sleeps. */
 static void
 on_sigterm(SIGNAL_ARGS)
 {
 	ShutdownRequestPending = true;
 	die(postgres_signal_arg);
-}
-
-static void
-publish(void)
-{
-	before_shmem_exit(withdraw, (Datum) 0);
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	tl_shared->launcher_pid = MyProcPid;
-	tl_shared->launcher_latch = MyLatch;
-	/* an earlier launcher may not have got through its list */
-	tl_shared->rescan_databases = true;
-	LWLockRelease(&tl_shared->directory);
 }
 
 static void
@@ -159,6 +76,18 @@ withdraw(int code, Datum arg)
 		tl_shared->launcher_pid = 0;
 		tl_shared->launcher_latch = NULL;
 	}
+	LWLockRelease(&tl_shared->directory);
+}
+
+static void
+publish(void)
+{
+	before_shmem_exit(withdraw, (Datum) 0);
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	tl_shared->launcher_pid = MyProcPid;
+	tl_shared->launcher_latch = MyLatch;
+	/* an earlier launcher may not have got through its list */
+	tl_shared->rescan_databases = true;
 	LWLockRelease(&tl_shared->directory);
 }
 
@@ -192,6 +121,18 @@ takes_workers(HeapTuple tuple)
 	return form->datallowconn && !form->datistemplate && form->datconnlimit != INVALID_DATABASE;
 }
 
+static void
+describe_process(BackgroundWorker *worker, const char *kind, const char *function)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	snprintf(worker->bgw_name, BGW_MAXLEN, "%s %s", TL_EXTENSION, kind);
+	snprintf(worker->bgw_type, BGW_MAXLEN, "%s %s", TL_EXTENSION, kind);
+	snprintf(worker->bgw_library_name, BGW_MAXLEN, TL_EXTENSION);
+	snprintf(worker->bgw_function_name, BGW_MAXLEN, "%s", function);
+}
+
 /* False if no background worker is free. */
 static bool
 start_worker(Oid dboid, const char *name, BackgroundWorkerHandle **handle)
@@ -201,15 +142,9 @@ start_worker(Oid dboid, const char *name, BackgroundWorkerHandle **handle)
 
 	snprintf(activity, sizeof(activity), "starting a worker in database \"%s\"", name);
 	pgstat_report_activity(STATE_RUNNING, activity);
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
-		TL_BGWORKER_INTERRUPTIBLE_COMPAT;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	describe_process(&worker, "worker", "tl_worker_main");
+	worker.bgw_flags |= TL_BGWORKER_INTERRUPTIBLE_COMPAT;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_name, BGW_MAXLEN, TL_EXTENSION " worker");
-	snprintf(worker.bgw_type, BGW_MAXLEN, TL_EXTENSION " worker");
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, TL_EXTENSION);
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "tl_worker_main");
 	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
 	worker.bgw_notify_pid = MyProcPid;
 	return RegisterDynamicBackgroundWorker(&worker, handle);
@@ -224,23 +159,52 @@ is_due(TlDatabase *db, int64 now)
 		tl_worker_excluded_until(db->dboid) == 0;
 }
 
-static void
-start_due_workers(void)
+/*
+ * False if the database is gone.  This function reads the table, not the cache:
+ * a session sets the launcher's latch before it sends its invalidations.
+ */
+static bool
+read_database(Oid dboid, NameData *name, bool *open)
 {
-	int			i;
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found;
 
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	StartTransactionCommand();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(dboid));
+	/* without a database there is no cache for the index */
+	scan = systable_beginscan(rel, DatabaseOidIndexId, false, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
 	{
-		TlDatabase *db = &tl_shared->databases[i];
-		Oid			dboid = InvalidOid;
-
-		LWLockAcquire(&tl_shared->directory, LW_SHARED);
-		if (is_due(db, tl_monotonic()))
-			dboid = db->dboid;
-		LWLockRelease(&tl_shared->directory);
-		if (OidIsValid(dboid))
-			start_due_worker(db, dboid);
+		*name = ((Form_pg_database) GETSTRUCT(tuple))->datname;
+		*open = takes_workers(tuple);
 	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return found;
+}
+
+static void
+report_shortage(const char *name)
+{
+	if (reported_shortage)
+		return;
+	/* one line for one shortage: stat tells of it in each database */
+	reported_shortage = true;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("out of background worker slots: no %s worker for database \"%s\"",
+					TL_EXTENSION, name),
+			 errdetail("It is tried again every %d seconds.", (int) (TL_WORKER_RETRY / TL_SECOND)),
+			 errhint("You might need to increase \"%s\". Until then, call turn_liveness.sweep_expired_turns() in that database.",
+					 "max_worker_processes")));
 }
 
 /*
@@ -250,21 +214,9 @@ start_due_workers(void)
 static void
 start_due_worker(TlDatabase *db, Oid dboid)
 {
-	HeapTuple	tuple;
 	NameData	name;
-	bool		exists;
-	bool		start;
-
-	StartTransactionCommand();
-	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
-	exists = HeapTupleIsValid(tuple);
-	start = exists && takes_workers(tuple);
-	if (exists)
-	{
-		name = ((Form_pg_database) GETSTRUCT(tuple))->datname;
-		ReleaseSysCache(tuple);
-	}
-	CommitTransactionCommand();
+	bool		start = false;
+	bool		exists = read_database(dboid, &name, &start);
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	if (db->dboid != dboid || !is_due(db, tl_monotonic()))
@@ -286,17 +238,26 @@ start_due_worker(TlDatabase *db, Oid dboid)
 	if (db->dboid == dboid && db->worker.pid == 0 && db->worker.state == TL_WORKER_WANTED)
 		db->worker.state = TL_WORKER_NO_SLOT;
 	LWLockRelease(&tl_shared->directory);
-	if (reported_shortage)
-		return;
-	/* one line for one shortage: stat tells of it in each database */
-	reported_shortage = true;
-	ereport(LOG,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("out of background worker slots: no %s worker for database \"%s\"",
-					TL_EXTENSION, NameStr(name)),
-			 errdetail("It is tried again every %d seconds.", (int) (TL_WORKER_RETRY / TL_SECOND)),
-			 errhint("You might need to increase \"%s\". Until then, call turn_liveness.sweep_expired_turns() in that database.",
-					 "max_worker_processes")));
+	report_shortage(NameStr(name));
+}
+
+static void
+start_due_workers(void)
+{
+	int			i;
+
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+		Oid			dboid = InvalidOid;
+
+		LWLockAcquire(&tl_shared->directory, LW_SHARED);
+		if (is_due(db, tl_monotonic()))
+			dboid = db->dboid;
+		LWLockRelease(&tl_shared->directory);
+		if (OidIsValid(dboid))
+			start_due_worker(db, dboid);
+	}
 }
 
 /* Which databases there are that no look has found without the extension. */
@@ -482,4 +443,56 @@ report_idle(void)
 	reported_shortage &= shortage;
 	snprintf(activity, sizeof(activity), "workers running: %d", running);
 	pgstat_report_activity(STATE_IDLE, activity);
+}
+
+void
+tl_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	describe_process(&worker, "launcher", "tl_launcher_main");
+	worker.bgw_restart_time = 1;
+	RegisterBackgroundWorker(&worker);
+}
+
+void
+tl_launcher_main(Datum arg)
+{
+	pqsignal(SIGTERM, on_sigterm);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	tl_process_settings_fix(TL_EXTENSION " launcher");
+	publish();
+
+	for (;;)
+	{
+		int64		next;
+		long		timeout = -1;
+		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+		ResetLatch(MyLatch);
+		/* an idle launcher leaves no FATAL in the log; with 1 it is started again */
+		if (ShutdownRequestPending)
+			proc_exit(1);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			want_reloaded();
+		}
+		start_due_workers();
+		look_into_databases();
+		report_idle();
+
+		next = next_appointment();
+		if (next < PG_INT64_MAX)
+		{
+			events |= WL_TIMEOUT;
+			/* rounded up, or the launcher would wake a little early */
+			timeout = (long) ((Max(next - tl_monotonic(), 0) + TL_MS - 1) / TL_MS);
+		}
+		(void) WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
+	}
 }

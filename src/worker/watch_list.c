@@ -269,8 +269,9 @@ tl_watch_list_longest_silence(void)
  * stands; later on, a row that was not known became visible without anybody
  * telling, and is seen from now.
  *
- * The time that it takes paces the next scan: on the liveness clock, and without
- * the wait for the table, which VACUUM FULL may hold for long.
+ * The time that it takes paces the next scan: on the liveness clock, which may be
+ * moved on meanwhile by a test, and without the wait for the table, which VACUUM
+ * FULL may hold for long.
  */
 int64
 tl_watch_list_scan(bool first, int64 (*tick) (void))
@@ -279,12 +280,14 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 	TlRel		turns;
 	TlScan		scan = {0};
 	int64		start;
+	int64		start_mono;
 	int64		now;
 	int			n = 0;
 
 	tl_rel_open(&turns, TL_TURN, false);
 	snapshot = tl_latest_snapshot();
 	start = now = tick();
+	start_mono = tl_monotonic();
 	tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_CHECK, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
 	{
@@ -307,5 +310,6 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
-	return tick() - start;
+	now = tick();
+	return Min(now - start, tl_monotonic() - start_mono);
 }

@@ -16,7 +16,7 @@
 #include "utils/timeout.h"
 
 #include "shared/clock.h"
-#include "shared/shmem.h"
+#include "shared/database.h"
 #include "worker/worker_error.h"
 
 #define SAME_ERROR_PAUSE	(60 * TL_SECOND)

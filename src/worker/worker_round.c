@@ -278,9 +278,11 @@ tl_worker_round(TlDatabase *db)
 
 			if (tl_worker_xact_begin("looking for replies that are due again"))
 			{
-				next = tl_delivery_due_again(due_again_from, now);
+				if (tl_delivery_due_again(due_again_from, now, false, &next))
+					due_again_from = now;
+				else
+					next = now + TL_SECOND;
 				tl_worker_xact_end();
-				due_again_from = now;
 			}
 			tl_due_again_by(db, next);
 		}
@@ -304,10 +306,13 @@ tl_worker_round(TlDatabase *db)
 			(void) look_at_tables(&file);
 		if (used_here && tl_worker_xact_begin("retention"))
 		{
-			int			gone = tl_retention_run(tl_sweep_batch);
+			int			gone;
+			bool		done = tl_retention_run(tl_sweep_batch, false, &gone);
 
 			tl_worker_xact_end();
-			if (gone > 0)
+			if (!done)
+				next_retention = now + TL_SECOND;
+			else if (gone > 0)
 				next_retention = now + 100 * TL_MS;
 		}
 		tl_step_look_for_subscriptions(db);

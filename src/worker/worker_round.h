@@ -5,7 +5,7 @@
 #ifndef TL_WORKER_ROUND_H
 #define TL_WORKER_ROUND_H
 
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 /* false: there is no extension here */
 extern bool tl_worker_round_begin(void);

@@ -5,7 +5,7 @@
 #ifndef TL_WORKER_XACT_H
 #define TL_WORKER_XACT_H
 
-#include "shared/shmem.h"
+#include "shared/database.h"
 
 /*
  * Begin a transaction in which our tables are there.  False: they are not, or are those of

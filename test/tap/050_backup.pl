@@ -1,5 +1,5 @@
-# Dump and restore: nothing is lost, nothing is declared dead because of it,
-# and the worker does not write before the restore has.
+# Dump and restore: nothing is lost, nothing is declared dead because of it, in
+# whatever order the rows come, also where callers come meanwhile.
 
 use strict;
 use warnings;
@@ -27,26 +27,6 @@ SELECT * FROM turn_liveness.late_replies ORDER BY 1, 2;
 SELECT last_value, is_called FROM turn_liveness.reply_id_seq;
 };
 
-sub advance_in
-{
-	my ($node, $db, $interval) = @_;
-	$node->safe_psql($db, "SELECT public.tl_advance('$interval')");
-	return;
-}
-
-# Until the worker has looked at everything that could have lapsed by now: a
-# turn of its own, which lapses at this moment, is failed.
-my $probes = 0;
-
-sub worker_looked
-{
-	my ($node, $db) = @_;
-	my $probe = 'probe' . ++$probes;
-	$node->safe_psql($db, "SELECT turn_liveness.arm_turn('$probe', 'm', admission => '1ms', silence => '1ms')");
-	return $node->poll_query_until($db,
-		"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = '$probe' AND error_code = 'WORKER_NEVER_STARTED'");
-}
-
 sub owed_in
 {
 	my ($node, $db) = @_;
@@ -54,7 +34,7 @@ sub owed_in
 		'SELECT count(*), count(*) FILTER (WHERE state = \'lapsed\') FROM turn_liveness.turns');
 }
 
-# --- a database in the middle of its life, a day on its clock
+# --- a database in the middle of its life
 
 my $old = new_node(
 	'old', q{
@@ -62,7 +42,6 @@ turn_liveness.max_attempts = 1
 turn_liveness.claim_timeout = '10 min'
 turn_liveness.sweep = off
 }, streaming => 1);
-advance($old, '1 day');
 $old->safe_psql(
 	'postgres', q{
 SELECT turn_liveness.arm_turn('waiting', 'm1', '{"conversationId": "c1", "platform": "slack", "organizationId": "o1", "x": [1, null, "ü"]}', admission => '1s', silence => '1s');
@@ -107,8 +86,7 @@ $old->command_ok([ 'pg_dump', '-Fd', '-j2', '-f', "$dir/directory", 'postgres' ]
 
 # --- a server on which nothing was armed
 
-my $new = new_node('new', '', extension => 0);
-my $tl_advance = q{CREATE FUNCTION public.tl_advance(interval) RETURNS void AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT};
+my $new = new_node('new', 'max_worker_processes = 20', extension => 0);    # one for each database
 
 sub restored
 {
@@ -116,8 +94,7 @@ sub restored
 	is($new->safe_psql($db, $contents), $before, "$what: everything is there");
 	wait_worker($new, $db);
 	# rows that came by COPY are looked for once a second: the grace counts from then
-	my $since = $new->safe_psql($db, 'SELECT turn_liveness.clock_us()');
-	$new->poll_query_until($db, "SELECT turn_liveness.clock_us() > $since + 2500000");
+	wait_clock($new, 2.5, undef, $db);
 	ok(worker_looked($new, $db), "$what: the worker has looked");
 	is(owed_in($new, $db), '5|0', "$what: nobody was declared dead");
 	is( $new->safe_psql($db, q{
@@ -129,24 +106,24 @@ FROM turn_liveness.replies WHERE message_ids[1] IN ('claimed', 'delayed') ORDER 
 		'0', "$what: and no shorter");
 	cmp_ok($new->safe_psql($db, 'SELECT min(reply_id) FROM turn_liveness.reply WHERE deployment LIKE \'probe%\''),
 		'>', $largest, "$what: ids go on after the largest");
-	advance_in($new, $db, '580 s');
+	advance($new, '580 s', $db);
 	ok(worker_looked($new, $db), "$what: the worker has looked again");
 	is($new->safe_psql($db, 'SELECT turn_liveness.sweep_expired_turns()'), '0', "$what: nor has a sweep by hand anything to do");
 	is(owed_in($new, $db), '5|0', "$what: nor within the grace");
 
 	is($new->safe_psql($db, "SELECT turn_liveness.heartbeat('beaten')"), '1', "$what: a beat");
-	$new->safe_psql($db, "SELECT public.tl_advance('5 s')");
+	advance($new, '5 s', $db);
 	ok(worker_looked($new, $db), "$what: the worker has looked after the beat");
 	is(owed_in($new, $db), '5|0', "$what: a beat gives a turn deadline");
 
 	# past the grace of all the others, whose deadlines count again
-	advance_in($new, $db, '20 s');
+	advance($new, '20 s', $db);
 	ok( $new->poll_query_until($db,
 			"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'waiting' AND error_code = 'WORKER_UNRESPONSIVE'"),
 		"$what: after the grace it is failed");
 	is($new->safe_psql($db, "SELECT string_agg(deployment, ',' ORDER BY 1) FROM turn_liveness.turns WHERE deployment IN ('waiting', 'beaten')"),
 		'beaten', "$what: but not who has beaten");
-	advance_in($new, $db, '20 s');
+	advance($new, '20 s', $db);
 	ok( $new->poll_query_until($db,
 			"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'beaten' AND error_code = 'WORKER_UNRESPONSIVE'"),
 		"$what: until it falls silent");
@@ -160,7 +137,7 @@ FROM turn_liveness.replies WHERE message_ids[1] IN ('claimed', 'delayed') ORDER 
 		'2', "$what: what was not delivered is claimed");
 	is($new->safe_psql($db, "SELECT count(*) FROM turn_liveness.claim_replies('gw2', '{c-delayed}')"),
 		'0', "$what: a delay is kept");
-	advance_in($new, $db, '20 h');
+	advance($new, '20 h', $db);
 	is($new->safe_psql($db, "SELECT count(*) FROM turn_liveness.claim_replies('gw2', '{c-delayed}')"),
 		'1', "$what: until it is over");
 	is( $new->safe_psql($db,
@@ -177,144 +154,111 @@ restored('custom', 'custom');
 $new->command_ok([ 'pg_restore', '-j2', '-d', 'directory', "$dir/directory" ], 'a restore of a directory in parallel');
 restored('directory', 'directory');
 
-# Over what is there, while its worker runs, and whose clock is far ahead:
-# what was never delivered would be past its retention there
-advance_in($new, 'custom', '30 days');
-$new->command_ok([ 'pg_restore', '--clean', '--if-exists', '--exit-on-error', '-d', 'custom', "$dir/custom" ],
+# Over what is there, while its worker runs and callers come
+$new->safe_psql('postgres', 'CREATE DATABASE over');
+add_extension($new, 'over');
+$new->safe_psql('over', "SELECT turn_liveness.arm_turn(d, 'm1'), turn_liveness.heartbeat(d) FROM unnest('{local,waiting}'::text[]) d");
+$new->command_ok([ 'pg_restore', '--clean', '--if-exists', '--exit-on-error', '-d', 'over', "$dir/custom" ],
 	'a restore that first drops what is there');
-restored('custom', 'restored over another');
+restored('over', 'restored over another');
 
-# --- where the worker waits for the rows: it does not write before them
+# --- the rows come in pieces and in any order, where a worker and callers are
 
-$new->safe_psql('postgres', 'CREATE DATABASE early');
-$new->safe_psql('early', "CREATE EXTENSION turn_liveness; $tl_advance");
-my $worker = wait_worker($new, 'early');
 my $nothing = q{
-SELECT (SELECT sum(base_us) FROM turn_liveness.clock), (SELECT count(*) FROM turn_liveness.turn),
-	(SELECT count(*) FROM turn_liveness.reply), is_called, pg_relation_size('turn_liveness.delivery')
+SELECT (SELECT count(*) FROM turn_liveness.turn), (SELECT count(*) FROM turn_liveness.reply),
+	is_called, pg_relation_size('turn_liveness.delivery')
 FROM turn_liveness.reply_id_seq};
-advance_in($new, 'early', '5 min') for 1 .. 3;
-is($new->safe_psql('early', $nothing), '0|0|0|f|0', 'a worker writes nothing where nothing was armed');
-ok(kill('TERM', $worker), 'it is told to end');
-$worker = wait_worker($new, 'early', $worker);
-is($new->safe_psql('early', $nothing), '0|0|0|f|0', 'nor when it ends');
-
-# the dump up to where the sequence is set, the time of its home last, as a parallel
-# restore may do it; a session at a time
 my $plain = slurp_file("$dir/plain.sql");
 $plain =~ s/^CREATE FUNCTION public\.tl_advance.*?;$//ms;
 $plain =~ s/^\\(un)?restrict .*\n//mg;
 $plain =~ s/^ALTER FUNCTION public\.tl_advance.*?;$//m;
 my ($data, $rest) = $plain =~ /^(.*?)^(SELECT pg_catalog\.setval\('turn_liveness.*)$/ms;
 ok(defined $rest, 'the dump sets the sequence after the data');
-ok($data =~ s/^(COPY turn_liveness\.clock .*?^\\\.\n)//ms, 'and has the time of its home');
-my $time = $1;
 append_to_file("$dir/data.sql", $data);
-append_to_file("$dir/time.sql", $time);
 append_to_file("$dir/rest.sql", "SET search_path = '';\n$rest");
-$new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/data.sql", 'early' ], 'the rows arrive');
+
+sub load
+{
+	my ($db, $file, $what) = @_;
+	return $new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/$file.sql", $db ], $what);
+}
+
+$new->safe_psql('postgres', 'CREATE DATABASE early');
+add_extension($new, 'early');
+my $worker = worker_pid($new, 'early');
+advance($new, '5 min', 'early') for 1 .. 3;
+is($new->safe_psql('early', $nothing), '0|0|f|0', 'a worker writes nothing where nothing was armed');
+ok(kill('TERM', $worker), 'it is told to end');
+wait_worker($new, 'early', $worker);
+is($new->safe_psql('early', $nothing), '0|0|f|0', 'nor when it ends');
+
+load('early', 'data', 'the rows arrive');
 $worker = wait_worker($new, 'early');    # CREATE EXTENSION IF NOT EXISTS may have brought another
-my $since = $new->safe_psql('early', 'SELECT turn_liveness.clock_us()');
-$new->poll_query_until('early', "SELECT turn_liveness.clock_us() > $since + 2500000");
-advance_in($new, 'early', '5 min');
-is($new->safe_psql('early', 'SELECT count(*) FROM turn_liveness.clock WHERE server <> 0'), '0', 'it writes no time before anything was written here');
-is($new->safe_psql('early', 'SELECT turns_owed, turns_lapsed FROM turn_liveness.stat'), '5|0', 'it fails nobody');
+wait_clock($new, 2.5, undef, 'early');
+advance($new, '4 min', 'early');
+is($new->safe_psql('early', 'SELECT turns_owed, turns_lapsed FROM turn_liveness.stat'), '5|0', 'the worker fails nobody');
 is($new->safe_psql('early', 'SELECT is_called FROM turn_liveness.reply_id_seq'), 'f', 'and takes no id');
-cmp_ok($new->safe_psql('early', 'SELECT turn_liveness.clock_us()'), '<', 3600 * 1e6, 'its clock is its own');
-$new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/time.sql", 'early' ], 'then the time arrives');
-cmp_ok($new->safe_psql('early', 'SELECT turn_liveness.clock_us()'), '>', 86400 * 1e6, 'sessions go on from it at once');
-ok( $new->poll_query_until('early', "SELECT grace ~ 'pause' FROM turn_liveness.stat"), 'and the worker');
-is($new->safe_psql('early', 'SELECT turns_owed, turns_lapsed FROM turn_liveness.stat'), '5|0', 'it still fails nobody');
-$new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/rest.sql", 'early' ], 'then the sequence is set');
-is($new->safe_psql('early', $contents), $before, 'everything is there');
+is($new->safe_psql('early', "SELECT turn_liveness.arm_turn('caller', 'm1', admission => '3 h', silence => '3 h'), turn_liveness.heartbeat('running')"),
+	'armed|1', 'a caller is let in');
+load('early', 'rest', 'then the sequence is set');
+is($new->safe_psql('early', "DELETE FROM turn_liveness.turn WHERE deployment = 'caller'; $contents"), $before, 'everything is there');
 ok(worker_looked($new, 'early'), 'the worker serves');
-is($new->safe_psql('early', 'SELECT count(*) FROM turn_liveness.clock WHERE server <> 0'), '2', 'now it has a time of its own');
-advance_in($new, 'early', '580 s');
+advance($new, '350 s', 'early');
 ok(worker_looked($new, 'early'), 'the worker has looked within the grace');
 is(owed_in($new, 'early'), '5|0', 'nobody was declared dead');
-advance_in($new, 'early', '30 s');
+advance($new, '30 s', 'early');
 ok( $new->poll_query_until('early',
 		"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'waiting' AND reply_id > $largest"),
-	'the grace counts from when the rows were seen and their time was known');
+	'the grace counts from when the rows were seen');
 is(worker_pid($new, 'early'), $worker, 'it was the same worker all the time');
+
+$new->safe_psql('postgres', 'CREATE DATABASE late');
+add_extension($new, 'late');
+load('late', 'rest', 'the sequence is set first');
+is($new->safe_psql('late', "SELECT turn_liveness.arm_turn('local', 'm1'), turn_liveness.discharge_turn('local', 'm1')"), 'armed|t', 'a caller comes');
+$new->safe_psql('late', "DELETE FROM turn_liveness.turn; DELETE FROM turn_liveness.reply; DELETE FROM turn_liveness.delivery; SELECT setval('turn_liveness.reply_id_seq', $largest)");
+load('late', 'data', 'then the rows arrive');
+restored('late', 'in another order');
 
 # --- rows that come to where others are: nobody's time is moved under him
 
 $new->safe_psql('postgres', 'CREATE DATABASE used');
-$new->safe_psql('used', "CREATE EXTENSION turn_liveness; $tl_advance");
-wait_worker($new, 'used');
+add_extension($new, 'used');
 $new->safe_psql('used', "SELECT turn_liveness.arm_turn('local', 'm1', duration => '3 h', admission => '3 h', silence => '3 h')");
-ok($new->poll_query_until('used', 'SELECT count(*) = 1 FROM turn_liveness.clock WHERE server <> 0'), 'with the first arm the time is its own');
-$new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/time.sql", 'used' ], 'another time arrives');
-cmp_ok($new->safe_psql('used', 'SELECT turn_liveness.clock_us()'), '<', 3600 * 1e6, 'the clock goes on');
+my $due = $new->safe_psql('used', "SELECT deadline FROM turn_liveness.turns");
+load('used', 'data', 'the rows of another server arrive');
+load('used', 'rest', 'and its sequence');
+cmp_ok($new->safe_psql('used', "SELECT abs(extract(epoch FROM deadline - '$due')) FROM turn_liveness.turns WHERE deployment = 'local'"),
+	'<', 1, 'a turn that was armed here has the time that it had');
 $new->restart;
 wait_worker($new, 'used');
-cmp_ok($new->safe_psql('used', 'SELECT turn_liveness.clock_us()'), '<', 3600 * 1e6, 'also after a start');
-is($new->safe_psql('used', 'SELECT state FROM turn_liveness.turns'), 'waiting', 'a turn that was armed here lives');
+is($new->safe_psql('used', "SELECT state FROM turn_liveness.turns WHERE deployment = 'local'"), 'waiting', 'also after a start');
 $new->safe_psql('used', q{
 SELECT turn_liveness.reject_turn('far', 'm1', '{}', 'no');
 SELECT count(*) FROM turn_liveness.claim_replies('gw', '{far}');
-UPDATE turn_liveness.delivery SET due_us = due_us + 3 * 86400000000;
+UPDATE turn_liveness.delivery SET due_at = due_at + interval '3 days' WHERE conversation_id = 'far';
 });
-is($new->safe_psql('used', 'SELECT state FROM turn_liveness.replies'), 'claimed', 'a claim of another time');
-advance_in($new, 'used', '31 s');
-ok($new->poll_query_until('used', "SELECT state = 'due' FROM turn_liveness.replies"), 'is freed');
-
-# --- another extension in the same database has a clock of its own
-
-advance_in($new, 'used', '30 days');
-$new->safe_psql('used', q{
-SELECT turn_liveness.arm_turn('beats', 'm1');
-SELECT turn_liveness.heartbeat('beats');
-});
-is($new->safe_psql('used', 'SELECT leases_used FROM turn_liveness.stat'), '1', 'a lease');
-$worker = worker_pid($new, 'used');
-is($new->safe_psql('used', q{
-BEGIN;
-DROP EXTENSION turn_liveness;
-CREATE EXTENSION turn_liveness;
-COMMIT;
-SELECT turn_liveness.arm_turn('beats', 'm2');
-SELECT turn_liveness.clock_us() < 3600 * 1e6;
-SELECT state FROM turn_liveness.turns;
-}), "armed\nt\nwaiting", 'a clock that starts anew, also before there is a worker for it');
-wait_worker($new, 'used', $worker);
-cmp_ok($new->safe_psql('used', 'SELECT turn_liveness.clock_us()'), '<', 3600 * 1e6, 'and with one');
-is($new->safe_psql('used', 'SELECT leases_used FROM turn_liveness.stat'), '0', 'the leases of the last one are gone');
-is($new->safe_psql('used', "SELECT turn_liveness.heartbeat('beats')"), '1', 'beats');
-advance_in($new, 'used', '50 s');
-is($new->safe_psql('used', 'SELECT state FROM turn_liveness.turns'), 'running', 'it lives');
-advance_in($new, 'used', '15 s');
-ok($new->poll_query_until('used', "SELECT count(*) = 1 FROM turn_liveness.reply WHERE error_code = 'WORKER_UNRESPONSIVE'"),
-	'and lapses by that clock');
-$new->safe_psql('used', q{
-SELECT turn_liveness.arm_turn('beats', 'm3');
-SELECT turn_liveness.heartbeat('beats');
-});
-is($new->safe_psql('used', 'SELECT leases_used FROM turn_liveness.stat'), '1', 'a lease again');
-$new->safe_psql('used', 'DROP EXTENSION turn_liveness');
-ok($new->poll_query_until('plain', 'SELECT leases_used = 0 FROM turn_liveness.stat'), 'and gone with the extension');
+is($new->safe_psql('used', "SELECT state FROM turn_liveness.replies WHERE deployment = 'far'"), 'claimed', 'a claim of another time');
+advance($new, '31 s', 'used');
+ok($new->poll_query_until('used', "SELECT state = 'due' FROM turn_liveness.replies WHERE deployment = 'far'"), 'is freed');
 unlike(slurp_file($new->logfile), qr/duplicate key|PANIC|TRAP|signal 6|signal 11/, 'nothing clashed');
 
-# --- the same without preload, where whoever sweeps has the time
+# --- the same without preload, where a session sweeps and the wall clock counts
 
-my $rows = new_node('rows', '', start => 0);
-$rows->append_conf('postgresql.conf', "shared_preload_libraries = ''");
-$rows->start;
-$rows->safe_psql('postgres', "CREATE EXTENSION turn_liveness; $tl_advance");
+my $rows = new_node('rows', '', preload => 0);
 $rows->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()') for 1 .. 2;
-is($rows->safe_psql('postgres', $nothing), '0|0|0|f|0', 'without preload: a sweep writes nothing where nothing was armed');
+is($rows->safe_psql('postgres', $nothing), '0|0|f|0', 'without preload: a sweep writes nothing where nothing was armed');
 $rows->safe_psql('postgres', 'DROP EXTENSION turn_liveness; DROP FUNCTION public.tl_advance');
 $rows->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'postgres', "$dir/custom" ], 'a restore');
 is($rows->safe_psql('postgres', $contents), $before, 'everything is there');
 is($rows->safe_psql('postgres', "SELECT state FROM turn_liveness.replies WHERE message_ids = '{claimed}'"), 'claimed', 'a claim lasts');
 foreach my $step ('0 s', '590 s')
 {
-	advance_in($rows, 'postgres', $step);
+	advance($rows, $step, 'postgres');
 	is($rows->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', "after $step there is nothing to fail");
 	is(owed_in($rows, 'postgres'), '5|0', 'nor to show as lapsed');
 }
-advance_in($rows, 'postgres', '20 s');
+advance($rows, '20 s', 'postgres');
 cmp_ok($rows->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '>', 0, 'after the grace there is');
 is($rows->safe_psql('postgres', "SELECT error_code FROM turn_liveness.replies WHERE deployment = 'waiting'"),
 	'WORKER_UNRESPONSIVE', 'and it is failed');
@@ -330,16 +274,15 @@ $rows->stop;
 $new->safe_psql('postgres', 'CREATE DATABASE rows');
 $new->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'rows', "$dir/rows" ], 'is restored with it');
 wait_worker($new, 'rows');
-$since = $new->safe_psql('rows', 'SELECT turn_liveness.clock_us()');
-$new->poll_query_until('rows', "SELECT turn_liveness.clock_us() > $since + 2500000");
+wait_clock($new, 2.5, undef, 'rows');
 is($new->safe_psql('rows', "SELECT turn_liveness.mark_provider_failed('to be marked', 'PROVIDER', 'out of order')"), '1', 'a mark');
 ok(worker_looked($new, 'rows'), 'the worker has read of it');
-advance_in($new, 'rows', '580 s');
+advance($new, '580 s', 'rows');
 ok(worker_looked($new, 'rows'), 'the worker has looked');
 my $theirs = "deployment IN ('beaten in rows', 'to be marked')";
 is($new->safe_psql('rows', "SELECT count(*) FROM turn_liveness.turns WHERE $theirs AND state <> 'lapsed'"), '2',
 	'a beat from before the dump takes nobody the grace');
-advance_in($new, 'rows', '30 s');
+advance($new, '30 s', 'rows');
 ok($new->poll_query_until('rows', "SELECT count(*) = 2 FROM turn_liveness.reply WHERE $theirs"), 'and a mark does not make it endless');
 
 # --- a base backup is a crash recovery

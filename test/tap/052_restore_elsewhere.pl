@@ -24,7 +24,7 @@ my $dump = $old->basedir . '/dump';
 $old->command_ok([ 'pg_dump', '-Fc', '-f', $dump, 'postgres' ], 'a dump');
 $old->stop;
 
-my $new = new_node('new', "shared_preload_libraries = ''\n", extension => 0);
+my $new = new_node('new', '', preload => 0, extension => 0);
 $new->safe_psql('postgres', 'CREATE DATABASE restored');
 $new->command_ok([ 'pg_restore', '--exit-on-error', '-j2', '-d', 'restored', $dump ], 'restored without preload');
 
@@ -32,11 +32,11 @@ sub sql { return $new->safe_psql('restored', $_[0]) }
 
 is(sql('SELECT deployment, message_id, state FROM turn_liveness.turns'), 'waits|m1|waiting', 'what is owed is there');
 is(sql(q{SELECT payload->>'content', state FROM turn_liveness.read_replies('{c2}')}), '42|due', 'what was not delivered too');
-sql(q{SELECT public.tl_advance('1 min')});
+advance($new, '1 min');
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), '0', 'the sweep that sees it first declares nobody dead');
-sql(q{SELECT public.tl_advance('9 min')});
+advance($new, '9 min');
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), '0', 'nor within the grace');
-sql(q{SELECT public.tl_advance('2 min')});
+advance($new, '2 min');
 is(sql(q{SELECT deployment, state FROM turn_liveness.turns}), 'waits|lapsed', 'after it the turn has lapsed, and nobody sweeps it');
 is(sql('SELECT turn_liveness.sweep_expired_turns()'), '1', 'but who is asked to');
 is(sql(q{SELECT deployment, error_code FROM turn_liveness.replies WHERE outcome = 'error'}), 'waits|WORKER_UNRESPONSIVE', 'with the error');

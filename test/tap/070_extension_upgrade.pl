@@ -130,7 +130,7 @@ SELECT turn_liveness.ack_replies('gw', array_agg(reply_id)) FROM turn_liveness.c
 });
 my ($out, $err) = ('', '');
 my $pgbench = IPC::Run::start(
-	[ 'pgbench', '-n', '-M', 'prepared', '-U', 'gateway', '-c', '4', '-t', '400', '-f', $load, $node->connstr('postgres') ],
+	[ 'pgbench', '-n', '-M', 'prepared', '-U', 'gateway', '-c', '4', '-t', '1500', '-f', $load, $node->connstr('postgres') ],
 	'<', \undef, '>', \$out, '2>', \$err);
 ok($node->poll_query_until('postgres', 'SELECT answered > 40 FROM turn_liveness.stat'), 'the load runs');
 my $answered = $node->safe_psql('postgres', 'SELECT answered FROM turn_liveness.stat');
@@ -138,7 +138,7 @@ my ($result, $stdout, $stderr) = $node->psql('postgres', "ALTER EXTENSION turn_l
 is("$result $stderr", '0 ', 'ALTER EXTENSION UPDATE under load');
 ok($node->poll_query_until('postgres', "SELECT answered > $answered + 40 FROM turn_liveness.stat"), 'the load goes on');
 ok($pgbench->finish, 'without an error') or diag $err;
-like($out, qr{number of transactions actually processed: 1600/1600}, 'to its end') or diag "$out$err";
+like($out, qr{number of transactions actually processed: 6000/6000}, 'to its end') or diag "$out$err";
 is($node->safe_psql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'turn_liveness'}), 'next', 'the version');
 
 is($node->safe_psql('postgres', $grants), $granted, 'every grant survived');
@@ -176,24 +176,24 @@ $gateway->quit;
 
 my %older = (
 	'no index' => sub { $_[0] =~ s/CREATE INDEX delivery_dead .*?;// },
-	'no column' => sub { $_[0] =~ s/,\n\trequest\s+uuid// },
+	'no column' => sub { $_[0] =~ s/^\treply_id\s+bigint,[^\n]*\n(?=\tPRIMARY KEY \(deployment, message_id\))//m },
 	'no statistics' => sub { $_[0] =~ s/OUT worker_starts bigint,// && $_[0] =~ s/s\.worker_starts, // && $_[0] =~ s/^COMMENT ON COLUMN turn_liveness\.stat\.worker_starts.*\n//m },
 	'no label' => sub { $_[0] =~ s/'lost', 'unknown'/'unknown'/ },
 	'no table' => sub {
-		$_[0] =~ s/^SELECT pg_catalog\.pg_extension_config_dump\('turn_liveness\.late_reply'.*\n//m
+		$_[0] =~ s/^SELECT pg_extension_config_dump\('turn_liveness\.late_reply'.*\n//m
 		  && ($_[0] .= "DROP TABLE turn_liveness.late_reply CASCADE;\n");
 	},
 );
 my %repair = (
 	'no index' => q{CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x'},
-	'no column' => 'ALTER TABLE turn_liveness.turn ADD request uuid',
+	'no column' => 'ALTER TABLE turn_liveness.turn ADD reply_id bigint',
 	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'unknown'},
-	'no table' => join("\n", $script =~ /^(CREATE (?:TABLE|INDEX|VIEW) [^;]*\blate_reply\b[^;]*;|SELECT pg_catalog\.pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/mg),
+	'no table' => join("\n", $script =~ /^(CREATE TABLE turn_liveness\.late_reply \(.*?^\);|CREATE INDEX late_reply_[^;]*;|CREATE VIEW turn_liveness\.late_replies [^;]*;|SELECT pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/msg),
 );
 my @calls = (
 	q{turn_liveness.arm_turn('d', 'm1', admission => '20 d', silence => '20 d', duration => '20 d')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
 	q{turn_liveness.heartbeat('d', '{m1}')}, q{turn_liveness.has_live_turn('d', 'm1')}, q{turn_liveness.mark_provider_failed('d', 'c', 'r')},
-	q{turn_liveness.clear_provider_failed('d')}, q{turn_liveness.attach_worker('d')}, q{turn_liveness.detach_worker('d')},
+	q{turn_liveness.clear_provider_failed('d')}, q{turn_liveness.attach_worker('other')}, q{turn_liveness.detach_worker('other')},
 	q{turn_liveness.sweep_expired_turns()}, q{turn_liveness.commit_terminal_reply('d', '{m2}', '{}')},
 	q{turn_liveness.commit_terminal_reply('d', '{m2}', '{"late": 1}')}, q{turn_liveness.commit_terminal_reply('d', '{m3}', '{}')},
 	q{turn_liveness.read_replies('{d}')}, q{turn_liveness.claim_replies('gw', '{d}')}, q{turn_liveness.ack_replies('gw', '{1}')},
@@ -236,7 +236,7 @@ foreach my $lack (sort keys %older)
 				'the worker complains',
 				sub {
 					$node->safe_psql($db, q{SELECT public.tl_advance('2 min')});
-					slurp_file($node->logfile, $start) =~ /turn_liveness worker.*delivery_dead.*does not exist.*\n.*HINT: .*ALTER EXTENSION turn_liveness UPDATE/;
+					slurp_file($node->logfile, $start) =~ /turn_liveness worker.*delivery_dead.*does not exist.*\n.*HINT: .*CREATE INDEX delivery_dead/;
 				}),
 			"$lack: the worker gives the hint in the log");
 	}

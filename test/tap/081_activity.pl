@@ -129,7 +129,8 @@ is($node->safe_psql('postgres', q{SELECT datname, usename IS NOT NULL, applicati
 # --- the launcher
 
 $hold->query_safe('BEGIN; LOCK TABLE pg_catalog.pg_database IN ACCESS EXCLUSIVE MODE');
-$hold->query_safe(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'});
+# a new launcher reads it
+$hold->query_safe(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'turn_liveness launcher'});
 my $launcher = q{SELECT query FROM pg_stat_activity WHERE backend_type = 'turn_liveness launcher'};
 ok(wait_until('the launcher looks', sub { $hold->query_safe("SELECT pg_stat_clear_snapshot(); $launcher") =~ /reading the list of databases/ }),
 	'the launcher: reading the list of databases');

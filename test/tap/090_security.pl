@@ -117,8 +117,6 @@ my $shadows = q{
 CREATE TEMP TABLE turn (deployment text, message_id text);
 CREATE TEMP TABLE reply (LIKE turn);
 CREATE TEMP TABLE delivery (LIKE turn);
-CREATE TEMP TABLE home AS SELECT 1 AS id;
-CREATE TEMP TABLE clock AS SELECT 1 AS home, 9e15::bigint AS base_us;
 CREATE TEMP SEQUENCE reply_id_seq;
 };
 foreach my $role (qw(gateway worker monitor))

@@ -15,7 +15,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
-  new_node add_extension worker_pid wait_worker advance step_wall_clock no_pauses clock_us wait_clock
+  new_node add_extension worker_pid wait_worker advance own_wall_clock step_wall_clock no_pauses clock_us wait_clock
   wait_until arm ends wait_ended owed failures session backend_pid client_pid
   notified median psql_takes in_time worker_looked wall_clock_passes
   wall_clock_shim
@@ -32,7 +32,7 @@ sub new_node
 
 	$option{preload} //= 1;
 	$option{wall_clock} //= !$option{preload};
-	TurnLiveness::WallClock::wind($node) if $option{wall_clock};
+	own_wall_clock($node) if $option{wall_clock};
 	$node->{tl_preload} = $option{preload};
 	$node->init(allows_streaming => $option{streaming} // 0);
 	$node->append_conf('postgresql.conf', <<"END");
@@ -94,6 +94,14 @@ sub advance
 	  unless $node->{tl_preload} // 1;
 	$node->safe_psql($db, "SELECT public.tl_advance('$interval')");
 	return;
+}
+
+# Gives a server that was not made by new_node() a wall clock of its own, before
+# it is started.
+sub own_wall_clock
+{
+	my ($node) = @_;
+	return TurnLiveness::WallClock::wind($node);
 }
 
 # The wall clock of a server that has its own goes on by that many seconds more,

@@ -10,7 +10,7 @@ CREATE SEQUENCE raw.reply_id_seq AS bigint;
 CREATE FUNCTION raw.sweep() RETURNS bigint LANGUAGE sql AS $$
 	WITH ended AS (
 		UPDATE raw.turn SET outcome = 'e', error_code = NULL
-		WHERE outcome IS NULL AND check_us <= 9000000000000000000
+		WHERE outcome IS NULL AND next_check <= 'infinity'
 		RETURNING *
 	), replies AS (
 		INSERT INTO raw.reply
@@ -25,7 +25,7 @@ CREATE FUNCTION raw.sweep() RETURNS bigint LANGUAGE sql AS $$
 		RETURNING reply_id, conversation_id, platform
 	), deliveries AS (
 		INSERT INTO raw.delivery
-		SELECT reply_id, 'o', 0, 0, 0, conversation_id, platform FROM replies
+		SELECT reply_id, 'o', 0, '-infinity', now(), conversation_id, platform FROM replies
 		RETURNING 1
 	)
 	SELECT count(*) FROM deliveries

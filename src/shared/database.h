@@ -1,60 +1,24 @@
 /*
- * shmem.h
- *		Shared memory: what there is, and who may touch it under which lock.
+ * database.h
+ *		The slots of databases in shared memory: what they hold, and which lock
+ *		protects it.
  */
-#ifndef TL_SHMEM_H
-#define TL_SHMEM_H
+#ifndef TL_DATABASE_H
+#define TL_DATABASE_H
 
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
 #include "rules/deadline.h"
+#include "shared/counters.h"
 
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
 #define TL_KEPT_PAUSES	16
-#define TL_STRIPES			16		/* copies of each counter */
 #define TL_MAX_PREPARED		16
 #define TL_MAX_EXCLUSIONS	8
 #define TL_STEP_LEN			48
-
-/* cumulative counters, in the order of the columns of stat_row */
-typedef enum TlCounter
-{
-	TL_COUNT_ARMED,
-	TL_COUNT_ANSWERED,
-	TL_COUNT_FAILED_UNRESPONSIVE,
-	TL_COUNT_FAILED_NEVER_STARTED,
-	TL_COUNT_FAILED_DIED,
-	TL_COUNT_FAILED_TOO_LONG,
-	TL_COUNT_FAILED_OTHER,
-	TL_COUNT_DISCHARGED,
-	TL_COUNT_LATE,
-	TL_COUNT_UNKNOWN,
-	TL_COUNT_LATE_DROPPED,
-	TL_COUNT_BEATS,
-	TL_COUNT_BEATS_IN_ROWS,
-	TL_COUNT_SWEEPS,
-	TL_COUNT_SWEEP_ERRORS,
-	TL_COUNT_NOTIFICATIONS,
-	TL_COUNT_CLAIMS,
-	TL_COUNT_ACKNOWLEDGED,
-	TL_COUNT_REDELIVERIES,
-	TL_COUNT_DEAD,
-	TL_COUNT_EXPIRED_UNDELIVERED,
-	TL_COUNT_WORKER_STARTS,
-	TL_NCOUNTERS
-} TlCounter;
-
-/*
- * One copy of the counters, in cache lines of its own: each beat counts, and
- * processes on different cores shall not take the line from one another.
- */
-typedef struct TlStripe
-{
-	pg_atomic_uint64 counters[TL_NCOUNTERS];
-} pg_attribute_aligned(64) TlStripe;
 
 typedef enum TlWorkerState
 {
@@ -86,10 +50,19 @@ typedef enum TlLookResult
 	TL_LOOK_NO_ROOM				/* the extension is there, a free slot is not */
 } TlLookResult;
 
+/* The clock of this run of the server, see clock.c. */
+typedef struct TlRun
+{
+	TimestampTz anchor;			/* the clock's line begins here ... */
+	int64		anchor_mono;	/* ... at this time of the monotonic clock */
+	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
+	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
+} TlRun;
+
 /* The clock of a database, see clock.c. */
 typedef struct TlClockState
 {
-	pg_atomic_uint64 offset;
+	pg_atomic_uint64 offset;	/* from the run's clock: what pauses have lost */
 	pg_atomic_uint64 limit;
 	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
 	pg_atomic_uint64 pause_us;	/* when the last pause ended */
@@ -129,7 +102,7 @@ typedef struct TlDatabase
 
 	/* under TlShared.directory */
 	Oid			dboid;			/* InvalidOid: free */
-	bool		used_before;	/* leases of an earlier database may be left */
+	uint8		incarnation;	/* one more each time the slot changes hands */
 	TlWorkerSlot worker;
 
 	TlGraceState grace;
@@ -142,7 +115,7 @@ typedef struct TlDatabase
 	pg_atomic_uint32 logged_full;	/* the log has told of that */
 	pg_atomic_uint64 logged_late_us;	/* ... and of late replies that were not kept */
 
-	/* the worker's appointments, see duty.c */
+	/* the worker's appointments, see worker_round.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
 	pg_atomic_uint64 due_again_us;	/* the next claim or delay that ends */
 	pg_atomic_uint64 death_us;	/* an attached deployment lost its session */
@@ -183,10 +156,7 @@ typedef struct TlShared
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
 	uint32		run;			/* random: this run of the server, never 0 */
-	TimestampTz anchor;			/* the clock's line begins here (clock.c) ... */
-	int64		anchor_mono;	/* ... at this time of the monotonic clock */
-	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
-	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
+	TlRun		clock;
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	bool		rescan_databases;	/* the launcher shall read pg_database */
@@ -201,7 +171,8 @@ typedef struct TlShared
 /* NULL without preload */
 extern TlShared *tl_shared;
 
-extern void tl_shmem_init(void);
+extern Size tl_database_shmem_size(void);
+extern void tl_database_shmem_startup(int tranche);
 
 /*
  * This session's database.  A slot is made only where the extension is.  NULL
@@ -212,12 +183,10 @@ extern TlDatabase *tl_database(void);
 extern TlDatabase *tl_database_find(Oid dboid, bool make);
 extern void tl_database_free(TlDatabase *db);
 
-extern void tl_counter_add(TlCounter counter, uint64 n);
-extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
 /* do beats go to rows, so that one of them can meet a row that is held? */
 extern bool tl_rows_are_beaten(void);
 extern void tl_due_again_by(TlDatabase *db, int64 us);
 extern void tl_wake_worker(TlDatabase *db);
 extern void tl_wake_launcher(void);
 
-#endif							/* TL_SHMEM_H */
+#endif							/* TL_DATABASE_H */

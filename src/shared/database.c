@@ -1,0 +1,187 @@
+/*
+ * database.c
+ *		The slots of databases in shared memory.
+ *
+ * TlShared.directory guards the list of databases and the processes in it.
+ * Latches are set under it, so that no session sets the latch of a process that
+ * has withdrawn.  A process that holds it takes no other lock, but for the
+ * server's ProcArrayLock, to count the sessions of a database whose slot another
+ * one is to get.
+ *
+ * All of it is soft: the postmaster makes it anew after a crash of the server,
+ * and src/README.md says what its loss means.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "shared/database.h"
+
+TlShared   *tl_shared = NULL;
+
+static TlDatabase *my_database = NULL;
+
+Size
+tl_database_shmem_size(void)
+{
+	return MAXALIGN(sizeof(TlShared));
+}
+
+void
+tl_database_shmem_startup(int tranche)
+{
+	bool		found;
+	int			i;
+
+	my_database = NULL;
+	tl_shared = ShmemInitStruct("turn_liveness", sizeof(TlShared), &found);
+	if (found)
+		return;
+	memset(tl_shared, 0, sizeof(TlShared));
+	LWLockInitialize(&tl_shared->directory, tranche);
+	if (!pg_strong_random(tl_shared->seeds, sizeof(tl_shared->seeds)) ||
+		!pg_strong_random(&tl_shared->run, sizeof(tl_shared->run)))
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not obtain random numbers")));
+	tl_shared->run |= 1;
+	pg_atomic_init_u32(&tl_shared->generation, 1);
+	tl_shared->rescan_databases = true;
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+		LWLockInitialize(&tl_shared->databases[i].mailbox_lock, tranche);
+}
+
+/*
+ * A slot whose extension has gone may serve another database, once no session
+ * is left that could hold a pointer to it.  A session takes that pointer under the
+ * directory lock, so its caller counts the sessions under the same lock.
+ */
+static bool
+may_recycle(TlDatabase *db)
+{
+	return db->worker.state == TL_WORKER_NONE && db->worker.pid == 0 &&
+		CountDBBackends(db->dboid) == 0;
+}
+
+TlDatabase *
+tl_database_find(Oid dboid, bool make)
+{
+	TlDatabase *vacant = NULL;
+	uint8		incarnation;
+	int			i;
+
+	Assert(make ? LWLockHeldByMeInMode(&tl_shared->directory, LW_EXCLUSIVE) :
+		   LWLockHeldByMe(&tl_shared->directory));
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+
+		if (db->dboid == dboid)
+			return db;
+		if (db->dboid == InvalidOid && vacant == NULL)
+			vacant = db;
+	}
+	if (!make)
+		return NULL;
+	for (i = 0; i < TL_MAX_DATABASES && vacant == NULL; i++)
+		if (may_recycle(&tl_shared->databases[i]))
+			vacant = &tl_shared->databases[i];
+	if (vacant == NULL)
+		return NULL;
+
+	/* zero is the beginning of all but these: no other process looks yet */
+	incarnation = vacant->incarnation + 1;
+	memset(vacant, 0, offsetof(TlDatabase, mailbox_lock));
+	memset(vacant->stripes, 0, sizeof(vacant->stripes));
+	vacant->incarnation = incarnation;
+	vacant->dboid = dboid;
+	vacant->worker.state = TL_WORKER_WANTED;
+	vacant->stats_reset = GetCurrentTimestamp();
+	pg_atomic_write_u64(&vacant->clock.limit, PG_INT64_MAX);
+	pg_atomic_write_u32(&vacant->generation, 1);
+	pg_atomic_write_u64(&vacant->wake_us, PG_INT64_MAX);
+	pg_atomic_write_u64(&vacant->due_again_us, PG_INT64_MAX);
+	pg_atomic_write_u64(&vacant->death_us, PG_INT64_MAX);
+	vacant->mailbox_head = vacant->mailbox_tail = 0;
+	vacant->look_turns = vacant->look_replies = true;
+	vacant->latch_set = false;
+	return vacant;
+}
+
+/* The database is gone.  The caller holds the directory exclusively. */
+void
+tl_database_free(TlDatabase *db)
+{
+	Assert(LWLockHeldByMeInMode(&tl_shared->directory, LW_EXCLUSIVE));
+	db->dboid = InvalidOid;
+	memset(&db->worker, 0, sizeof(db->worker));
+	/* a database that found no slot may have this one */
+	tl_shared->rescan_databases = true;
+}
+
+TL_HOT TlDatabase *
+tl_database(void)
+{
+	bool		make;
+
+	if (my_database != NULL)
+		return my_database;
+	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
+		return NULL;
+
+	/* the catalog is read before the lock is taken, and never after a commit */
+	make = IsTransactionState() && OidIsValid(tl_extension_oid());
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	my_database = tl_database_find(MyDatabaseId, false);
+	if (my_database == NULL && make)
+	{
+		my_database = tl_database_find(MyDatabaseId, true);
+		if (my_database != NULL && tl_shared->launcher_latch)
+			SetLatch(tl_shared->launcher_latch);
+	}
+	LWLockRelease(&tl_shared->directory);
+	return my_database;
+}
+
+/* The worker looks for replies that are due again by then at the latest. */
+void
+tl_due_again_by(TlDatabase *db, int64 us)
+{
+	uint64		old = pg_atomic_read_u64(&db->due_again_us);
+
+	while (us < (int64) old &&
+		   !pg_atomic_compare_exchange_u64(&db->due_again_us, &old, us))
+		;
+}
+
+/* No beat goes to rows as long as there is room for leases. */
+bool
+tl_rows_are_beaten(void)
+{
+	TlDatabase *db = tl_database();
+
+	return db == NULL || pg_atomic_read_u32(&db->rows_beaten) != 0;
+}
+
+void
+tl_wake_worker(TlDatabase *db)
+{
+	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	if (db->worker.latch)
+		SetLatch(db->worker.latch);
+	LWLockRelease(&tl_shared->directory);
+}
+
+void
+tl_wake_launcher(void)
+{
+	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	if (tl_shared->launcher_latch)
+		SetLatch(tl_shared->launcher_latch);
+	LWLockRelease(&tl_shared->directory);
+}
