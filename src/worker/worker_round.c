@@ -20,6 +20,7 @@
 #include "replies/delivery.h"
 #include "worker/worker_round.h"
 #include "shared/grace.h"
+#include "shared/lease_table.h"
 #include "base/guc.h"
 #include "shared/mailbox.h"
 #include "replies/notify.h"
