@@ -26,7 +26,7 @@
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "base/guc.h"
-#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "shared/worker_slot.h"
 
 enum

@@ -21,7 +21,7 @@
 #include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "shared/database.h"
 
 #define CROWD			10

@@ -18,6 +18,7 @@
  */
 #include "base/turn_liveness.h"
 
+#include "shared/lease.h"
 #include "shared/lease_table.h"
 #include "shared/database.h"
 

@@ -10,7 +10,7 @@
 #include "utils/uuid.h"
 
 #include "rules/deadline.h"
-#include "shared/lease.h"
+#include "shared/lease_key.h"
 #include "store/rel.h"
 
 enum

@@ -22,6 +22,7 @@
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "shared/database.h"
 #include "store/turn_row.h"
 #include "turns/row_beat.h"

@@ -29,7 +29,7 @@
 #include "shared/grace.h"
 #include "turns/attach.h"
 #include "turns/failure.h"
-#include "turns/sweep_row.h"
+#include "turns/sweep.h"
 
 #define CHUNK			500
 #define BAD_ROW_PAUSE	(60 * TL_SECOND)

@@ -23,6 +23,8 @@
 
 #include "shared/clock.h"
 #include "shared/grace.h"
+#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "base/guc.h"
 #include "store/turn_row.h"
 #include "worker/watch_list.h"

@@ -34,6 +34,7 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
+#include "shared/lease_table.h"
 #include "shared/mailbox.h"
 #include "store/rel.h"
 #include "turns/sweep.h"
