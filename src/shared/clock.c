@@ -55,10 +55,6 @@
 
 static bool ticks_here = false; /* this process is the worker */
 
-static TimestampTz read_control_file_time(void);
-static int64 shared_line(void);
-static void note_pause(TlDatabase *db, int64 at, int64 lost);
-
 PG_FUNCTION_INFO_V1(turn_liveness_clock_now);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_advance);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_no_pauses);

@@ -27,8 +27,6 @@ static uint64 seed1;
 static uint64 seed2;
 static Oid	seeded_extension = InvalidOid;
 
-static uint32 bucket_count(void);
-
 static uint32
 bucket_count(void)
 {
