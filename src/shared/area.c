@@ -9,6 +9,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/shmem.h"
 
 #include "shared/area.h"
 #include "shared/attach_table.h"

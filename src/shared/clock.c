@@ -56,10 +56,6 @@
 
 static bool ticks_here = false; /* this process is the worker */
 
-static TimestampTz read_control_file_time(void);
-static int64 shared_line(void);
-static void note_skew(TlDatabase *db, int64 now, int64 push);
-
 PG_FUNCTION_INFO_V1(turn_liveness_clock_now);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_advance);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_no_pauses);

@@ -20,7 +20,6 @@ TlLease    *tl_leases;
 uint32	   *tl_lease_buckets;
 uint32		tl_lease_bucket_mask;
 
-static uint32 bucket_count(void);
 
 static uint32
 bucket_count(void)

@@ -5,7 +5,7 @@
 #ifndef TL_TURN_ROW_H
 #define TL_TURN_ROW_H
 
-#include "datatype/timestamp.h"
+#include "utils/timestamp.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
