@@ -95,6 +95,8 @@ run_optional(const char *step, LOCKMODE mode, uint32 tables, bool (*work) (void)
 	}
 	PG_CATCH();
 	{
+		/* the commit may have failed */
+		done = false;
 		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
 			tl_worker_xact_note_skipped(step);
 		tl_worker_recover(context);
