@@ -29,6 +29,13 @@ typedef enum TlWorkerState
 	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
 } TlWorkerState;
 
+/* a step of the worker; only the worker writes it, and takes no lock for that */
+typedef struct TlStep
+{
+	pg_atomic_uint64 since_us;	/* monotonic; 0 = none */
+	char		name[TL_STEP_LEN];
+} TlStep;
+
 /* the worker of a database, see worker_slot.c; under TlShared.directory */
 typedef struct TlWorkerSlot
 {
@@ -38,8 +45,8 @@ typedef struct TlWorkerSlot
 	bool		look_again;		/* wanted afresh when this worker has ended */
 	bool		failed;			/* the last worker ended with an error */
 	int64		next_try_us;	/* monotonic: the launcher starts none before */
-	pg_atomic_uint64 step_since_us; /* monotonic; 0 = the worker is in no step */
-	char		step[TL_STEP_LEN];
+	TlStep		running;		/* the step that the worker is in */
+	TlStep		skipped;		/* a step that it could not do since then */
 } TlWorkerSlot;
 
 /* what a worker found in a database without a slot */
@@ -70,7 +77,7 @@ typedef struct TlClockState
 	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 } TlClockState;
 
-/* A pause: where the clock stood, and how much wall clock time it lost. */
+/* Where our clock stood when the wall clock left it, and by how much. */
 typedef struct TlPause
 {
 	pg_atomic_uint64 at;
@@ -110,6 +117,7 @@ typedef struct TlDatabase
 	/* the last pauses of the clock: the worker writes them (clock.c) */
 	TlPause		pauses[TL_KEPT_PAUSES];
 	uint32		npauses;
+	int64		skew;			/* from our clock to the wall clock, as noted last */
 
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint32 logged_full;	/* the log has told of that */
