@@ -24,6 +24,7 @@
 #include "utils/wait_event.h"
 
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
 #include "base/guc.h"
 #include "shared/lease_table.h"

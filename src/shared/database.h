@@ -11,7 +11,6 @@
 #include "storage/lwlock.h"
 
 #include "rules/deadline.h"
-#include "shared/counters.h"
 
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
@@ -19,6 +18,7 @@
 #define TL_MAX_PREPARED		16
 #define TL_MAX_EXCLUSIONS	8
 #define TL_STEP_LEN			48
+#define TL_STRIPES			16		/* copies of each counter */
 
 typedef enum TlWorkerState
 {
@@ -93,6 +93,43 @@ typedef struct TlGraceState
 	pg_atomic_uint32 crowd;		/* ... and many deployments beat before it */
 	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
 } TlGraceState;
+
+/* cumulative counters, in the order of the columns of stat_row */
+typedef enum TlCounter
+{
+	TL_COUNT_ARMED,
+	TL_COUNT_ANSWERED,
+	TL_COUNT_FAILED_UNRESPONSIVE,
+	TL_COUNT_FAILED_NEVER_STARTED,
+	TL_COUNT_FAILED_DIED,
+	TL_COUNT_FAILED_TOO_LONG,
+	TL_COUNT_FAILED_OTHER,
+	TL_COUNT_DISCHARGED,
+	TL_COUNT_LATE,
+	TL_COUNT_UNKNOWN,
+	TL_COUNT_LATE_DROPPED,
+	TL_COUNT_BEATS,
+	TL_COUNT_BEATS_IN_ROWS,
+	TL_COUNT_SWEEPS,
+	TL_COUNT_SWEEP_ERRORS,
+	TL_COUNT_NOTIFICATIONS,
+	TL_COUNT_CLAIMS,
+	TL_COUNT_ACKNOWLEDGED,
+	TL_COUNT_REDELIVERIES,
+	TL_COUNT_DEAD,
+	TL_COUNT_EXPIRED_UNDELIVERED,
+	TL_COUNT_WORKER_STARTS,
+	TL_NCOUNTERS
+} TlCounter;
+
+/*
+ * One copy of the counters, in cache lines of its own: each beat counts, and
+ * processes on different cores shall not take the line from one another.
+ */
+typedef struct TlStripe
+{
+	pg_atomic_uint64 counters[TL_NCOUNTERS];
+} pg_attribute_aligned(64) TlStripe;
 
 /*
  * One database.  Slots are given out and taken back under TlShared.directory;

@@ -11,6 +11,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "shared/counters.h"
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"

@@ -19,6 +19,7 @@
 #include "catalog/pg_subscription.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "shared/counters.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
