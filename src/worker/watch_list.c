@@ -54,9 +54,6 @@ static Ticket *buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
 static int32 longest_silence = 0;
 
-static void keep_ticket(void);
-static void file_entry(Entry *entry, int64 due);
-
 void
 tl_watch_list_reset(int64 now)
 {
@@ -274,7 +271,7 @@ tl_watch_list_longest_silence(void)
  * FULL may hold for long.
  */
 int64
-tl_watch_list_scan(bool first, int64 (*tick) (void))
+tl_watch_list_scan(bool first)
 {
 	Snapshot	snapshot;
 	TlRel		turns;
@@ -286,7 +283,7 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 
 	tl_rel_open(&turns, TL_TURN, false);
 	snapshot = tl_latest_snapshot();
-	start = now = tick();
+	start = now = tl_clock_tick();
 	start_mono = tl_monotonic();
 	tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_CHECK, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
@@ -297,7 +294,7 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 
 		CHECK_FOR_INTERRUPTS();
 		if (++n % 1000 == 0)
-			now = tick();
+			now = tl_clock_tick();
 		tl_turn_decode(scan.slot, &turn);
 		late = !first || turn.times.seen == TL_SEEN_UNKNOWN || is_restored(&turn.times);
 		memset(&watch, 0, sizeof(watch));
@@ -310,6 +307,6 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
-	now = tick();
+	now = tl_clock_tick();
 	return Min(now - start, tl_monotonic() - start_mono);
 }

@@ -20,7 +20,7 @@ extern int64 tl_watch_list_next(int64 now);
 extern long tl_watch_list_size(void);
 extern int32 tl_watch_list_longest_silence(void);
 
-/* read all owed rows of the table, in a transaction of the worker; returns how long it read */
-extern int64 tl_watch_list_scan(bool first, int64 (*tick) (void));
+/* read all owed rows of the table, in a transaction of the worker; returns how long it took */
+extern int64 tl_watch_list_scan(bool first);
 
 #endif							/* TL_WATCH_LIST_H */
