@@ -52,31 +52,11 @@
 #define WORKER_PATIENCE_US	(5 * TL_SECOND)
 #define CHECK_MS			10
 
-/* what a utility hook is called with, to be handed on */
-typedef struct Command
-{
-	PlannedStmt *pstmt;
-	const char *query;
-	bool		read_only;
-	ProcessUtilityContext context;
-	ParamListInfo params;
-	QueryEnvironment *env;
-	DestReceiver *dest;
-	QueryCompletion *qc;
-} Command;
-
 static ProcessUtility_hook_type prev_utility = NULL;
 
 /* databases to look at afresh once this transaction is committed; in its memory */
 static List *wanted = NIL;
 static uint64 preparing = 0;	/* hash of the identifier in PREPARE TRANSACTION */
-
-static void
-run(Command *c)
-{
-	(prev_utility ? prev_utility : standard_ProcessUtility)
-		(c->pstmt, c->query, c->read_only, c->context, c->params, c->env, c->dest, c->qc);
-}
 
 static void
 want(Oid dboid)
@@ -184,52 +164,18 @@ exclude_worker(Oid dboid)
 	}
 }
 
-/* Run a command that needs this database without connections. */
-static void
-run_excluded(Command *command, Oid dboid)
-{
-	PG_TRY();
-	{
-		if (!TL_DDL_ENDS_WORKERS_COMPAT)
-			exclude_worker(dboid);
-		run(command);
-	}
-	PG_CATCH();
-	{
-		tl_worker_readmit(dboid, false);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	tl_worker_readmit(dboid, IsA(command->pstmt->utilityStmt, DropdbStmt));
-}
-
 /*
- * Run a transaction command.  No callback runs at COMMIT PREPARED, so this
- * function does for the prepared transaction what its commit asks for: the
- * session may not know it, hence the worker looks at all rows, and beats look
- * at the table again.
+ * No callback runs at COMMIT PREPARED, so this function does for the prepared
+ * transaction what its commit asks for: the session may not know it, hence the
+ * worker looks at all rows, and beats look at the table again.
  */
 static void
-run_transaction(Command *command, TransactionStmt *stmt)
+end_prepared(uint64 name, bool commit)
 {
-	bool		commit = stmt->kind == TRANS_STMT_COMMIT_PREPARED;
-	bool		rollback = stmt->kind == TRANS_STMT_ROLLBACK_PREPARED;
 	char		empty[1] = "";
 	StringInfoData nothing = {.data = empty};
 	TlDatabase *db;
-	uint64		name = 0;
 	bool		served;
-
-	if (stmt->gid != NULL)
-		name = hash_bytes_extended((const unsigned char *) stmt->gid, strlen(stmt->gid),
-								   MyDatabaseId) | 1;
-	/* the transaction is prepared after this command has returned */
-	if (stmt->kind == TRANS_STMT_PREPARE)
-		preparing = name;
-	/* this may free the statement */
-	run(command);
-	if (!commit && !rollback)
-		return;
 
 	tl_worker_end_prepared(name, commit);
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
@@ -292,22 +238,39 @@ note_command(Node *node, Oid extension)
 	}
 }
 
+#define RUN_COMMAND() \
+	(prev_utility ? prev_utility : standard_ProcessUtility) \
+		(pstmt, query, read_only, context, params, env, dest, qc)
+
 static void
 utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		ProcessUtilityContext context, ParamListInfo params,
 		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	Command		command = {pstmt, query, read_only, context, params, env, dest, qc};
 	Node	   *node = pstmt->utilityStmt;
-	Oid			extension = InvalidOid;
+	/* what the extension was before, of a command that may create one */
+	volatile Oid extension = InvalidOid;
 	Oid			dboid = InvalidOid;
 
 	/* in a process without a database nothing of this can happen */
 	switch (tl_shared != NULL && OidIsValid(MyDatabaseId) ? nodeTag(node) : T_Invalid)
 	{
 		case T_TransactionStmt:
-			run_transaction(&command, (TransactionStmt *) node);
-			return;
+			{
+				TransactionStmt *stmt = (TransactionStmt *) node;
+				/* the command may free the statement */
+				TransactionStmtKind kind = stmt->kind;
+				uint64		name = stmt->gid == NULL ? 0 :
+					hash_bytes_extended((unsigned char *) stmt->gid, strlen(stmt->gid), MyDatabaseId) | 1;
+
+				/* the transaction is prepared after this command has returned */
+				if (kind == TRANS_STMT_PREPARE)
+					preparing = name;
+				RUN_COMMAND();
+				if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+					end_prepared(name, kind == TRANS_STMT_COMMIT_PREPARED);
+				return;
+			}
 		case T_CreateExtensionStmt:
 			/* IF NOT EXISTS creates none, and CASCADE may create ours without naming it */
 			extension = get_extension_oid(TL_EXTENSION, true);
@@ -323,13 +286,27 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		case T_AlterDatabaseSetStmt:
 			break;
 		default:
-			run(&command);
+			RUN_COMMAND();
 			return;
 	}
-	if (OidIsValid(dboid))
-		run_excluded(&command, dboid);
+	if (!OidIsValid(dboid))
+		RUN_COMMAND();
 	else
-		run(&command);
+	{
+		PG_TRY();
+		{
+			if (!TL_DDL_ENDS_WORKERS_COMPAT)
+				exclude_worker(dboid);
+			RUN_COMMAND();
+		}
+		PG_CATCH();
+		{
+			tl_worker_readmit(dboid, false);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		tl_worker_readmit(dboid, IsA(node, DropdbStmt));
+	}
 	note_command(node, extension);
 }
 

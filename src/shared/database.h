@@ -136,6 +136,7 @@ typedef struct TlShared
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	int64		rescan_us;		/* monotonic: the launcher looks at each database again */
+	int64		no_looks_until_us;	/* monotonic: a command needs one without a slot */
 	TlDatabase	databases[TL_MAX_DATABASES];
 } TlShared;
 

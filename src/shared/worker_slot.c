@@ -96,13 +96,21 @@ tl_worker_end_prepared(uint64 name, bool commit)
 TlDatabase *
 tl_worker_publish(Oid dboid, bool make)
 {
+	int64		now = tl_monotonic();
 	TlDatabase *db;
-	bool		taken;
+	bool		taken = false;
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	db = tl_database_find(dboid, make);
-	taken = db != NULL &&
-		(db->worker.pid != 0 || db->worker.excluded_until_us > tl_monotonic());
+	db = tl_database_find(dboid, false);
+	if (db != NULL)
+		taken = db->worker.pid != 0 || db->worker.excluded_until_us > now;
+	else if (make && tl_shared->no_looks_until_us > now)
+	{
+		taken = true;
+		tl_shared->rescan_us = 0;
+	}
+	else if (make)
+		db = tl_database_find(dboid, true);
 	if (db != NULL && !taken)
 	{
 		db->worker.pid = MyProcPid;
@@ -164,6 +172,8 @@ tl_worker_exclude(Oid dboid, int64 until_us)
 		if (pid != 0)
 			(void) kill(pid, SIGTERM);
 	}
+	else
+		tl_shared->no_looks_until_us = until_us;
 	LWLockRelease(&tl_shared->directory);
 	return pid;
 }
@@ -179,6 +189,8 @@ tl_worker_readmit(Oid dboid, bool dropped)
 		tl_database_free(db);
 	else if (db != NULL)
 		db->worker.excluded_until_us = db->worker.next_try_us = 0;
+	else
+		tl_shared->no_looks_until_us = 0;
 	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);
 }

@@ -38,6 +38,8 @@
 
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
 
+extern PGDLLEXPORT void tl_launcher_main(Datum arg);
+
 /* one pass over pg_database */
 typedef struct Roll
 {
@@ -234,6 +236,7 @@ call_roll(void)
 	roll.now = tl_monotonic();
 	roll.may_look = look_is_over(roll.now);
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	roll.may_look &= tl_shared->no_looks_until_us <= roll.now;
 	/* a look that is not over may have come too early */
 	if (roll.may_look && tl_shared->rescan_us <= roll.now)
 	{
@@ -288,7 +291,11 @@ report_idle(void)
 	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	next = look_until > 0 ? look_until : tl_shared->rescan_us;
+	next = tl_shared->no_looks_until_us;
+	if (look_until > 0)
+		next = look_until;
+	else if (next <= tl_monotonic())
+		next = tl_shared->rescan_us;
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];

@@ -13,7 +13,7 @@
  * The worker sleeps on its latch until the time that a round named, a second at
  * the most (the tick of the liveness clock).  SIGTERM ends it between or inside of
  * rounds; the launcher decides whether there is to be another.  An error ends a
- * round: the worker reports it (worker_error.c), pauses, and begins another.
+ * round: the worker reports it (worker_xact.c), pauses, and begins another.
  * An error before the first round ends the process, and the launcher starts another
  * after a while.  A worker that was terminated did not fail.
  */
@@ -31,13 +31,13 @@
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
 #include "worker/process.h"
-#include "worker/worker.h"
-#include "worker/worker_error.h"
 #include "worker/worker_round.h"
 #include "worker/worker_xact.h"
 
 #define ERROR_PAUSE_MS	1000
 #define MAX_SLEEP_MS	1000
+
+extern PGDLLEXPORT void tl_worker_main(Datum arg);
 
 static TlDatabase *my_slot = NULL;
 static TlWorkerState state_at_exit = TL_WORKER_WANTED;

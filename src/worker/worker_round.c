@@ -29,7 +29,6 @@
 #include "store/rel.h"
 #include "turns/sweep.h"
 #include "worker/watch_list.h"
-#include "worker/worker_error.h"
 #include "worker/worker_round.h"
 #include "worker/worker_xact.h"
 
@@ -94,8 +93,6 @@ scan_turns(bool first)
 	if (!tl_worker_xact_begin("looking at the owed turns"))
 		return;
 	took = tl_watch_list_scan(first);
-	if (tl_watch_list_size() > 0)
-		used_here = true;
 	tl_worker_xact_end();
 	/* rows that came unseen may have replies with them */
 	now = tl_clock_now();
@@ -361,7 +358,7 @@ keep_house(TlDatabase *db, int64 now)
 	}
 	if (tl_lease_used() > tl_lease_capacity / 4 * 3)
 		tl_lease_reclaim(tl_lease_capacity / 8 + 1,
-						 now - Max(tl_watch_list_longest_silence(), tl_turn_deadline) * TL_MS -
+						 now - Max(tl_longest_silence_ms, tl_turn_deadline) * TL_MS -
 						 60 * TL_SECOND);
 }
 
