@@ -30,29 +30,14 @@
 #include "shared/lease.h"
 #include "shared/worker_slot.h"
 
-enum
-{
-	STAT_WORKER_STATE,
-	STAT_WORKER_PID,
-	STAT_WORKER_PROBLEM,
-	STAT_LAUNCHER_PID,
-	STAT_LEASES_USED,
-	STAT_LEASE_CAPACITY,
-	STAT_LAST_SWEEP,
-	STAT_LAST_SWEEP_MS,
-	STAT_SWEEP_ENABLED,
-	STAT_GRACE,
-	STAT_GRACE_UNTIL,
-	STAT_COUNTERS,
-	STAT_RESET = STAT_COUNTERS + TL_NCOUNTERS,
-	STAT_NATTS
-};
+#define MAX_COLUMNS		(32 + TL_NCOUNTERS)
 
-/* the row that is made */
+/* the row that is made, column by column in their order */
 typedef struct StatRow
 {
-	Datum		values[STAT_NATTS];
-	bool		nulls[STAT_NATTS];
+	int			n;
+	Datum		values[MAX_COLUMNS];
+	bool		nulls[MAX_COLUMNS];
 } StatRow;
 
 static const char *const state_names[] = {
@@ -63,11 +48,22 @@ static const char *const state_names[] = {
 	[TL_WORKER_NO_SLOT] = "no slot",
 };
 
+/* Add a column; NULL where it is not known. */
 static void
-set(StatRow *row, int column, Datum value)
+add(StatRow *row, bool known, Datum value)
 {
-	row->values[column] = value;
-	row->nulls[column] = false;
+	Assert(row->n < MAX_COLUMNS);
+	row->values[row->n] = value;
+	row->nulls[row->n++] = !known;
+}
+
+/* The same for a text; NULL or empty is not known. */
+static void
+add_text(StatRow *row, const char *text)
+{
+	bool		known = text != NULL && *text != '\0';
+
+	add(row, known, known ? CStringGetTextDatum(text) : (Datum) 0);
 }
 
 /*
@@ -113,15 +109,9 @@ describe_worker(StatRow *row, TlDatabase *db)
 	}
 	if (standby)
 		slot.state = TL_WORKER_NONE;
-	set(row, STAT_WORKER_STATE, CStringGetTextDatum(state_names[slot.state]));
-	if (launcher != 0)
-		set(row, STAT_LAUNCHER_PID, Int32GetDatum(launcher));
+	/* a worker that is starting serves the database only once it runs */
 	if (slot.state == TL_WORKER_RUNNING)
-	{
-		/* a worker that is starting serves the database only once it runs */
-		set(row, STAT_WORKER_PID, Int32GetDatum(slot.pid));
 		problem = stuck_step(db, slot.pid);
-	}
 	else
 	{
 		const struct
@@ -146,8 +136,10 @@ describe_worker(StatRow *row, TlDatabase *db)
 			;
 		problem = reasons[i].text;
 	}
-	if (problem != NULL)
-		set(row, STAT_WORKER_PROBLEM, CStringGetTextDatum(problem));
+	add_text(row, state_names[slot.state]);
+	add(row, slot.state == TL_WORKER_RUNNING, Int32GetDatum(slot.pid));
+	add_text(row, problem);
+	add(row, launcher != 0, Int32GetDatum(launcher));
 }
 
 /*
@@ -163,40 +155,38 @@ describe_grace(StatRow *row, TlDatabase *db, int64 now)
 		pg_atomic_read_u32(&db->grace.sweep_off) == 0 : tl_sweep;
 	int64		until = 0;
 	TlGrace		grace;
-	int64		silent = 0;
 	StringInfoData text;
 	int			i;
+	/* no turn is failed until then; PG_INT64_MAX: the end is not known */
+	struct
+	{
+		const char *name;
+		int64		until;
+	}			causes[] = {
+		{"sweep off", sweeps ? 0 : PG_INT64_MAX},
+		{"server start", 0},
+		{"pause", 0},
+		{"sweep on again", 0},
+		{"mass silence", 0},
+	};
 
 	tl_grace_get(&grace);
+	causes[1].until = grace.start + deadline;
+	causes[2].until = grace.pause > 0 ? grace.pause + deadline : 0;
+	causes[3].until = grace.resumed > 0 ? grace.resumed + deadline : 0;
 	if (tl_is_held(&grace, deadline, now, now))
-		silent = now - grace.last_call >= deadline / 2 ? PG_INT64_MAX : grace.gaps[0].to + deadline;
-	{
-		/* no turn is failed until then; PG_INT64_MAX: the end is not known */
-		const struct
+		causes[4].until = now - grace.last_call >= deadline / 2 ? PG_INT64_MAX :
+			grace.gaps[0].to + deadline;
+	initStringInfo(&text);
+	for (i = 0; i < lengthof(causes); i++)
+		if (causes[i].until > now)
 		{
-			const char *name;
-			int64		until;
-		}			causes[] = {
-			{"sweep off", sweeps ? 0 : PG_INT64_MAX},
-			{"server start", grace.start + deadline},
-			{"pause", grace.pause > 0 ? grace.pause + deadline : 0},
-			{"sweep on again", grace.resumed > 0 ? grace.resumed + deadline : 0},
-			{"mass silence", silent},
-		};
-
-		initStringInfo(&text);
-		for (i = 0; i < lengthof(causes); i++)
-			if (causes[i].until > now)
-			{
-				appendStringInfo(&text, "%s%s", text.len > 0 ? ", " : "", causes[i].name);
-				until = Max(until, causes[i].until);
-			}
-	}
-	set(row, STAT_SWEEP_ENABLED, BoolGetDatum(sweeps));
-	if (text.len > 0)
-		set(row, STAT_GRACE, CStringGetTextDatum(text.data));
-	if (until > 0 && until < PG_INT64_MAX)
-		set(row, STAT_GRACE_UNTIL, TimestampTzGetDatum(tl_clock_to_wall(until, now)));
+			appendStringInfo(&text, "%s%s", text.len > 0 ? ", " : "", causes[i].name);
+			until = Max(until, causes[i].until);
+		}
+	add(row, true, BoolGetDatum(sweeps));
+	add_text(row, text.data);
+	add(row, until > 0 && until < PG_INT64_MAX, TimestampTzGetDatum(tl_clock_to_wall(until, now)));
 }
 
 PG_FUNCTION_INFO_V1(turn_liveness_stat_row);
@@ -207,43 +197,30 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 {
 	TlDatabase *db = tl_database();
 	int64		now = tl_clock_now();
-	int64		last;
-	StatRow		row;
+	int64		last = db ? (int64) pg_atomic_read_u64(&db->last_sweep_us) : 0;
+	StatRow		row = {0};
 	TupleDesc	desc;
 	int			i;
 
+	describe_worker(&row, db);
+	add(&row, tl_shared != NULL, Int32GetDatum(tl_shared ? tl_lease_used() : 0));
+	add(&row, tl_shared != NULL, Int32GetDatum(tl_lease_capacity));
+	add(&row, last > 0, TimestampTzGetDatum(tl_clock_to_wall(last, now)));
+	add(&row, last > 0, Float8GetDatum(db ? pg_atomic_read_u64(&db->last_sweep_took_us) / 1000.0 : 0));
+	describe_grace(&row, db, now);
+	for (i = 0; i < TL_NCOUNTERS; i++)
+		add(&row, db != NULL, Int64GetDatum(db ? (int64) tl_counter_read(db, (TlCounter) i) : 0));
+	add(&row, db != NULL, TimestampTzGetDatum(db ? db->stats_reset : 0));
+
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (desc->natts != STAT_NATTS)
+	if (desc->natts != row.n)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the loaded library of %s shows other statistics than the installed extension",
 						TL_EXTENSION),
 				 errhint("Run ALTER EXTENSION %s UPDATE, and restart the server if the library was replaced.",
 						 TL_EXTENSION)));
-	memset(row.values, 0, sizeof(row.values));
-	memset(row.nulls, true, sizeof(row.nulls));
-
-	describe_worker(&row, db);
-	describe_grace(&row, db, now);
-	if (tl_shared != NULL)
-	{
-		set(&row, STAT_LEASES_USED, Int32GetDatum(tl_lease_used()));
-		set(&row, STAT_LEASE_CAPACITY, Int32GetDatum(tl_lease_capacity));
-	}
-	if (db != NULL)
-	{
-		last = (int64) pg_atomic_read_u64(&db->last_sweep_us);
-		if (last > 0)
-		{
-			set(&row, STAT_LAST_SWEEP, TimestampTzGetDatum(tl_clock_to_wall(last, now)));
-			set(&row, STAT_LAST_SWEEP_MS,
-				Float8GetDatum(pg_atomic_read_u64(&db->last_sweep_took_us) / 1000.0));
-		}
-		for (i = 0; i < TL_NCOUNTERS; i++)
-			set(&row, STAT_COUNTERS + i, Int64GetDatum((int64) tl_counter_read(db, (TlCounter) i)));
-		set(&row, STAT_RESET, TimestampTzGetDatum(db->stats_reset));
-	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row.values, row.nulls)));
 }
 
