@@ -26,8 +26,9 @@
 
 #include "base/guc.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
-#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "shared/worker_slot.h"
 
 #define MAX_COLUMNS		(32 + TL_NCOUNTERS)
@@ -67,23 +68,34 @@ add_text(StatRow *row, const char *text)
 }
 
 /*
- * A step of the worker that waits for a lock, or for a standby, for longer than a
- * second; NULL if there is none.
+ * A step of the worker that has waited for longer than a second, for a lock or
+ * in its commit for a standby; NULL if there is none.  An optional step does
+ * not wait, but is skipped until it finds its locks free.
  */
 static const char *
-stuck_step(TlDatabase *db, pid_t pid)
+stuck_step(TlWorkerSlot *slot)
 {
-	int64		since = (int64) pg_atomic_read_u64(&db->worker.step_since_us);
-	int64		seconds = (tl_monotonic() - since) / TL_SECOND;
-	PGPROC	   *proc = BackendPidGetProc(pid);
-	const char *type = proc ? pgstat_get_wait_event_type(proc->wait_event_info) : NULL;
-	bool		lock = type && strcmp(type, "Lock") == 0;
+	PGPROC	   *proc = BackendPidGetProc(slot->pid);
+	uint32		wait = proc != NULL ? proc->wait_event_info : 0;
+	const char *type = pgstat_get_wait_event_type(wait);
+	const char *what = "a lock";
+	const char *name = slot->skipped;
+	int64		now = tl_monotonic();
+	int64		since = (int64) pg_atomic_read_u64(&slot->step_since_us);
 
-	if (seconds < 1 || !(lock || (type && strcmp(type, "IPC") == 0)))
+	/* an idle worker has no wait of these types, however long ago its last step was */
+	if (now - since >= TL_SECOND && type && (strcmp(type, "Lock") == 0 || strcmp(type, "IPC") == 0))
+	{
+		name = pgstat_get_backend_current_activity(slot->pid, false);
+		if (strcmp(type, "IPC") == 0)
+			what = pgstat_get_wait_event(wait);
+	}
+	else
+		since = slot->skipped_since_us;
+	if (since == 0 || now - since < TL_SECOND)
 		return NULL;
-	return psprintf("waits for a %s in step \"%s\" since " INT64_FORMAT " s",
-					lock ? "lock" : "process", pgstat_get_backend_current_activity(pid, false),
-					seconds);
+	return psprintf("waits for %s in step \"%s\" since " INT64_FORMAT " s",
+					what, name, (now - since) / TL_SECOND);
 }
 
 /*
@@ -111,7 +123,7 @@ describe_worker(StatRow *row, TlDatabase *db)
 		slot.state = TL_WORKER_NONE;
 	/* a worker that is starting serves the database only once it runs */
 	if (slot.state == TL_WORKER_RUNNING)
-		problem = stuck_step(db, slot.pid);
+		problem = stuck_step(&slot);
 	else
 	{
 		const struct

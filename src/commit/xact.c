@@ -22,6 +22,7 @@
 #include "utils/snapmgr.h"
 
 #include "shared/clock.h"
+#include "shared/lease.h"
 #include "store/turn_row.h"
 #include "commit/xact.h"
 

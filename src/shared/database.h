@@ -11,11 +11,12 @@
 #include "storage/lwlock.h"
 
 #include "rules/deadline.h"
-#include "shared/counters.h"
 
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
 #define TL_KEPT_PAUSES	16
+#define TL_STEP_LEN			48
+#define TL_STRIPES			16		/* copies of each counter */
 
 typedef enum TlWorkerState
 {
@@ -37,7 +38,9 @@ typedef struct TlWorkerSlot
 	int64		next_try_us;	/* monotonic: the launcher starts none before */
 	int64		excluded_until_us;	/* the same, for a command that needs the database */
 	uint64		prepared;		/* hash of a prepared transaction that wants it afresh */
-	pg_atomic_uint64 step_since_us; /* monotonic: when its last step began */
+	pg_atomic_uint64 step_since_us; /* monotonic: when its last step began; without lock */
+	int64		skipped_since_us;	/* monotonic: a step that it could not do since then */
+	char		skipped[TL_STEP_LEN];
 } TlWorkerSlot;
 
 /* The clock of this run of the server, see clock.c. */
@@ -60,7 +63,7 @@ typedef struct TlClockState
 	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 } TlClockState;
 
-/* A pause: where the clock stood, and how much wall clock time it lost. */
+/* Where our clock stood when the wall clock left it, and by how much. */
 typedef struct TlPause
 {
 	pg_atomic_uint64 at;
@@ -76,6 +79,43 @@ typedef struct TlGraceState
 	pg_atomic_uint32 crowd;		/* ... and many deployments beat before it */
 	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
 } TlGraceState;
+
+/* cumulative counters, in the order of the columns of stat_row */
+typedef enum TlCounter
+{
+	TL_COUNT_ARMED,
+	TL_COUNT_ANSWERED,
+	TL_COUNT_FAILED_UNRESPONSIVE,
+	TL_COUNT_FAILED_NEVER_STARTED,
+	TL_COUNT_FAILED_DIED,
+	TL_COUNT_FAILED_TOO_LONG,
+	TL_COUNT_FAILED_OTHER,
+	TL_COUNT_DISCHARGED,
+	TL_COUNT_LATE,
+	TL_COUNT_UNKNOWN,
+	TL_COUNT_LATE_DROPPED,
+	TL_COUNT_BEATS,
+	TL_COUNT_BEATS_IN_ROWS,
+	TL_COUNT_SWEEPS,
+	TL_COUNT_SWEEP_ERRORS,
+	TL_COUNT_NOTIFICATIONS,
+	TL_COUNT_CLAIMS,
+	TL_COUNT_ACKNOWLEDGED,
+	TL_COUNT_REDELIVERIES,
+	TL_COUNT_DEAD,
+	TL_COUNT_EXPIRED_UNDELIVERED,
+	TL_COUNT_WORKER_STARTS,
+	TL_NCOUNTERS
+} TlCounter;
+
+/*
+ * One copy of the counters, in cache lines of its own: each beat counts, and
+ * processes on different cores shall not take the line from one another.
+ */
+typedef struct TlStripe
+{
+	pg_atomic_uint64 counters[TL_NCOUNTERS];
+} pg_attribute_aligned(64) TlStripe;
 
 /*
  * One database.  Slots are given out and taken back under TlShared.directory;
@@ -100,6 +140,7 @@ typedef struct TlDatabase
 	/* the last pauses of the clock: the worker writes them (clock.c) */
 	TlPause		pauses[TL_KEPT_PAUSES];
 	uint32		npauses;
+	int64		skew;			/* from our clock to the wall clock, as noted last */
 
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint32 logged_full;	/* the log has told of that */

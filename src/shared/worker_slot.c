@@ -149,6 +149,7 @@ tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 		slot->pid = 0;
 		slot->latch = NULL;
 		slot->look_again = false;
+		slot->skipped_since_us = 0;
 		pg_atomic_write_u64(&db->wake_us, PG_INT64_MAX);
 	}
 	else if (failed)

@@ -7,6 +7,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "shared/counters.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 

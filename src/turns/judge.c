@@ -10,6 +10,7 @@
 
 #include "shared/clock.h"
 #include "shared/grace.h"
+#include "shared/lease.h"
 #include "shared/database.h"
 #include "turns/judge.h"
 

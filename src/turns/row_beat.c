@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "shared/counters.h"
 #include "storage/latch.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "shared/counters.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -29,7 +30,7 @@
 #include "shared/grace.h"
 #include "turns/attach.h"
 #include "turns/failure.h"
-#include "turns/sweep_row.h"
+#include "turns/sweep.h"
 
 #define CHUNK			500
 #define BAD_ROW_PAUSE	(60 * TL_SECOND)

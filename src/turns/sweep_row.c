@@ -18,6 +18,7 @@
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
+#include "shared/lease.h"
 #include "shared/database.h"
 #include "turns/failure.h"
 #include "turns/judge.h"

@@ -22,6 +22,8 @@
 #include "utils/snapmgr.h"
 
 #include "shared/clock.h"
+#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "store/turn_row.h"
 #include "worker/watch_list.h"
 

@@ -84,7 +84,7 @@ find_slot(Oid dboid)
 {
 	if (!tl_worker_xact_begin("looking for the extension"))
 		proc_exit(0);
-	tl_worker_xact_end();
+	tl_worker_xact_end(true);
 	my_slot = tl_worker_publish(dboid, true);
 	if (my_slot != NULL)
 		return;
@@ -115,7 +115,7 @@ run_round(int64 *again, MemoryContext context)
 	}
 	PG_CATCH();
 	{
-		tl_worker_recover(context);
+		tl_worker_recover(context, NULL);
 		ok = false;
 	}
 	PG_END_TRY();

@@ -1,11 +1,16 @@
 /*
  * worker_round.c
- *		What the worker does, round by round: read the mail, look at what may have
- *		lapsed, fail it, tell the gateways, keep the clock and the retention.
+ *		What the worker does, round by round: take the mail, fail the turns that
+ *		have lapsed, notify the gateways, and keep house.
  *
- * Each step is a short transaction of its own (worker_xact.c); none is open when
- * a round ends.  An error leaves this file by longjmp and ends the round: worker.c
- * reports it, aborts and calls again; no step loses anything by being done again.
+ * Each step is a short transaction of its own (worker_xact.c), and none is open
+ * when a round ends.  No step loses anything by being done again.
+ *
+ * The sweep is the essential step.  It waits for a lock on our tables, and its
+ * error leaves this file by longjmp and ends the round: worker.c reports it and
+ * begins another round.  All other steps are optional: run_optional() tries
+ * them, and what a lock or an error keeps from being done is tried again a
+ * second later, while the sweep goes on.
  */
 #include "base/turn_liveness.h"
 
@@ -24,7 +29,9 @@
 #include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
+#include "shared/lease_table.h"
 #include "shared/mailbox.h"
 #include "store/rel.h"
 #include "turns/sweep.h"
@@ -32,124 +39,183 @@
 #include "worker/worker_round.h"
 #include "worker/worker_xact.h"
 
-#define GATHER_US		(5 * TL_MS)	/* between notifications under load */
-#define GATHER_MANY_US	(20 * TL_MS)	/* where each names many: every one wakes every listener */
-#define MANY			16
-#define LATE_US			TL_SECOND	/* from an arm to its commit */
-#define RETRY_US		TL_SECOND	/* of a step that failed */
-#define RETENTION_US	(10 * TL_SECOND)
-#define LOOK_SHARE		100		/* a scan that is asked for may take a hundredth of the time */
-#define REVIEW_US		(60 * TL_SECOND)	/* one that no flag asks for: seldom */
-#define REVIEW_SHARE	400
+#define GATHER_US			(5 * TL_MS)		/* between notifications under load */
+#define GATHER_MANY_US		(20 * TL_MS)	/* if each names many, for all listeners wake */
+#define MANY				16
+#define LATE_US				TL_SECOND		/* from an arm to its commit */
+#define RETRY_US			TL_SECOND		/* of an optional step */
+#define RETENTION_US		(10 * TL_SECOND)
+#define RETENTION_MORE_US	(100 * TL_MS)	/* a batch was full */
+#define RESCAN_SHARE		100		/* a scan may take a hundredth of the time, */
+#define REVIEW_US			(60 * TL_SECOND)
+#define REVIEW_SHARE		400		/* one without a reason even less */
 
-static uint32 generation;		/* of the catalog, when the tables were looked at */
-static Oid	turn_file;			/* what the watch list's addresses are good for */
-static int64 last_notify = 0;
-static int64 gather_us = GATHER_US;
-static int64 next_retention = 0;
-static int64 next_look = 0;
+static uint32 generation;		/* of catalog.c, when the tables were looked at */
+static Oid	turn_file = InvalidOid; /* the watch list's addresses are of this file */
+static int64 next_notify = 0;
+static int64 next_tables = 0;
+static int64 next_rescan = 0;
 static int64 next_review = 0;
+static int64 next_retention = 0;
+static int64 next_subscriptions = 0;
 static int64 next_death_look = 0;
-static int64 next_due = 0;
 static int64 due_again_from = DT_NOBEGIN;
-static bool look_wanted = false;
-static bool hint_wanted = false;
-static bool used_here = false;	/* there are, or were, rows: else nothing is written */
+static int64 due_again_next = 0;	/* found by the last look */
+static int	retention_gone = 0;
+static bool tables_known = false;	/* of this generation */
+static bool first_scan = true;	/* the watch list has none of the rows yet */
+static bool rescan_wanted = false;
+static bool notify_all_wanted = false;
+static bool used_here = false;	/* there are rows, or were: else nothing is kept */
 static StringInfoData letter;
 /* so few that letters of the meantime fit into the mailbox */
 static TlSweepItem items[200];
 
 /*
- * Are there rows?  Late replies and restored rows come without mail.  True if the
- * turns are in another file than before.
+ * Try a step that must not hold the sweep up.  False if it was not done: one of
+ * the tables is locked, or the step itself found a lock that it did not wait for.
  */
+static bool
+run_optional(const char *step, LOCKMODE mode, uint32 tables, bool (*work) (void))
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		if (tl_worker_xact_try_begin(step, mode, tables))
+		{
+			done = work();
+			tl_worker_xact_end(done);
+		}
+	}
+	PG_CATCH();
+	{
+		/* the commit may have failed */
+		done = false;
+		tl_worker_recover(context, step);
+	}
+	PG_END_TRY();
+	return done;
+}
+
+/* Which file are the turns in, and are there rows?  Restored ones come without mail. */
 static bool
 look_at_tables(void)
 {
-	Oid			before = turn_file;
 	TlRel		turns;
 	TlRel		late;
+	Oid			file;
 
-	if (!tl_worker_xact_begin("looking at the tables"))
-		return false;
 	tl_rel_open(&turns, TL_TURN, false);
 	tl_rel_open(&late, TL_LATE_REPLY, false);
-	turn_file = turns.rel->rd_rel->relfilenode;
+	file = turns.rel->rd_rel->relfilenode;
 	if (RelationGetNumberOfBlocks(turns.rel) > 0 || RelationGetNumberOfBlocks(late.rel) > 0)
 		used_here = true;
 	tl_rel_close(&late);
 	tl_rel_close(&turns);
-	tl_worker_xact_end();
-	generation = tl_catalog_generation();
-	return turn_file != before;
+
+	/*
+	 * VACUUM FULL and CLUSTER give every row another address.  Until the watch
+	 * list is made anew, rows are merely not found under their old addresses.
+	 */
+	if (file != turn_file)
+	{
+		turn_file = file;
+		tl_watch_list_reset(tl_clock_now());
+		first_scan = true;
+		next_rescan = 0;
+	}
+	return true;
 }
 
-static void
-scan_turns(bool first)
+static bool
+scan_turns(void)
 {
-	int64		now;
-	int64		took;
+	int64		took = tl_watch_list_scan(first_scan);
+	int64		now = tl_clock_now();
 
-	if (!tl_worker_xact_begin("looking at the owed turns"))
-		return;
-	took = tl_watch_list_scan(first);
-	tl_worker_xact_end();
+	first_scan = false;
+	rescan_wanted = false;
 	/* rows that came unseen may have replies with them */
-	now = tl_clock_now();
-	next_due = now;
-	next_look = now + Max(TL_SECOND, took * LOOK_SHARE);
+	tl_due_again_by(tl_database(), now);
+	next_rescan = now + Max(TL_SECOND, took * RESCAN_SHARE);
 	next_review = now + Max(REVIEW_US, took * REVIEW_SHARE);
-	look_wanted = false;
+	return true;
+}
+
+/* Make the watch list, or look for rows that moved, or came, unseen by the worker. */
+static void
+rescan(int64 now)
+{
+	if (tl_catalog_generation() != generation)
+		tables_known = false;
+	if (!tables_known && now >= next_tables)
+	{
+		uint32		seen = tl_catalog_generation();
+
+		next_tables = now + RETRY_US;
+		tables_known = run_optional("looking at the tables", AccessShareLock,
+									TL_BIT(TL_TURN) | TL_BIT(TL_LATE_REPLY), look_at_tables);
+		generation = seen;
+	}
+	if ((first_scan || rescan_wanted) ? now >= next_rescan : now >= next_review)
+		if (!run_optional("looking at the owed turns", AccessShareLock, TL_BIT(TL_TURN), scan_turns))
+		{
+			rescan_wanted = true;
+			next_rescan = now + RETRY_US;
+		}
 }
 
 bool
 tl_worker_round_begin(void)
 {
 	MemoryContext old;
+	int64		now;
 
 	if (!tl_worker_xact_begin("looking for the extension"))
 		return false;
 	tl_clock_acquire();
+	now = tl_clock_now();
 	(void) tl_clock_epoch();
-	tl_worker_xact_end();
+	tl_worker_xact_end(true);
 
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	initStringInfo(&letter);
 	MemoryContextSwitchTo(old);
-	tl_watch_list_reset(tl_clock_now());
-	(void) look_at_tables();
-	scan_turns(true);
+	tl_watch_list_reset(now);
+	rescan(now);
 
-	/* no process has notified since the last worker */
+	/* between the last worker and this one none has notified */
 	if (used_here)
 		tl_notify_add_all();
-	next_look = 0;
+	tl_due_again_by(tl_database(), now);
 	tl_counter_add(TL_COUNT_WORKER_STARTS, 1);
 	return true;
 }
 
 static void
-read_mail(TlDatabase *db)
+take_mail(TlDatabase *db)
 {
 	TlMail		mail;
 	int			at = 0;
-	bool		look_turns;
-	bool		look_replies;
+	bool		rescan_asked;
+	bool		notify_asked;
 	int64		now = tl_clock_now();
 
-	if (tl_mailbox_take(db, &letter, &look_wanted, &hint_wanted))
+	if (tl_mailbox_take(db, &letter, &rescan_wanted, &notify_all_wanted))
 		used_here = true;
-	/* should there be no memory for it, the tables tell the same */
-	look_turns = look_wanted;
-	look_replies = hint_wanted;
-	look_wanted = hint_wanted = true;
+	/* if memory runs out on the way, the tables tell the same */
+	rescan_asked = rescan_wanted;
+	notify_asked = notify_all_wanted;
+	rescan_wanted = notify_all_wanted = true;
 	while (tl_mail_next(&letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
 		{
 			/*
-			 * Its commit may have waited, for a standby say, long after the
-			 * transaction looked at the clock for the last time.
+			 * The commit of the row may have waited, for a standby say, long after
+			 * its transaction looked at the clock for the last time.
 			 */
 			bool		late = mail.watch.times.seen == TL_SEEN_UNKNOWN ||
 				(mail.watch.fresh && mail.watch.times.seen == 0 &&
@@ -160,47 +226,42 @@ read_mail(TlDatabase *db)
 		else
 			tl_notify_add(&mail);
 	}
-	look_wanted = look_turns;
-	hint_wanted = false;
-	if (look_replies)
+	rescan_wanted = rescan_asked;
+	notify_all_wanted = false;
+	if (notify_asked)
 		tl_notify_add_all();
 }
 
+/* A notification is a hint: no flush, and a crash in between costs a look at start. */
+static bool
+send_notifications(void)
+{
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	tl_notify_send();
+	return true;
+}
+
 /*
- * A full notification queue makes this fail: that must not keep turns from
- * being failed, so its errors end here.
+ * A full queue makes this fail, and so does a session of any database whose
+ * commit holds the lock of the queue, while it waits for a standby say.
  */
 static void
 notify(void)
 {
 	int64		now = tl_clock_now();
-	MemoryContext context = CurrentMemoryContext;
 
-	if (tl_notify_pending() == 0 || now - last_notify < gather_us)
+	if (tl_notify_pending() == 0 || now < next_notify)
 		return;
-	last_notify = now;
-	gather_us = tl_notify_pending() >= MANY ? GATHER_MANY_US : GATHER_US;
-	PG_TRY();
+	next_notify = now + (tl_notify_pending() >= MANY ? GATHER_MANY_US : GATHER_US);
+	if (!run_optional("notifying", NoLock, 0, send_notifications))
 	{
-		/* a hint: no flush, and a crash in between costs a look at start */
-		if (tl_worker_xact_begin("notifying"))
-		{
-			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_LOCAL, true, 0, false);
-			tl_notify_send();
-			tl_worker_xact_end();
-		}
-	}
-	PG_CATCH();
-	{
-		tl_worker_recover(context);
 		tl_notify_add_all();
-		last_notify = now + RETRY_US;
+		next_notify = now + RETRY_US;
 	}
-	PG_END_TRY();
 }
 
-/* Sessions that ended with deployments attached. */
+/* Fail the turns of sessions that ended with deployments attached. */
 static void
 fail_dead(TlDatabase *db)
 {
@@ -219,19 +280,19 @@ fail_dead(TlDatabase *db)
 		next_death_look = now + RETRY_US;	/* if this fails */
 		if (tl_worker_xact_begin("failing the turns of ended sessions"))
 		{
-			/* what an open transaction held is left over, or there are more */
+			/* there may be more, or an open transaction holds some */
 			if (tl_sweep_deaths(now - window, tl_sweep_batch) == 0)
-				retry = now + TL_SECOND;
-			tl_worker_xact_end();
+				retry = now + RETRY_US;
+			tl_worker_xact_end(true);
 		}
 		oldest = tl_attach_oldest_death();
 	}
 	next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : Max(oldest + window, retry);
 }
 
-/* Returns how many rows were looked at: more than none, and there may be more. */
-static int
-fail_lapsed(TlDatabase *db)
+/* Fail a batch of turns that have lapsed; false if there was none. */
+static bool
+fail_expired(TlDatabase *db)
 {
 	TlGrace		grace;
 	int64		start = tl_monotonic();
@@ -244,14 +305,14 @@ fail_lapsed(TlDatabase *db)
 	tl_grace_get(&grace);
 	nitems = tl_watch_list_take_expired(now, &grace, items, lengthof(items));
 	if (nitems == 0)
-		return 0;
+		return false;
 
 	PG_TRY();
 	{
 		if (tl_worker_xact_begin("failing lapsed turns"))
 		{
 			(void) tl_sweep_items(items, nitems, nitems, false);
-			tl_worker_xact_end();
+			tl_worker_xact_end(true);
 			done = true;
 		}
 	}
@@ -272,139 +333,128 @@ fail_lapsed(TlDatabase *db)
 	pg_atomic_write_u64(&db->last_sweep_us, now);
 	pg_atomic_write_u64(&db->last_sweep_took_us, tl_monotonic() - start);
 	tl_counter_add(TL_COUNT_SWEEPS, 1);
-	return nitems;
+	return true;
 }
 
-/* When claims and delays end: committed calls name a time, and so did the last look. */
-static int64
-due_again(TlDatabase *db)
+static bool
+look_for_due_again(void)
 {
-	return Min(next_due, (int64) pg_atomic_read_u64(&db->due_again_us));
+	int64		now = tl_clock_now();
+
+	if (!tl_delivery_due_again(due_again_from, now, false, &due_again_next))
+		return false;
+	due_again_from = now;
+	return true;
 }
 
+/* Notify of replies whose claim or delay has ended. */
 static void
-look_for_due_replies(TlDatabase *db, int64 now)
+redeliver(TlDatabase *db, int64 now)
 {
-	int64		first = PG_INT64_MAX;
-	int64		named;
-	bool		all;
+	int64		due;
 
-	if (now < due_again(db))
+	if (now < (int64) pg_atomic_read_u64(&db->due_again_us))
 		return;
 
 	/*
-	 * Before the look, so that a commit meanwhile is not lost; one that came late
-	 * may name a time that an earlier look has passed.
+	 * Taken before the look, so that a commit meanwhile is not lost.  A commit
+	 * that came late may name a time that an earlier look has passed.
 	 */
-	named = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX);
-	due_again_from = Min(due_again_from, named - 1);
-	next_due = now + RETRY_US;
-	if (!tl_worker_xact_begin("looking for replies that are due again"))
-		return;
-	all = tl_delivery_due_again(due_again_from, now, false, &first);
-	tl_worker_xact_end();
-	if (all)
+	due = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX);
+	due_again_from = Min(due_again_from, due - 1);
+	if (run_optional("looking for replies that are due again", NoLock, 0, look_for_due_again))
+		tl_due_again_by(db, due_again_next);
+	else
+		tl_due_again_by(db, now + RETRY_US);
+}
+
+static bool
+run_retention(void)
+{
+	return tl_retention_run(tl_sweep_batch, false, &retention_gone);
+}
+
+/*
+ * A logical replication worker can change our tables, and end a prepared
+ * transaction, unseen by our hook and trigger.  Where there is a subscription,
+ * the counts that leases remember grow stale with time.
+ */
+static bool
+look_for_subscriptions(void)
+{
+	pg_atomic_write_u32(&tl_database()->recheck, CountDBSubscriptions(MyDatabaseId) > 0);
+	return true;
+}
+
+static void
+housekeeping(int64 now)
+{
+	if (now >= next_subscriptions)
 	{
-		due_again_from = now;
-		next_due = first;
+		next_subscriptions = now + RETENTION_US;
+		if (!run_optional("looking for subscriptions", NoLock, 0, look_for_subscriptions))
+			next_subscriptions = now + RETRY_US;
+		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
+			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
+							 now - Max(tl_longest_silence_ms, tl_turn_deadline) * TL_MS -
+							 60 * TL_SECOND);
 	}
-}
-
-static void
-look_for_rewrite(void)
-{
-	/*
-	 * VACUUM FULL and CLUSTER give every row another address: the watch list is
-	 * made anew.  Until it is, rows under their old addresses are merely not found.
-	 */
-	if (tl_catalog_generation() == generation || !look_at_tables())
-		return;
-	tl_watch_list_reset(tl_clock_now());
-	/* should the scan fail */
-	look_wanted = true;
-	next_look = 0;
-	scan_turns(true);
-}
-
-/* What is done every ten seconds. */
-static void
-keep_house(TlDatabase *db, int64 now)
-{
 	if (now < next_retention)
 		return;
 	next_retention = now + RETENTION_US;
 	if (!used_here)
-		(void) look_at_tables();
-	if (used_here && tl_worker_xact_begin("retention"))
-	{
-		int			gone;
-		bool		done = tl_retention_run(tl_sweep_batch, false, &gone);
+		tables_known = false;	/* the next round looks for rows */
+	else if (!run_optional("retention", NoLock, 0, run_retention))
+		next_retention = now + RETRY_US;
+	else if (retention_gone > 0)
+		next_retention = now + RETENTION_MORE_US;
+}
 
-		tl_worker_xact_end();
-		if (!done)
-			next_retention = now + RETRY_US;
-		else if (gone > 0)
-			next_retention = now + 100 * TL_MS;
-	}
+/* When the next round is, and whether mail shall wake the worker before it. */
+static int64
+plan_sleep(TlDatabase *db, int64 now)
+{
+	int64		again = now + TL_SECOND;
+	bool		gather = now < next_notify;
 
-	/*
-	 * A logical replication worker can change our tables, and end a prepared
-	 * transaction, unseen by our hook and trigger: counts go stale by time then.
-	 */
-	if (tl_worker_xact_begin("looking for subscriptions"))
-	{
-		pg_atomic_write_u32(&db->recheck, CountDBSubscriptions(MyDatabaseId) > 0);
-		tl_worker_xact_end();
-	}
-	if (tl_lease_used() > tl_lease_capacity / 4 * 3)
-		tl_lease_reclaim(tl_lease_capacity / 8 + 1,
-						 now - Max(tl_longest_silence_ms, tl_turn_deadline) * TL_MS -
-						 60 * TL_SECOND);
+	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
+	again = Min(again, next_retention);
+	if (tl_sweep)
+		again = Min(again, Min(tl_watch_list_next(now), next_death_look));
+
+	/* under load the worker gathers, and no session spends a system call on its latch */
+	gather = gather && next_notify <= now + GATHER_MANY_US;
+	if (gather || tl_notify_pending() > 0)
+		again = Min(again, next_notify);
+	tl_mailbox_arm_latch(db, !gather, again);
+	return again;
 }
 
 int64
 tl_worker_round(TlDatabase *db)
 {
 	int64		now = tl_clock_tick();
-	int64		again;
-	bool		gather;
 
 	tl_grace_watch(now);
-	read_mail(db);
+	take_mail(db);
 	notify();
-
 	if (tl_sweep)
 	{
 		fail_dead(db);
-		while (fail_lapsed(db) > 0)
+		/* the configuration may turn the sweep off */
+		while (fail_expired(db) && !ConfigReloadPending)
 		{
-			read_mail(db);
+			take_mail(db);
 			notify();
 			CHECK_FOR_INTERRUPTS();
-			/* a DBA may have turned the sweep off */
-			if (ConfigReloadPending)
-				break;
 		}
 	}
 	now = tl_clock_tick();
-	look_for_due_replies(db, now);
-	look_for_rewrite();
-	/* whatever moved a row unseen by the worker, its turn is not lost */
-	if ((look_wanted && now >= next_look) || now >= next_review)
-		scan_turns(false);
-	keep_house(db, now);
-	/* what the steps above posted */
-	read_mail(db);
+	redeliver(db, now);
+	rescan(now);
+	housekeeping(now);
+	/* what these steps posted */
+	take_mail(db);
 	notify();
-
-	again = Min(now + TL_SECOND, due_again(db));
-	if (tl_sweep)
-		again = Min(again, Min(tl_watch_list_next(now), next_death_look));
-
-	/* under load: gather for a moment, in which no session has to wake the worker */
-	gather = now - last_notify < gather_us;
-	if (gather || tl_notify_pending() > 0)
-		again = Min(again, last_notify + gather_us);
-	tl_mailbox_arm_latch(db, !gather, again);
-	return again;
+	return plan_sleep(db, now);
 }
