@@ -41,6 +41,7 @@ typedef struct StatRow
 	bool		nulls[MAX_COLUMNS];
 } StatRow;
 
+/* as the README and the column's comment name them */
 static const char *const state_names[] = {
 	[TL_WORKER_NONE] = "none",
 	[TL_WORKER_WANTED] = "wanted",
@@ -126,6 +127,7 @@ describe_worker(StatRow *row, TlDatabase *db)
 		problem = stuck_step(&slot);
 	else
 	{
+		/* the more a reason explains, the earlier it stands */
 		const struct
 		{
 			bool		holds;
@@ -201,6 +203,10 @@ describe_grace(StatRow *row, TlDatabase *db, int64 now)
 	add(row, until > 0 && until < PG_INT64_MAX, TimestampTzGetDatum(tl_clock_to_wall(until, now)));
 }
 
+/*
+ * The columns in the order of the function's declaration.  Their number is checked
+ * at the end: the installed script may be of another version than the library.
+ */
 PG_FUNCTION_INFO_V1(turn_liveness_stat_row);
 PG_FUNCTION_INFO_V1(turn_liveness_stat_reset);
 

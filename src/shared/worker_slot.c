@@ -106,6 +106,7 @@ tl_worker_publish(Oid dboid, bool make)
 		taken = db->worker.pid != 0 || db->worker.excluded_until_us > now;
 	else if (make && tl_shared->no_looks_until_us > now)
 	{
+		/* the launcher has a worker look again when the command is over */
 		taken = true;
 		tl_shared->rescan_us = 0;
 	}
@@ -118,6 +119,7 @@ tl_worker_publish(Oid dboid, bool make)
 		db->worker.look_again = false;
 	}
 	LWLockRelease(&tl_shared->directory);
+	/* the exit callback finds no slot to withdraw from */
 	if (taken)
 		proc_exit(0);
 	return db;
@@ -153,6 +155,7 @@ tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 		pg_atomic_write_u64(&db->wake_us, PG_INT64_MAX);
 	}
 	else if (failed)
+		/* the launcher cannot tell a look that failed from one that found nothing */
 		tl_shared->rescan_us = Min(tl_shared->rescan_us, tl_monotonic() + LOOK_RETRY);
 	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);
@@ -186,6 +189,7 @@ tl_worker_readmit(Oid dboid, bool dropped)
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	db = tl_database_find(dboid, false);
+	/* no session is left that could hold a pointer to the slot */
 	if (db != NULL && dropped)
 		tl_database_free(db);
 	else if (db != NULL)

@@ -55,6 +55,7 @@ static Oid	look_dboid;
 static int64 look_until = 0;	/* then that one waits for a lock, and another may begin */
 static bool reported_shortage = false;	/* of background worker slots */
 
+/* Until then sessions set the latch under the directory lock. */
 static void
 withdraw(int code, Datum arg)
 {
@@ -164,6 +165,7 @@ look_is_over(int64 now)
 	pid_t		pid;
 	bool		served = true;
 
+	/* no background worker was free */
 	if (look == NULL && now < look_until)
 		return false;
 	if (look != NULL)

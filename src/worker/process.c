@@ -38,6 +38,7 @@ tl_process_connect(Oid dboid, const char *kind)
 	};
 	int			i;
 
+	/* the postmaster started this process with signals blocked */
 	pqsignal(SIGTERM, on_sigterm);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();

@@ -103,25 +103,6 @@ exit_with(TlWorkerState state)
 	proc_exit(0);
 }
 
-/* False if the round ended in an error. */
-static bool
-run_round(int64 *again, MemoryContext context)
-{
-	volatile bool ok = true;
-
-	PG_TRY();
-	{
-		*again = tl_worker_round(my_slot);
-	}
-	PG_CATCH();
-	{
-		tl_worker_recover(context, NULL);
-		ok = false;
-	}
-	PG_END_TRY();
-	return ok;
-}
-
 static void
 sleep_until(int64 again)
 {
@@ -154,13 +135,22 @@ tl_worker_main(Datum arg)
 									ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
-		int64		again = 0;
+		volatile int64 again = -1;
 
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		if (tl_process_handle_signals(0) && !tl_enabled)
 			exit_with(TL_WORKER_DISABLED);
-		if (!run_round(&again, context))
+		PG_TRY();
+		{
+			again = tl_worker_round(my_slot);
+		}
+		PG_CATCH();
+		{
+			tl_worker_recover(context, NULL);
+		}
+		PG_END_TRY();
+		if (again < 0)
 		{
 			/* no latch: the pause is kept, whatever mail comes */
 			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

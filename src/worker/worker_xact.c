@@ -38,6 +38,7 @@
 
 static Oid	served = InvalidOid;	/* the extension */
 static TlWorkerState found = TL_WORKER_RUNNING;
+/* literals: a step is known by its address */
 static const char *running = NULL;	/* the step */
 static const char *skipped = NULL;	/* the step that stat tells of */
 
@@ -112,6 +113,7 @@ tl_worker_xact_try_begin(const char *step, LOCKMODE mode, uint32 tables)
 
 	if (!tl_worker_xact_begin(step))
 		return false;
+	/* for the locks that the step itself takes, of rows and of the commit */
 	(void) set_config_option("lock_timeout", OPTIONAL_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	for (i = 0; i < TL_NTABLES; i++)
@@ -147,6 +149,7 @@ is_news(const ErrorData *error)
 									 hash_combine(error->lineno, error->sqlerrcode));
 	int			i = place % MAX_REPORTED;
 
+	/* two errors that share an entry are reported more often, and not lost */
 	if (reported[i].place == place && now < reported[i].until)
 		return false;
 	reported[i].place = place;
