@@ -7,14 +7,18 @@
  * 1. A command that decides whether a database needs a worker (CREATE and ALTER
  *    EXTENSION, ALTER DATABASE ... SET, CREATE DATABASE, ...) is noted, and the
  *    launcher hears of it once it is committed.  PREPARE TRANSACTION keeps the
- *    notes in shared memory, under the identifier of the transaction, for the
- *    session that runs COMMIT PREPARED.
+ *    note in the database's slot, under the identifier of the transaction, for
+ *    the session that runs COMMIT PREPARED.
  *
- * 2. Commands that need a database without connections (DROP, RENAME, SET
- *    TABLESPACE, and the template of CREATE DATABASE) keep our worker out
- *    while they run: ddl_exclusion.c.  A session that may not run the command
- *    must not be able to end the worker, so privilege and transaction block are
- *    checked first, by the rules of dbcommands.c.
+ * 2. DROP DATABASE and its like (RENAME, SET TABLESPACE, and the template of CREATE
+ *    DATABASE) fail, after five seconds, when any process is connected to the
+ *    database.  The session that runs one excludes our worker (worker_slot.c),
+ *    ends the worker that is there, and waits until that has left the database.
+ *    This takes some milliseconds.  After five seconds the session gives up, and
+ *    the command says by itself what is in its way.  An exclusion expires by
+ *    itself, so a session that dies leaves none behind.  It need not last as long
+ *    as the command: the command soon locks the database, and from then on a
+ *    worker that connects waits for that lock.
  *
  * DROP EXTENSION needs nothing of us: it locks the extension, which the worker
  * locks in each of its transactions, and so waits for the worker.  It locks the
@@ -25,38 +29,28 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/inval.h"
-#include "utils/syscache.h"
 
-#include "admin/ddl_exclusion.h"
 #include "admin/ddl_hook.h"
 #include "base/catalog.h"
+#include "shared/clock.h"
 #include "shared/lease.h"
 #include "shared/mailbox.h"
 #include "shared/worker_slot.h"
 
-/* what a utility hook is called with, to be handed on */
-typedef struct Command
-{
-	PlannedStmt *pstmt;
-	const char *query;
-	bool		read_only;
-	ProcessUtilityContext context;
-	ParamListInfo params;
-	QueryEnvironment *env;
-	DestReceiver *dest;
-	QueryCompletion *qc;
-} Command;
+#define EXCLUSION_US		(10 * TL_SECOND)
+#define WORKER_PATIENCE_US	(5 * TL_SECOND)
+#define CHECK_MS			10
 
 static ProcessUtility_hook_type prev_utility = NULL;
 
@@ -64,177 +58,126 @@ static ProcessUtility_hook_type prev_utility = NULL;
 static List *wanted = NIL;
 static uint64 preparing = 0;	/* hash of the identifier in PREPARE TRANSACTION */
 
-static void utility(PlannedStmt *pstmt, const char *query, bool read_only,
-					ProcessUtilityContext context, ParamListInfo params,
-					QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
-static void run(Command *command);
-static void run_transaction(Command *command, TransactionStmt *stmt);
-static void run_excluded(Command *command, Oid dboid, bool dropping);
-static void keep_prepared(void);
-static void take_prepared(uint64 name, bool commit);
-static void at_end_of_xact(XactEvent event, void *arg);
-static void want(Oid dboid);
-static void want_by_name(const char *name);
-static bool is_our_setting(VariableSetStmt *stmt);
-static bool is_our_extension(List *names);
-static DefElem *find_option(List *options, const char *name);
-static Oid	database_to_drop(DropdbStmt *stmt);
-static Oid	database_to_rename(RenameStmt *stmt);
-static Oid	database_to_move(AlterDatabaseStmt *stmt);
-static Oid	database_to_copy(CreatedbStmt *stmt);
-
-void
-tl_ddl_hook_init(void)
+static void
+want(Oid dboid)
 {
-	prev_utility = ProcessUtility_hook;
-	ProcessUtility_hook = utility;
-	RegisterXactCallback(at_end_of_xact, NULL);
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	if (OidIsValid(dboid))
+		wanted = list_append_unique_oid(wanted, dboid);
+	MemoryContextSwitchTo(old);
 }
 
-static void
-run(Command *c)
+static bool
+is_our_setting(VariableSetStmt *stmt)
 {
-	(prev_utility ? prev_utility : standard_ProcessUtility)
-		(c->pstmt, c->query, c->read_only, c->context, c->params, c->env, c->dest, c->qc);
+	if (stmt->kind == VAR_RESET_ALL)
+		return true;
+	return stmt->name != NULL &&
+		pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0;
 }
 
-static void
-utility(PlannedStmt *pstmt, const char *query, bool read_only,
-		ProcessUtilityContext context, ParamListInfo params,
-		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+static bool
+is_our_extension(DropStmt *stmt)
 {
-	Command		command = {pstmt, query, read_only, context, params, env, dest, qc};
-	Node	   *node = pstmt->utilityStmt;
-	bool		top = context == PROCESS_UTILITY_TOPLEVEL;
+	ListCell   *lc;
+
+	if (stmt->removeType == OBJECT_EXTENSION)
+		foreach(lc, stmt->objects)
+			if (strcmp(strVal(lfirst(lc)), TL_EXTENSION) == 0)
+				return true;
+	return false;
+}
+
+static DefElem *
+find_option(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, name) == 0)
+			return lfirst_node(DefElem, lc);
+	return NULL;
+}
+
+/*
+ * Which database must be free of connections for this command; InvalidOid if none,
+ * or if the command will refuse: a session that may not run it must not be able to
+ * end the worker.  The rules are those of dbcommands.c.  A template that another
+ * role owns may be copied, too, but no template has a worker.
+ */
+static Oid
+database_to_free(Node *node, bool top)
+{
+	const char *name = NULL;
+	DefElem    *option;
 	Oid			dboid;
-
-	/* in a process without a database nothing of this can happen */
-	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
-	{
-		run(&command);
-		return;
-	}
 
 	switch (nodeTag(node))
 	{
-		case T_CreateExtensionStmt:
-			/* IF NOT EXISTS creates none, and CASCADE may create ours without naming it */
-			dboid = get_extension_oid(TL_EXTENSION, true);
-			run(&command);
-			if (get_extension_oid(TL_EXTENSION, true) != dboid)
-				want(MyDatabaseId);
-			break;
-
-		case T_AlterExtensionStmt:
-			run(&command);
-			if (strcmp(((AlterExtensionStmt *) node)->extname, TL_EXTENSION) == 0)
-				want(MyDatabaseId);
-			break;
-
-		case T_DropStmt:
-			if (((DropStmt *) node)->removeType == OBJECT_EXTENSION &&
-				is_our_extension(((DropStmt *) node)->objects))
-			{
-				run(&command);
-				/* an idle worker would not notice it for long */
-				want(MyDatabaseId);
-			}
-			else
-				run(&command);
-			break;
-
-		case T_AlterDatabaseSetStmt:
-			run(&command);
-			if (is_our_setting(((AlterDatabaseSetStmt *) node)->setstmt))
-				want_by_name(((AlterDatabaseSetStmt *) node)->dbname);
-			break;
-
-		case T_CreatedbStmt:
-			dboid = database_to_copy((CreatedbStmt *) node);
-			if (OidIsValid(dboid))
-			{
-				PreventInTransactionBlock(top, "CREATE DATABASE");
-				run_excluded(&command, dboid, false);
-			}
-			else
-				run(&command);
-			/* the new row is not visible before this */
-			CommandCounterIncrement();
-			want_by_name(((CreatedbStmt *) node)->dbname);
-			break;
-
 		case T_DropdbStmt:
-			dboid = database_to_drop((DropdbStmt *) node);
-			if (OidIsValid(dboid))
-			{
-				PreventInTransactionBlock(top, "DROP DATABASE");
-				run_excluded(&command, dboid, true);
-			}
-			else
-				run(&command);
+			name = ((DropdbStmt *) node)->dbname;
 			break;
-
 		case T_AlterDatabaseStmt:
-			dboid = database_to_move((AlterDatabaseStmt *) node);
-			if (OidIsValid(dboid))
-			{
-				PreventInTransactionBlock(top, "ALTER DATABASE SET TABLESPACE");
-				run_excluded(&command, dboid, false);
-			}
-			else
-			{
-				run(&command);
-				if (find_option(((AlterDatabaseStmt *) node)->options, "allow_connections") != NULL ||
-					find_option(((AlterDatabaseStmt *) node)->options, "is_template") != NULL)
-					want_by_name(((AlterDatabaseStmt *) node)->dbname);
-			}
+			if (find_option(((AlterDatabaseStmt *) node)->options, "tablespace") != NULL)
+				name = ((AlterDatabaseStmt *) node)->dbname;
 			break;
-
 		case T_RenameStmt:
-			dboid = database_to_rename((RenameStmt *) node);
-			if (OidIsValid(dboid))
-				run_excluded(&command, dboid, false);
-			else
-				run(&command);
+			if (((RenameStmt *) node)->renameType == OBJECT_DATABASE)
+				name = ((RenameStmt *) node)->subname;
 			break;
-
-		case T_TransactionStmt:
-			run_transaction(&command, (TransactionStmt *) node);
-			break;
-
 		default:
-			run(&command);
+			option = find_option(((CreatedbStmt *) node)->options, "template");
+			name = option && option->arg ? defGetString(option) : "template1";
 			break;
+	}
+	dboid = name != NULL ? get_database_oid(name, true) : InvalidOid;
+	if (!OidIsValid(dboid) || !tl_owns_database_compat(dboid))
+		return InvalidOid;
+	/* a database can be copied by a session of its own, and not else changed */
+	if (dboid == MyDatabaseId && !IsA(node, CreatedbStmt))
+		return InvalidOid;
+	if ((IsA(node, CreatedbStmt) || IsA(node, RenameStmt)) && !tl_have_createdb_privilege_compat())
+		return InvalidOid;
+	/* of these, RENAME alone may be run in a transaction block */
+	return IsA(node, RenameStmt) || !IsInTransactionBlock(top) ? dboid : InvalidOid;
+}
+
+/* Returns when our worker has left the database, or after five seconds. */
+static void
+exclude_worker(Oid dboid)
+{
+	int64		start = tl_monotonic();
+	pid_t		last = 0;
+	pid_t		pid;
+
+	/* a worker withdraws from its slot a moment before it leaves the database */
+	while (((pid = tl_worker_exclude(dboid, start + EXCLUSION_US)) != 0 ||
+			(last != 0 && BackendPidGetProc(last) != NULL)) &&
+		   tl_monotonic() < start + WORKER_PATIENCE_US)
+	{
+		last = pid != 0 ? pid : last;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 CHECK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 
 /*
- * Run a transaction command.  No callback runs at COMMIT PREPARED, so this
- * function does for the prepared transaction what its commit asks for: the
- * session may not know it, hence the worker looks at all rows, and beats look
- * at the table again.
+ * No callback runs at COMMIT PREPARED, so this function does for the prepared
+ * transaction what its commit asks for: the session may not know it, hence the
+ * worker looks at all rows, and beats look at the table again.
  */
 static void
-run_transaction(Command *command, TransactionStmt *stmt)
+end_prepared(uint64 name, bool commit)
 {
-	bool		commit = stmt->kind == TRANS_STMT_COMMIT_PREPARED;
 	char		empty[1] = "";
 	StringInfoData nothing = {.data = empty};
 	TlDatabase *db;
-	uint64		name = 0;
 	bool		served;
 
-	if (stmt->gid != NULL)
-		name = hash_bytes_extended((const unsigned char *) stmt->gid, strlen(stmt->gid),
-								   MyDatabaseId) | 1;
-	/* the transaction is prepared after this command has returned */
-	if (stmt->kind == TRANS_STMT_PREPARE)
-		preparing = name;
-	run(command);
-	if (!commit && stmt->kind != TRANS_STMT_ROLLBACK_PREPARED)
-		return;
-
-	take_prepared(name, commit);
+	tl_worker_end_prepared(name, commit);
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
 	db = tl_database_find(MyDatabaseId, false);
 	served = db != NULL && db->worker.pid != 0;
@@ -255,46 +198,116 @@ run_transaction(Command *command, TransactionStmt *stmt)
 	}
 }
 
-/*
- * At PREPARE, where nothing may fail: keep what the commit of the transaction
- * will ask for.  A restart of the server forgets it; an entry that was left by
- * an earlier transaction of the same name goes.
- */
+/* A command has run: note which database it concerns. */
 static void
-keep_prepared(void)
+note_command(Node *node, Oid extension)
 {
-	ListCell   *cell;
+	List	   *options;
 
-	take_prepared(preparing, false);
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	foreach(cell, wanted)
+	switch (nodeTag(node))
 	{
-		TlPreparedDdl *entry = &tl_shared->prepared[tl_shared->next_prepared++ % TL_MAX_PREPARED];
-
-		entry->name = preparing;
-		entry->dboid = lfirst_oid(cell);
+		case T_CreateExtensionStmt:
+			if (get_extension_oid(TL_EXTENSION, true) != extension)
+				want(MyDatabaseId);
+			break;
+		case T_AlterExtensionStmt:
+			if (strcmp(((AlterExtensionStmt *) node)->extname, TL_EXTENSION) == 0)
+				want(MyDatabaseId);
+			break;
+		case T_DropStmt:
+			/* an idle worker would not notice it for long */
+			if (is_our_extension((DropStmt *) node))
+				want(MyDatabaseId);
+			break;
+		case T_AlterDatabaseSetStmt:
+			if (is_our_setting(((AlterDatabaseSetStmt *) node)->setstmt))
+				want(get_database_oid(((AlterDatabaseSetStmt *) node)->dbname, true));
+			break;
+		case T_CreatedbStmt:
+			/* the new row is not visible before this */
+			CommandCounterIncrement();
+			want(get_database_oid(((CreatedbStmt *) node)->dbname, true));
+			break;
+		case T_AlterDatabaseStmt:
+			options = ((AlterDatabaseStmt *) node)->options;
+			if (find_option(options, "allow_connections") || find_option(options, "is_template"))
+				want(get_database_oid(((AlterDatabaseStmt *) node)->dbname, true));
+			break;
+		default:
+			break;
 	}
-	LWLockRelease(&tl_shared->directory);
 }
 
-/* Forget what this prepared transaction asks for; if it was committed, do it. */
-static void
-take_prepared(uint64 name, bool commit)
-{
-	Oid			dboids[TL_MAX_PREPARED];
-	int			n = 0;
-	int			i;
+#define RUN_COMMAND() \
+	(prev_utility ? prev_utility : standard_ProcessUtility) \
+		(pstmt, query, read_only, context, params, env, dest, qc)
 
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_PREPARED; i++)
-		if (tl_shared->prepared[i].name == name)
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only,
+		ProcessUtilityContext context, ParamListInfo params,
+		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *node = pstmt->utilityStmt;
+	/* what the extension was before, of a command that may create one */
+	volatile Oid extension = InvalidOid;
+	Oid			dboid = InvalidOid;
+
+	/* in a process without a database nothing of this can happen */
+	switch (tl_shared != NULL && OidIsValid(MyDatabaseId) ? nodeTag(node) : T_Invalid)
+	{
+		case T_TransactionStmt:
+			{
+				TransactionStmt *stmt = (TransactionStmt *) node;
+				/* the command may free the statement */
+				TransactionStmtKind kind = stmt->kind;
+				uint64		name = stmt->gid == NULL ? 0 :
+					hash_bytes_extended((unsigned char *) stmt->gid, strlen(stmt->gid), MyDatabaseId) | 1;
+
+				/* the transaction is prepared after this command has returned */
+				if (kind == TRANS_STMT_PREPARE)
+					preparing = name;
+				RUN_COMMAND();
+				if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+					end_prepared(name, kind == TRANS_STMT_COMMIT_PREPARED);
+				return;
+			}
+		case T_CreateExtensionStmt:
+			/* IF NOT EXISTS creates none, and CASCADE may create ours without naming it */
+			extension = get_extension_oid(TL_EXTENSION, true);
+			break;
+		case T_CreatedbStmt:
+		case T_DropdbStmt:
+		case T_AlterDatabaseStmt:
+		case T_RenameStmt:
+			dboid = database_to_free(node, context == PROCESS_UTILITY_TOPLEVEL);
+			break;
+		case T_AlterExtensionStmt:
+		case T_DropStmt:
+		case T_AlterDatabaseSetStmt:
+			break;
+		default:
+			RUN_COMMAND();
+			return;
+	}
+	if (!OidIsValid(dboid))
+		RUN_COMMAND();
+	else
+	{
+		PG_TRY();
 		{
-			dboids[n++] = tl_shared->prepared[i].dboid;
-			tl_shared->prepared[i].name = 0;
+			if (!TL_DDL_ENDS_WORKERS_COMPAT)
+				exclude_worker(dboid);
+			RUN_COMMAND();
 		}
-	LWLockRelease(&tl_shared->directory);
-	for (i = 0; i < n && commit; i++)
-		tl_worker_want(dboids[i]);
+		PG_CATCH();
+		{
+			tl_worker_readmit(dboid, false);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		tl_worker_readmit(dboid, IsA(node, DropdbStmt));
+	}
+	note_command(node, extension);
 }
 
 /*
@@ -306,151 +319,23 @@ at_end_of_xact(XactEvent event, void *arg)
 {
 	ListCell   *cell;
 
-	if (event == XACT_EVENT_COMMIT)
-	{
-		foreach(cell, wanted)
-			tl_worker_want(lfirst_oid(cell));
-	}
-	else if (event == XACT_EVENT_PREPARE && preparing != 0)
-		keep_prepared();
-	else if (event != XACT_EVENT_ABORT)
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_PREPARE && event != XACT_EVENT_ABORT)
 		return;
+	foreach(cell, wanted)
+	{
+		if (event == XACT_EVENT_COMMIT)
+			tl_worker_want(lfirst_oid(cell));
+		else if (event == XACT_EVENT_PREPARE && preparing != 0)
+			tl_worker_want_prepared(lfirst_oid(cell), preparing);
+	}
 	wanted = NIL;
 	preparing = 0;
 }
 
-static void
-want(Oid dboid)
+void
+tl_ddl_hook_init(void)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-	wanted = list_append_unique_oid(wanted, dboid);
-	MemoryContextSwitchTo(old);
-}
-
-static void
-want_by_name(const char *name)
-{
-	Oid			dboid = get_database_oid(name, true);
-
-	if (OidIsValid(dboid))
-		want(dboid);
-}
-
-static bool
-is_our_setting(VariableSetStmt *stmt)
-{
-	if (stmt->kind == VAR_RESET_ALL)
-		return true;
-	return stmt->name != NULL &&
-		pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0;
-}
-
-static bool
-is_our_extension(List *names)
-{
-	ListCell   *lc;
-
-	foreach(lc, names)
-		if (strcmp(strVal(lfirst(lc)), TL_EXTENSION) == 0)
-			return true;
-	return false;
-}
-
-static DefElem *
-find_option(List *options, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, options)
-	{
-		DefElem    *option = lfirst_node(DefElem, lc);
-
-		if (strcmp(option->defname, name) == 0)
-			return option;
-	}
-	return NULL;
-}
-
-/*
- * Which database must be free of connections for this command; InvalidOid if
- * none, or if the command will refuse.  The rules are those of dbcommands.c.
- */
-static Oid
-database_to_drop(DropdbStmt *stmt)
-{
-	Oid			dboid = get_database_oid(stmt->dbname, true);
-
-	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !tl_owns_database_compat(dboid))
-		return InvalidOid;
-	return dboid;
-}
-
-static Oid
-database_to_rename(RenameStmt *stmt)
-{
-	Oid			dboid;
-
-	if (stmt->renameType != OBJECT_DATABASE)
-		return InvalidOid;
-	dboid = get_database_oid(stmt->subname, true);
-	if (!OidIsValid(dboid) || dboid == MyDatabaseId ||
-		!tl_owns_database_compat(dboid) || !tl_have_createdb_privilege_compat())
-		return InvalidOid;
-	return dboid;
-}
-
-static Oid
-database_to_move(AlterDatabaseStmt *stmt)
-{
-	Oid			dboid;
-
-	if (find_option(stmt->options, "tablespace") == NULL)
-		return InvalidOid;
-	dboid = get_database_oid(stmt->dbname, true);
-	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !tl_owns_database_compat(dboid))
-		return InvalidOid;
-	return dboid;
-}
-
-static Oid
-database_to_copy(CreatedbStmt *stmt)
-{
-	DefElem    *option = find_option(stmt->options, "template");
-	const char *name = option && option->arg ? defGetString(option) : "template1";
-	Oid			dboid = get_database_oid(name, true);
-	HeapTuple	tuple;
-	bool		is_template;
-
-	if (!OidIsValid(dboid) || !tl_have_createdb_privilege_compat())
-		return InvalidOid;
-	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
-	ReleaseSysCache(tuple);
-	return is_template || tl_owns_database_compat(dboid) ? dboid : InvalidOid;
-}
-
-/* Run a command that needs this database without connections. */
-static void
-run_excluded(Command *command, Oid dboid, bool dropping)
-{
-	if (TL_DDL_ENDS_WORKERS_COMPAT)
-		run(command);
-	else
-	{
-		PG_TRY();
-		{
-			tl_ddl_exclude_worker(dboid);
-			run(command);
-		}
-		PG_CATCH();
-		{
-			tl_worker_readmit(dboid, false);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-	}
-	tl_worker_readmit(dboid, dropping);
+	prev_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
+	RegisterXactCallback(at_end_of_xact, NULL);
 }

@@ -51,7 +51,6 @@ tl_database_shmem_startup(int tranche)
 				 errmsg("could not obtain random numbers")));
 	tl_shared->run |= 1;
 	pg_atomic_init_u32(&tl_shared->generation, 1);
-	tl_shared->rescan_databases = true;
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 		LWLockInitialize(&tl_shared->databases[i].mailbox_lock, tranche);
 }
@@ -121,7 +120,7 @@ tl_database_free(TlDatabase *db)
 	db->dboid = InvalidOid;
 	memset(&db->worker, 0, sizeof(db->worker));
 	/* a database that found no slot may have this one */
-	tl_shared->rescan_databases = true;
+	tl_shared->rescan_us = 0;
 }
 
 TL_HOT TlDatabase *
@@ -141,8 +140,8 @@ tl_database(void)
 	if (my_database == NULL && make)
 	{
 		my_database = tl_database_find(MyDatabaseId, true);
-		if (my_database != NULL && tl_shared->launcher_latch)
-			SetLatch(tl_shared->launcher_latch);
+		if (my_database != NULL)
+			tl_wake_launcher();
 	}
 	LWLockRelease(&tl_shared->directory);
 	return my_database;
@@ -180,8 +179,7 @@ tl_wake_worker(TlDatabase *db)
 void
 tl_wake_launcher(void)
 {
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	Assert(LWLockHeldByMe(&tl_shared->directory));
 	if (tl_shared->launcher_latch)
 		SetLatch(tl_shared->launcher_latch);
-	LWLockRelease(&tl_shared->directory);
 }

@@ -15,8 +15,6 @@
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
 #define TL_KEPT_PAUSES	16
-#define TL_MAX_PREPARED		16
-#define TL_MAX_EXCLUSIONS	8
 #define TL_STEP_LEN			48
 #define TL_STRIPES			16		/* copies of each counter */
 
@@ -29,13 +27,6 @@ typedef enum TlWorkerState
 	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
 } TlWorkerState;
 
-/* a step of the worker; only the worker writes it, and takes no lock for that */
-typedef struct TlStep
-{
-	pg_atomic_uint64 since_us;	/* monotonic; 0 = none */
-	char		name[TL_STEP_LEN];
-} TlStep;
-
 /* the worker of a database, see worker_slot.c; under TlShared.directory */
 typedef struct TlWorkerSlot
 {
@@ -45,17 +36,12 @@ typedef struct TlWorkerSlot
 	bool		look_again;		/* wanted afresh when this worker has ended */
 	bool		failed;			/* the last worker ended with an error */
 	int64		next_try_us;	/* monotonic: the launcher starts none before */
-	TlStep		running;		/* the step that the worker is in */
-	TlStep		skipped;		/* a step that it could not do since then */
+	int64		excluded_until_us;	/* the same, for a command that needs the database */
+	uint64		prepared;		/* hash of a prepared transaction that wants it afresh */
+	pg_atomic_uint64 step_since_us; /* monotonic: when its last step began; without lock */
+	int64		skipped_since_us;	/* monotonic: a step that it could not do since then */
+	char		skipped[TL_STEP_LEN];
 } TlWorkerSlot;
-
-/* what a worker found in a database without a slot */
-typedef enum TlLookResult
-{
-	TL_LOOK_PENDING,
-	TL_LOOK_NO_EXTENSION,
-	TL_LOOK_NO_ROOM				/* the extension is there, a free slot is not */
-} TlLookResult;
 
 /* The clock of this run of the server, see clock.c. */
 typedef struct TlRun
@@ -181,20 +167,6 @@ typedef struct TlDatabase
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
 
-/* no worker starts in this database until then (monotonic) */
-typedef struct TlExclusion
-{
-	Oid			dboid;
-	int64		until_us;
-} TlExclusion;
-
-/* a prepared transaction whose commit changes the settings of a database */
-typedef struct TlPreparedDdl
-{
-	uint64		name;			/* hash of its identifier; 0: free */
-	Oid			dboid;
-} TlPreparedDdl;
-
 typedef struct TlShared
 {
 	LWLock		directory;
@@ -204,12 +176,8 @@ typedef struct TlShared
 	TlRun		clock;
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
-	bool		rescan_databases;	/* the launcher shall read pg_database */
-	Oid			look_dboid;		/* where the launcher has a worker look */
-	TlLookResult look_result;
-	TlExclusion exclusions[TL_MAX_EXCLUSIONS];
-	TlPreparedDdl prepared[TL_MAX_PREPARED];	/* a ring: the oldest is overwritten */
-	uint32		next_prepared;
+	int64		rescan_us;		/* monotonic: the launcher looks at each database again */
+	int64		no_looks_until_us;	/* monotonic: a command needs one without a slot */
 	TlDatabase	databases[TL_MAX_DATABASES];
 } TlShared;
 
@@ -232,6 +200,7 @@ extern void tl_database_free(TlDatabase *db);
 extern bool tl_rows_are_beaten(void);
 extern void tl_due_again_by(TlDatabase *db, int64 us);
 extern void tl_wake_worker(TlDatabase *db);
+/* caller holds the directory, so that the launcher cannot withdraw */
 extern void tl_wake_launcher(void);
 
 #endif							/* TL_DATABASE_H */

@@ -11,18 +11,34 @@
  *
  * Rule: all of it is read and written under TlShared.directory, and a process
  * that holds that lock does nothing else: no catalog access, no wait, no other
- * lock but those named at the top of shmem.c.  The worker withdraws under the
+ * lock but those named at the top of database.c.  The worker withdraws under the
  * same lock, so a pid that is read and signaled under it is the worker's.  The
- * step is the exception: the worker alone writes it, without a lock.
+ * time of the step is the exception: the worker alone writes it, without a lock.
  */
 #include "base/turn_liveness.h"
 
 #include <signal.h>
 
 #include "miscadmin.h"
+#include "storage/ipc.h"
 
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
+
+#define LOOK_RETRY		(60 * TL_SECOND)	/* after a worker that failed before it had a slot */
+
+/* The caller holds the directory exclusively. */
+static void
+want_in_slot(TlWorkerSlot *slot)
+{
+	slot->next_try_us = 0;
+	slot->failed = false;
+	slot->look_again = slot->pid != 0;
+	if (slot->pid == 0)
+		slot->state = TL_WORKER_WANTED;
+	else
+		(void) kill(slot->pid, SIGTERM);
+}
 
 void
 tl_worker_want(Oid dboid)
@@ -32,44 +48,81 @@ tl_worker_want(Oid dboid)
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	/* a session says so of its own database when the extension is there */
 	db = tl_database_find(dboid, dboid == MyDatabaseId);
-	if (db == NULL)
-		tl_shared->rescan_databases = true;
-	else
-	{
-		db->worker.next_try_us = 0;
-		db->worker.failed = false;
-		if (db->worker.pid == 0)
-			db->worker.state = TL_WORKER_WANTED;
-		else
-		{
-			db->worker.look_again = true;
-			(void) kill(db->worker.pid, SIGTERM);
-		}
-	}
-	if (tl_shared->launcher_latch)
-		SetLatch(tl_shared->launcher_latch);
+	if (db != NULL)
+		want_in_slot(&db->worker);
+	else if (dboid == MyDatabaseId)
+		tl_shared->rescan_us = 0;	/* a worker tells the log that there is no room */
+	/* any other database without a slot is new: the launcher has a worker look */
+	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);
 }
 
-bool
-tl_worker_publish(Oid dboid, bool make, TlDatabase **db)
+/*
+ * One name for each slot is enough: transactions that change the settings of one
+ * database wait for one another.  A worker without a slot reads them when it starts.
+ */
+void
+tl_worker_want_prepared(Oid dboid, uint64 name)
 {
-	bool		result = false;
+	TlDatabase *db;
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	*db = tl_database_find(dboid, make);
-	if (tl_worker_excluded_until(dboid) == 0 && (*db == NULL || (*db)->worker.pid == 0))
+	db = tl_database_find(dboid, false);
+	if (db != NULL)
+		db->worker.prepared = name;
+	LWLockRelease(&tl_shared->directory);
+}
+
+void
+tl_worker_end_prepared(uint64 name, bool commit)
+{
+	int			i;
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
-		result = true;
-		if (*db != NULL)
-		{
-			(*db)->worker.pid = MyProcPid;
-			(*db)->worker.latch = MyLatch;
-			(*db)->worker.look_again = false;
-		}
+		TlWorkerSlot *slot = &tl_shared->databases[i].worker;
+
+		if (slot->prepared != name)
+			continue;
+		slot->prepared = 0;
+		if (commit)
+			want_in_slot(slot);
+	}
+	tl_wake_launcher();
+	LWLockRelease(&tl_shared->directory);
+}
+
+TlDatabase *
+tl_worker_publish(Oid dboid, bool make)
+{
+	int64		now = tl_monotonic();
+	TlDatabase *db;
+	bool		taken = false;
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	db = tl_database_find(dboid, false);
+	if (db != NULL)
+		taken = db->worker.pid != 0 || db->worker.excluded_until_us > now;
+	else if (make && tl_shared->no_looks_until_us > now)
+	{
+		/* the launcher has a worker look again when the command is over */
+		taken = true;
+		tl_shared->rescan_us = 0;
+	}
+	else if (make)
+		db = tl_database_find(dboid, true);
+	if (db != NULL && !taken)
+	{
+		db->worker.pid = MyProcPid;
+		db->worker.latch = MyLatch;
+		db->worker.look_again = false;
 	}
 	LWLockRelease(&tl_shared->directory);
-	return result;
+	/* the exit callback finds no slot to withdraw from */
+	if (taken)
+		proc_exit(0);
+	return db;
 }
 
 void
@@ -79,147 +132,70 @@ tl_worker_set_running(TlDatabase *db)
 	Assert(db->worker.pid == MyProcPid);
 	db->worker.state = TL_WORKER_RUNNING;
 	db->worker.failed = false;
-	if (tl_shared->launcher_latch)
-		SetLatch(tl_shared->launcher_latch);
+	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);
 }
 
 void
 tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 {
-	TlWorkerSlot *slot = &db->worker;
-
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (slot->pid == MyProcPid)
+	if (db != NULL)
 	{
-		if (slot->look_again)
-		{
-			state = TL_WORKER_WANTED;
-			failed = false;
-		}
+		TlWorkerSlot *slot = &db->worker;
+
+		Assert(slot->pid == MyProcPid);
+		slot->failed = failed && !slot->look_again;
+		slot->state = slot->look_again ? TL_WORKER_WANTED : state;
+		slot->next_try_us = slot->failed ? tl_monotonic() + TL_WORKER_RETRY : 0;
 		slot->pid = 0;
 		slot->latch = NULL;
 		slot->look_again = false;
-		slot->state = state;
-		slot->failed = failed;
-		slot->next_try_us = failed ? tl_monotonic() + TL_WORKER_RETRY : 0;
-		pg_atomic_write_u64(&slot->running.since_us, 0);
-		pg_atomic_write_u64(&slot->skipped.since_us, 0);
+		slot->skipped_since_us = 0;
 		pg_atomic_write_u64(&db->wake_us, PG_INT64_MAX);
 	}
-	if (tl_shared->launcher_latch)
-		SetLatch(tl_shared->launcher_latch);
+	else if (failed)
+		/* the launcher cannot tell a look that failed from one that found nothing */
+		tl_shared->rescan_us = Min(tl_shared->rescan_us, tl_monotonic() + LOOK_RETRY);
+	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);
 }
 
-void
-tl_worker_report_look(Oid dboid, TlLookResult result)
-{
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (tl_shared->look_dboid == dboid)
-		tl_shared->look_result = result;
-	LWLockRelease(&tl_shared->directory);
-}
-
-void
+pid_t
 tl_worker_exclude(Oid dboid, int64 until_us)
 {
-	TlExclusion *mine = &tl_shared->exclusions[0];
-	int			i;
+	TlDatabase *db;
+	pid_t		pid = 0;
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_EXCLUSIONS; i++)
+	db = tl_database_find(dboid, false);
+	if (db != NULL)
 	{
-		TlExclusion *exclusion = &tl_shared->exclusions[i];
-
-		if (exclusion->dboid == dboid)
-		{
-			mine = exclusion;
-			break;
-		}
-		if (exclusion->until_us < mine->until_us)
-			mine = exclusion;
+		db->worker.excluded_until_us = until_us;
+		pid = db->worker.pid;
+		if (pid != 0)
+			(void) kill(pid, SIGTERM);
 	}
-	mine->dboid = dboid;
-	mine->until_us = until_us;
+	else
+		tl_shared->no_looks_until_us = until_us;
 	LWLockRelease(&tl_shared->directory);
-}
-
-int64
-tl_worker_excluded_until(Oid dboid)
-{
-	int			i;
-
-	Assert(LWLockHeldByMe(&tl_shared->directory));
-	for (i = 0; i < TL_MAX_EXCLUSIONS; i++)
-	{
-		TlExclusion *exclusion = &tl_shared->exclusions[i];
-
-		if (exclusion->dboid == dboid && exclusion->until_us > tl_monotonic())
-			return exclusion->until_us;
-	}
-	return 0;
+	return pid;
 }
 
 void
 tl_worker_readmit(Oid dboid, bool dropped)
 {
 	TlDatabase *db;
-	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_EXCLUSIONS; i++)
-		if (tl_shared->exclusions[i].dboid == dboid)
-			tl_shared->exclusions[i].until_us = 0;
 	db = tl_database_find(dboid, false);
+	/* no session is left that could hold a pointer to the slot */
 	if (db != NULL && dropped)
 		tl_database_free(db);
 	else if (db != NULL)
-		db->worker.next_try_us = 0;
-	if (tl_shared->launcher_latch)
-		SetLatch(tl_shared->launcher_latch);
+		db->worker.excluded_until_us = db->worker.next_try_us = 0;
+	else
+		tl_shared->no_looks_until_us = 0;
+	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);
-}
-
-pid_t
-tl_worker_terminate(Oid dboid, pid_t *signaled)
-{
-	TlDatabase *db;
-	pid_t		pid = 0;
-
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	db = tl_database_find(dboid, false);
-	if (db != NULL)
-		pid = db->worker.pid;
-	if (pid != 0 && pid != *signaled)
-	{
-		*signaled = pid;
-		(void) kill(pid, SIGTERM);
-	}
-	LWLockRelease(&tl_shared->directory);
-	return pid;
-}
-
-/* since_us is 0 while the name changes, so that no reader takes half of it. */
-void
-tl_worker_note_step(TlStep *step, const char *name)
-{
-	pg_atomic_write_u64(&step->since_us, 0);
-	if (name == NULL)
-		return;
-	pg_write_barrier();
-	strlcpy(step->name, name, TL_STEP_LEN);
-	pg_write_barrier();
-	pg_atomic_write_u64(&step->since_us, tl_monotonic());
-}
-
-int64
-tl_worker_read_step(TlStep *step, char *name)
-{
-	uint64		since = pg_atomic_read_u64(&step->since_us);
-
-	pg_read_barrier();
-	strlcpy(name, step->name, TL_STEP_LEN);
-	pg_read_barrier();
-	return pg_atomic_read_u64(&step->since_us) == since ? since : 0;
 }

@@ -2,15 +2,17 @@
  * launcher.c
  *		The process that keeps a worker in each database that has the extension.
  *
- * The launcher calls a roll.  In each slot of shared memory that is WANTED and
- * has no worker it starts one, and if none has published itself after a while it
- * starts another.  It keeps no handle of these workers: a slot says all there is.
+ * The launcher calls a roll.  Each time it wakes it reads pg_database once.  In
+ * each slot of shared memory that is WANTED and has no worker it starts one, and
+ * if none has published itself after a while it starts another.  It keeps no
+ * handle of these workers: a slot says all there is.
  *
  * The launcher is connected to no database, so it cannot see where the extension
  * is, and a database may have it without a slot: after a start of the server, or
- * as a copy.  When rescan_databases is set, the launcher reads pg_database and
- * has a worker look into each database without a slot, one after the other.  A
- * worker that finds the extension makes the slot and stays.
+ * as a copy.  So the launcher has a worker look into each database without a
+ * slot, one after the other.  A worker that finds the extension makes the slot
+ * and stays.  The launcher forgets which databases it knows to need no slot when
+ * rescan_us has come.
  *
  * The postmaster signals the launcher when a worker ends.  Workers and sessions
  * set its latch when they change a slot.  So the launcher sleeps until the next
@@ -18,7 +20,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -26,47 +27,35 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "tcop/tcopprot.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
 #include "worker/launcher.h"
-#include "worker/process_settings.h"
+#include "worker/process.h"
 
-#define LOOK_PATIENCE		(5 * TL_SECOND) /* then that worker waits for a lock */
-#define RESCAN_AFTER		(60 * TL_SECOND)	/* when a look came to nothing */
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
 
-/* a database to look into */
-typedef struct Candidate
-{
-	Oid			oid;
-	NameData	name;
-} Candidate;
+extern PGDLLEXPORT void tl_launcher_main(Datum arg);
 
-static List *candidates = NIL;	/* of the last scan, not looked into yet */
-static List *without_extension = NIL;	/* oids: a look found none */
-static List *without_room = NIL;	/* oids: all slots were taken, and the log says so */
+/* one pass over pg_database */
+typedef struct Roll
+{
+	int64		now;			/* monotonic */
+	bool		may_look;
+	List	   *known;			/* "looked" of the pass before */
+	Oid			gone[TL_MAX_DATABASES]; /* slots that were due, and not seen yet */
+} Roll;
+
+static List *looked = NIL;		/* oids: a look found no slot to be needed */
 static BackgroundWorkerHandle *look = NULL; /* the worker that is looking */
-static NameData look_name;
-static int64 look_started;
-static int64 next_look = 0;
-static int64 next_scan = PG_INT64_MAX;
+static Oid	look_dboid;
+static int64 look_until = 0;	/* then that one waits for a lock, and another may begin */
 static bool reported_shortage = false;	/* of background worker slots */
 
-/* As die(), but also ends the loop, in which the launcher nearly always sleeps. */
-static void
-on_sigterm(SIGNAL_ARGS)
-{
-	ShutdownRequestPending = true;
-	tl_call_signal_handler_compat(die);
-}
-
+/* Until then sessions set the latch under the directory lock. */
 static void
 withdraw(int code, Datum arg)
 {
@@ -86,8 +75,6 @@ publish(void)
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	tl_shared->launcher_pid = MyProcPid;
 	tl_shared->launcher_latch = MyLatch;
-	/* an earlier launcher may not have got through its list */
-	tl_shared->rescan_databases = true;
 	LWLockRelease(&tl_shared->directory);
 }
 
@@ -112,15 +99,6 @@ want_reloaded(void)
 	LWLockRelease(&tl_shared->directory);
 }
 
-/* Only a database that allows connections and is no template has a worker. */
-static bool
-takes_workers(HeapTuple tuple)
-{
-	Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-
-	return form->datallowconn && !form->datistemplate && form->datconnlimit != INVALID_DATABASE;
-}
-
 static void
 describe_process(BackgroundWorker *worker, const char *kind, const char *function)
 {
@@ -135,13 +113,10 @@ describe_process(BackgroundWorker *worker, const char *kind, const char *functio
 
 /* False if no background worker is free. */
 static bool
-start_worker(Oid dboid, const char *name, BackgroundWorkerHandle **handle)
+start_worker(Oid dboid, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
-	char		activity[NAMEDATALEN + 64];
 
-	snprintf(activity, sizeof(activity), "starting a worker in database \"%s\"", name);
-	pgstat_report_activity(STATE_RUNNING, activity);
 	describe_process(&worker, "worker", "tl_worker_main");
 	worker.bgw_flags |= TL_BGWORKER_INTERRUPTIBLE_COMPAT;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
@@ -150,299 +125,193 @@ start_worker(Oid dboid, const char *name, BackgroundWorkerHandle **handle)
 	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
-/* May a worker be started in this slot now?  Caller holds the directory. */
-static bool
-is_due(TlDatabase *db, int64 now)
+/* When a worker may be started in this slot.  The caller holds the directory. */
+static int64
+due_at(TlDatabase *db)
 {
-	return OidIsValid(db->dboid) && db->worker.pid == 0 && db->worker.next_try_us <= now &&
-		(db->worker.state == TL_WORKER_WANTED || db->worker.state == TL_WORKER_NO_SLOT) &&
-		tl_worker_excluded_until(db->dboid) == 0;
+	if (!OidIsValid(db->dboid) || db->worker.pid != 0 ||
+		(db->worker.state != TL_WORKER_WANTED && db->worker.state != TL_WORKER_NO_SLOT))
+		return PG_INT64_MAX;
+	return Max(db->worker.next_try_us, db->worker.excluded_until_us);
 }
 
-/*
- * False if the database is gone.  This function reads the table, not the cache:
- * a session sets the launcher's latch before it sends its invalidations.
- */
-static bool
-read_database(Oid dboid, NameData *name, bool *open)
-{
-	Relation	rel;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		found;
-
-	StartTransactionCommand();
-	rel = table_open(DatabaseRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(dboid));
-	/* without a database there is no cache for the index */
-	scan = systable_beginscan(rel, DatabaseOidIndexId, false, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	found = HeapTupleIsValid(tuple);
-	if (found)
-	{
-		*name = ((Form_pg_database) GETSTRUCT(tuple))->datname;
-		*open = takes_workers(tuple);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	CommitTransactionCommand();
-	return found;
-}
-
+/* The log is told of one shortage once: stat tells of it in each database. */
 static void
-report_shortage(const char *name)
+report_shortage(TlDatabase *db, Form_pg_database form)
 {
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	if (db->dboid == form->oid && db->worker.pid == 0 && db->worker.state == TL_WORKER_WANTED)
+		db->worker.state = TL_WORKER_NO_SLOT;
+	LWLockRelease(&tl_shared->directory);
 	if (reported_shortage)
 		return;
-	/* one line for one shortage: stat tells of it in each database */
 	reported_shortage = true;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("out of background worker slots: no %s worker for database \"%s\"",
-					TL_EXTENSION, name),
+					TL_EXTENSION, NameStr(form->datname)),
 			 errdetail("It is tried again every %d seconds.", (int) (TL_WORKER_RETRY / TL_SECOND)),
 			 errhint("You might need to increase \"%s\". Until then, call turn_liveness.sweep_expired_turns() in that database.",
 					 "max_worker_processes")));
 }
 
 /*
- * The catalog is read without the directory lock, so the slot may have changed
- * when the launcher comes back to it.
+ * May another look begin?  It may when the worker that looked has ended, or has
+ * found the extension and stays, or has not come back for a while.
  */
-static void
-start_due_worker(TlDatabase *db, Oid dboid)
+static bool
+look_is_over(int64 now)
 {
-	NameData	name;
-	bool		start = false;
-	bool		exists = read_database(dboid, &name, &start);
+	pid_t		pid;
+	bool		served = true;
 
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (db->dboid != dboid || !is_due(db, tl_monotonic()))
-		start = false;
-	else if (!exists)
-		tl_database_free(db);
-	else if (!start)
-		db->worker.state = TL_WORKER_NONE;
-	else
+	/* no background worker was free */
+	if (look == NULL && now < look_until)
+		return false;
+	if (look != NULL)
 	{
-		db->worker.state = TL_WORKER_WANTED;
-		db->worker.next_try_us = tl_monotonic() + TL_WORKER_RETRY;
-	}
-	LWLockRelease(&tl_shared->directory);
-
-	if (!start || start_worker(dboid, NameStr(name), NULL))
-		return;
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (db->dboid == dboid && db->worker.pid == 0 && db->worker.state == TL_WORKER_WANTED)
-		db->worker.state = TL_WORKER_NO_SLOT;
-	LWLockRelease(&tl_shared->directory);
-	report_shortage(NameStr(name));
-}
-
-static void
-start_due_workers(void)
-{
-	int			i;
-
-	for (i = 0; i < TL_MAX_DATABASES; i++)
-	{
-		TlDatabase *db = &tl_shared->databases[i];
-		Oid			dboid = InvalidOid;
-
 		LWLockAcquire(&tl_shared->directory, LW_SHARED);
-		if (is_due(db, tl_monotonic()))
-			dboid = db->dboid;
+		served = tl_database_find(look_dboid, false) != NULL;
 		LWLockRelease(&tl_shared->directory);
-		if (OidIsValid(dboid))
-			start_due_worker(db, dboid);
+		if (!served && now < look_until && GetBackgroundWorkerPid(look, &pid) != BGWH_STOPPED)
+			return false;
+		pfree(look);
+	}
+	if (!served)
+		looked = lappend_oid(looked, look_dboid);
+	look = NULL;
+	look_until = 0;
+	return true;
+}
+
+/* Start a worker in this database if its slot is due, or a look if it has no slot. */
+static void
+visit_database(Roll *roll, Form_pg_database form)
+{
+	/* only a database that allows connections and is no template has a worker */
+	bool		open = form->datallowconn && !form->datistemplate &&
+		form->datconnlimit != INVALID_DATABASE;
+	bool		due;
+	TlDatabase *db;
+
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	db = tl_database_find(form->oid, false);
+	due = db != NULL && due_at(db) <= roll->now;
+	if (db != NULL)
+		roll->gone[db - tl_shared->databases] = InvalidOid;
+	if (due)
+	{
+		db->worker.state = open ? TL_WORKER_WANTED : TL_WORKER_NONE;
+		db->worker.next_try_us = roll->now + TL_WORKER_RETRY;
+	}
+	LWLockRelease(&tl_shared->directory);
+
+	if (due && open && !start_worker(form->oid, NULL))
+		report_shortage(db, form);
+	if (db != NULL || !open)
+		return;
+	/* the list is made anew, without databases that are gone */
+	if (list_member_oid(roll->known, form->oid))
+		looked = lappend_oid(looked, form->oid);
+	else if (roll->may_look)
+	{
+		roll->may_look = false;
+		look_dboid = form->oid;
+		look_until = roll->now + TL_WORKER_RETRY;
+		/* where all background workers are in use, the look is tried again then */
+		if (!start_worker(look_dboid, &look))
+			look = NULL;
 	}
 }
 
-/* Which databases there are that no look has found without the extension. */
+/* One pass over pg_database. */
 static void
-scan_databases(void)
+call_roll(void)
 {
-	MemoryContext old;
-	List	   *known = without_extension;
-	List	   *no_room = without_room;
+	Roll		roll;
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
+	int			i;
 
-	list_free_deep(candidates);
-	candidates = without_extension = without_room = NIL;
-	next_scan = PG_INT64_MAX;
+	MemoryContextSwitchTo(TopMemoryContext);
+	roll.now = tl_monotonic();
+	roll.may_look = look_is_over(roll.now);
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	tl_shared->rescan_databases = false;
+	roll.may_look &= tl_shared->no_looks_until_us <= roll.now;
+	/* a look that is not over may have come too early */
+	if (roll.may_look && tl_shared->rescan_us <= roll.now)
+	{
+		tl_shared->rescan_us = PG_INT64_MAX;
+		list_free(looked);
+		looked = NIL;
+	}
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+
+		roll.gone[i] = due_at(db) <= roll.now ? db->dboid : InvalidOid;
+	}
 	LWLockRelease(&tl_shared->directory);
+	roll.known = looked;
+	looked = NIL;
 
 	pgstat_report_activity(STATE_RUNNING, "reading the list of databases");
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
+	MemoryContextSwitchTo(TopMemoryContext);
 	rel = table_open(DatabaseRelationId, AccessShareLock);
 	scan = table_beginscan_catalog(rel, 0, NULL);
-	old = MemoryContextSwitchTo(TopMemoryContext);
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
-	{
-		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-
-		/* the lists are made anew, without databases that are gone */
-		if (list_member_oid(no_room, form->oid))
-			without_room = lappend_oid(without_room, form->oid);
-		if (list_member_oid(known, form->oid))
-			without_extension = lappend_oid(without_extension, form->oid);
-		else if (takes_workers(tuple))
-		{
-			Candidate  *candidate = palloc(sizeof(Candidate));
-
-			candidate->oid = form->oid;
-			candidate->name = form->datname;
-			candidates = lappend(candidates, candidate);
-		}
-	}
-	MemoryContextSwitchTo(old);
+		visit_database(&roll, (Form_pg_database) GETSTRUCT(tuple));
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
-	list_free(known);
-	list_free(no_room);
-}
+	list_free(roll.known);
 
-/*
- * The worker that looked has ended, or has found the extension and stays, or has
- * not come back for so long that others shall not wait for it.
- */
-static bool
-look_is_over(void)
-{
-	MemoryContext old;
-	pid_t		pid;
-	bool		stopped = GetBackgroundWorkerPid(look, &pid) == BGWH_STOPPED;
-	TlLookResult result;
-	TlDatabase *db;
-	Oid			dboid;
-	bool		served;
-
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	dboid = tl_shared->look_dboid;
-	result = tl_shared->look_result;
-	db = tl_database_find(dboid, false);
-	served = db != NULL;
-	LWLockRelease(&tl_shared->directory);
-	if (!stopped && !served && tl_monotonic() < look_started + LOOK_PATIENCE)
-		return false;
-	pfree(look);
-	look = NULL;
-	if (served)
-		return true;
-
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (result == TL_LOOK_NO_EXTENSION)
-		without_extension = lappend_oid(without_extension, dboid);
-	else
-		next_scan = Min(next_scan, tl_monotonic() + RESCAN_AFTER);
-	if (result == TL_LOOK_NO_ROOM && !list_member_oid(without_room, dboid))
-	{
-		without_room = lappend_oid(without_room, dboid);
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("%s cannot serve database \"%s\"", TL_EXTENSION, NameStr(look_name)),
-				 errdetail("At most %d databases can use the extension.", TL_MAX_DATABASES),
-				 errhint("Drop the extension where it is not needed, or call turn_liveness.sweep_expired_turns() regularly there.")));
-	}
-	MemoryContextSwitchTo(old);
-	return true;
-}
-
-/* One look at a time: most of them take some milliseconds. */
-static void
-look_into_databases(void)
-{
-	int64		now = tl_monotonic();
-
-	if (look != NULL && !look_is_over())
-		return;
-	if (tl_shared->rescan_databases || now >= next_scan)
-		scan_databases();
-	while (candidates != NIL && look == NULL && now >= next_look)
-	{
-		Candidate  *candidate = linitial(candidates);
-		MemoryContext old;
-		bool		start;
-
-		LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-		start = tl_database_find(candidate->oid, false) == NULL;
-		tl_shared->look_dboid = candidate->oid;
-		tl_shared->look_result = TL_LOOK_PENDING;
-		LWLockRelease(&tl_shared->directory);
-
-		look_name = candidate->name;
-		look_started = now;
-		old = MemoryContextSwitchTo(TopMemoryContext);
-		if (start && !start_worker(candidate->oid, NameStr(candidate->name), &look))
-		{
-			/* all background workers are in use: try again in a while */
-			look = NULL;
-			next_look = now + TL_WORKER_RETRY;
-		}
-		else
-		{
-			candidates = list_delete_first(candidates);
-			pfree(candidate);
-		}
-		MemoryContextSwitchTo(old);
-	}
-}
-
-/* When the launcher has something to do, unless its latch is set before. */
-static int64
-next_appointment(void)
-{
-	int64		next = next_scan;
-	int			i;
-
-	if (look != NULL)
-		next = Min(next, look_started + LOOK_PATIENCE);
-	else if (candidates != NIL)
-		next = Min(next, next_look);
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	/* a session that dropped a database may have ended before it freed the slot */
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
-		if (is_due(db, PG_INT64_MAX))
-			next = Min(next, db->worker.next_try_us);
-		else if (OidIsValid(db->dboid) && tl_worker_excluded_until(db->dboid) > 0)
-			next = Min(next, tl_worker_excluded_until(db->dboid));
+		if (OidIsValid(roll.gone[i]) && db->dboid == roll.gone[i] && due_at(db) <= roll.now)
+			tl_database_free(db);
 	}
 	LWLockRelease(&tl_shared->directory);
-	return next;
 }
 
-static void
+/* Report that the launcher sleeps; returns until when, unless its latch is set before. */
+static int64
 report_idle(void)
 {
+	int64		next;
 	char		activity[64];
 	bool		shortage = false;
 	int			running = 0;
 	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
+	next = tl_shared->no_looks_until_us;
+	if (look_until > 0)
+		next = look_until;
+	else if (next <= tl_monotonic())
+		next = tl_shared->rescan_us;
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
-		TlWorkerState state = tl_shared->databases[i].worker.state;
+		TlDatabase *db = &tl_shared->databases[i];
 
-		running += state == TL_WORKER_RUNNING;
-		shortage |= state == TL_WORKER_NO_SLOT;
+		running += db->worker.state == TL_WORKER_RUNNING;
+		shortage |= db->worker.state == TL_WORKER_NO_SLOT;
+		next = Min(next, due_at(db));
 	}
 	LWLockRelease(&tl_shared->directory);
 	/* the next shortage is worth another line in the log */
 	reported_shortage &= shortage;
 	snprintf(activity, sizeof(activity), "workers running: %d", running);
 	pgstat_report_activity(STATE_IDLE, activity);
+	return next;
 }
 
 void
@@ -458,13 +327,8 @@ tl_launcher_register(void)
 void
 tl_launcher_main(Datum arg)
 {
-	pqsignal(SIGTERM, on_sigterm);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	tl_process_settings_fix(TL_EXTENSION " launcher");
+	tl_process_connect(InvalidOid, "launcher");
 	publish();
-
 	for (;;)
 	{
 		int64		next;
@@ -472,21 +336,11 @@ tl_launcher_main(Datum arg)
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 		ResetLatch(MyLatch);
-		/* an idle launcher leaves no FATAL in the log; with 1 it is started again */
-		if (ShutdownRequestPending)
-			proc_exit(1);
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
+		/* with this code the postmaster starts it again */
+		if (tl_process_handle_signals(1))
 			want_reloaded();
-		}
-		start_due_workers();
-		look_into_databases();
-		report_idle();
-
-		next = next_appointment();
+		call_roll();
+		next = report_idle();
 		if (next < PG_INT64_MAX)
 		{
 			events |= WL_TIMEOUT;

@@ -7,6 +7,5 @@
 
 /* from _PG_init, when preloaded and not in a binary upgrade */
 extern void tl_launcher_register(void);
-extern PGDLLEXPORT void tl_launcher_main(Datum arg);
 
 #endif							/* TL_LAUNCHER_H */

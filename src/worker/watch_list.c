@@ -8,24 +8,22 @@
  * lives touches shared memory only: no row is read, let alone written.
  *
  * An entry is found by its row's address, so that a row that is told of twice is
- * watched once.  An entry whose row moved or went (its address shows another row or none)
- * is dropped when it is next due: who moved the row told of the new address.
- * What hangs in a bucket is a ticket: it counts only while its entry is due just
- * then, so an entry is moved by giving it another ticket.
+ * watched once.  An entry whose row moved or went (its address shows another row
+ * or none) is dropped when it is next due: the process that moved the row told of
+ * the new address.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
+#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 #include "shared/lease_table.h"
-#include "base/guc.h"
 #include "store/turn_row.h"
 #include "worker/watch_list.h"
 
@@ -37,27 +35,16 @@
 typedef struct Entry
 {
 	ItemPointerData tid;		/* key */
-	int64		due;			/* of the ticket that counts; NOWHERE: given out */
+	dlist_node	node;			/* in the bucket of due */
+	int64		due;			/* NOWHERE: given out, and in no bucket */
 	TlWatch		watch;
 	int64		seen;			/* first seen, of a row that became visible late */
 } Entry;
 
-typedef struct Ticket
-{
-	struct Ticket *next;
-	Entry	   *entry;
-	int64		due;
-} Ticket;
-
 static HTAB *entries = NULL;
-static MemoryContext tickets = NULL;
-static Ticket *free_tickets = NULL;
-static Ticket *buckets[NBUCKETS];
+static dlist_head buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
-static int32 longest_silence = 0;
-
-static void keep_ticket(void);
-static void file_entry(Entry *entry, int64 due);
+int32		tl_longest_silence_ms = 0;
 
 void
 tl_watch_list_reset(int64 now)
@@ -71,51 +58,21 @@ tl_watch_list_reset(int64 now)
 	ctl.hcxt = TopMemoryContext;
 	entries = hash_create("turn_liveness watch list", 1024, &ctl,
 						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	if (tickets != NULL)
-		MemoryContextDelete(tickets);
-	tickets = AllocSetContextCreate(TopMemoryContext, "turn_liveness tickets",
-									ALLOCSET_DEFAULT_SIZES);
-	free_tickets = NULL;
 	memset(buckets, 0, sizeof(buckets));
 	position = now / BUCKET_US;
 }
 
-/* An entry without a ticket would never be looked at: have one before it is made. */
-static void
-keep_ticket(void)
-{
-	Ticket	   *ticket;
-	int			i;
-
-	if (free_tickets != NULL)
-		return;
-	ticket = MemoryContextAlloc(tickets, sizeof(Ticket) * 256);
-	for (i = 0; i < 256; i++)
-	{
-		ticket[i].next = free_tickets;
-		free_tickets = &ticket[i];
-	}
-}
-
-/* Cannot fail where a ticket was kept or has just come back. */
+/* File an entry that is in no bucket.  Cannot fail. */
 static void
 file_entry(Entry *entry, int64 due)
 {
 	/* the end of the bucket in which it is due: never early */
 	int64		at = due / BUCKET_US + 1;
-	Ticket	   *ticket;
-
-	keep_ticket();
-	ticket = free_tickets;
-	free_tickets = ticket->next;
 
 	at = Max(at, position);
 	at = Min(at, position + NBUCKETS - 1);
 	entry->due = due;
-	ticket->entry = entry;
-	ticket->due = due;
-	ticket->next = buckets[at % NBUCKETS];
-	buckets[at % NBUCKETS] = ticket;
+	dlist_push_head(&buckets[at % NBUCKETS], &entry->node);
 }
 
 /* It was armed elsewhere, and its times were written there too. */
@@ -134,10 +91,9 @@ tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now)
 	int64		due = tl_times_next_check(&watch->times);
 	int64		patience = Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
 	bool		found;
-	Entry	   *entry;
-
-	keep_ticket();
-	entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
+	Entry	   *entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
+	/* another turn's row may stand where one stood that has ended since */
+	bool		same = found && memcmp(&entry->watch.turn, &watch->turn, sizeof(TlLeaseKey)) == 0;
 
 	/* a restored row is seen from now, unless a sweep of this run has stamped it */
 	if (seen == 0 && is_restored(&watch->times))
@@ -146,25 +102,21 @@ tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now)
 	/* the clock of another run may have been ahead of ours */
 	due = Min(due, now + patience);
 
-	/* another turn's row may stand where one stood that has ended since */
-	if (!found || memcmp(&entry->watch.turn, &watch->turn, sizeof(TlLeaseKey)) != 0)
-	{
+	entry->watch = *watch;
+	if (!same)
 		entry->seen = seen;
-		entry->watch = *watch;
+	if (!same || (entry->due != NOWHERE && due < entry->due && due > now))
+	{
+		if (found && entry->due != NOWHERE)
+			dlist_delete(&entry->node);
 		file_entry(entry, due);
 	}
-	else
-	{
-		entry->watch = *watch;
-		if (entry->due != NOWHERE && due < entry->due && due > now)
-			file_entry(entry, due);
-	}
-	longest_silence = Max(longest_silence, watch->times.silence_ms);
+	tl_longest_silence_ms = Max(tl_longest_silence_ms, watch->times.silence_ms);
 }
 
 /*
- * Look at every entry that is due by now.  The deadline is computed from memory; only what
- * may have lapsed is given out.
+ * Look at every entry that is due by now.  The deadline is computed from memory;
+ * only what may have lapsed is given out.
  */
 int
 tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max)
@@ -178,27 +130,22 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 
 	while (position <= last)
 	{
-		Ticket	   *ticket = buckets[position % NBUCKETS];
+		dlist_head *bucket = &buckets[position % NBUCKETS];
 		Entry	   *entry;
 		TlTimes		times;
 		TlSigns		signs;
 		TlVerdict	verdict;
 
-		if (ticket == NULL)
+		if (dlist_is_empty(bucket))
 		{
 			position++;
 			continue;
 		}
 		if (n == max)
 			break;
-		buckets[position % NBUCKETS] = ticket->next;
-		if (ticket->next != NULL)
-			tl_lease_prefetch(ticket->next->entry->watch.deployment);
-		entry = ticket->entry;
-		ticket->next = free_tickets;
-		free_tickets = ticket;
-		if (entry->due != ticket->due)
-			continue;
+		entry = dlist_container(Entry, node, dlist_pop_head_node(bucket));
+		if (!dlist_is_empty(bucket))
+			tl_lease_prefetch(dlist_head_element(Entry, node, bucket)->watch.deployment);
 
 		times = entry->watch.times;
 		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
@@ -249,34 +196,22 @@ tl_watch_list_next(int64 now)
 	int64		i;
 
 	for (i = position; i < position + TL_SECOND / BUCKET_US; i++)
-		if (buckets[i % NBUCKETS] != NULL)
+		if (!dlist_is_empty(&buckets[i % NBUCKETS]))
 			return Max(i * BUCKET_US, now);
 	return now + TL_SECOND;
 }
 
-long
-tl_watch_list_size(void)
-{
-	return entries ? hash_get_num_entries(entries) : 0;
-}
-
-int32
-tl_watch_list_longest_silence(void)
-{
-	return longest_silence;
-}
-
 /*
- * Read all owed rows.  At the worker's start each row without a stamp is taken as
- * it stands.  Later on, a row that the watch list does not know became visible
- * without mail, and is seen from now.
+ * Read all owed rows.  At the worker's start each row that no transaction stamped
+ * is taken as it stands; later on, a row that was not known became visible without
+ * a letter, and is seen from now.
  *
  * The time that it takes paces the next scan: on the liveness clock, which may be
  * moved on meanwhile by a test, and without the wait for the table, which VACUUM
  * FULL may hold for long.
  */
 int64
-tl_watch_list_scan(bool first, int64 (*tick) (void))
+tl_watch_list_scan(bool first)
 {
 	Snapshot	snapshot;
 	TlRel		turns;
@@ -288,7 +223,7 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 
 	tl_rel_open(&turns, TL_TURN, false);
 	snapshot = tl_latest_snapshot();
-	start = now = tick();
+	start = now = tl_clock_tick();
 	start_mono = tl_monotonic();
 	tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_CHECK, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
@@ -299,7 +234,7 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 
 		CHECK_FOR_INTERRUPTS();
 		if (++n % 1000 == 0)
-			now = tick();
+			now = tl_clock_tick();
 		tl_turn_decode(scan.slot, &turn);
 		late = !first || turn.times.seen == TL_SEEN_UNKNOWN || is_restored(&turn.times);
 		memset(&watch, 0, sizeof(watch));
@@ -312,6 +247,6 @@ tl_watch_list_scan(bool first, int64 (*tick) (void))
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
-	now = tick();
+	now = tl_clock_tick();
 	return Min(now - start, tl_monotonic() - start_mono);
 }

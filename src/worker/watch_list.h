@@ -13,14 +13,14 @@ extern void tl_watch_list_reset(int64 now);
 extern void tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now);
 /* up to max rows that may have lapsed; those that live are filed again */
 extern int	tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max);
-/* what became of an item that the wheel gave out */
+/* what became of an item that the list gave out */
 extern void tl_watch_list_settle(const TlSweepItem *item, int64 now);
 /* when there is something to look at; at most a second ahead */
 extern int64 tl_watch_list_next(int64 now);
-extern long tl_watch_list_size(void);
-extern int32 tl_watch_list_longest_silence(void);
+/* the longest turn deadline of a row that was watched */
+extern int32 tl_longest_silence_ms;
 
-/* read all owed rows of the table, in a transaction of the worker; returns how long it read */
-extern int64 tl_watch_list_scan(bool first, int64 (*tick) (void));
+/* read all owed rows of the table, in a transaction of the worker; returns how long it took */
+extern int64 tl_watch_list_scan(bool first);
 
 #endif							/* TL_WATCH_LIST_H */

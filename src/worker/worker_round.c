@@ -14,15 +14,10 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/genam.h"
-#include "access/table.h"
 #include "catalog/pg_subscription.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
-#include "shared/counters.h"
 #include "storage/bufmgr.h"
-#include "storage/lmgr.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -34,13 +29,13 @@
 #include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
 #include "shared/lease_table.h"
 #include "shared/mailbox.h"
 #include "store/rel.h"
 #include "turns/sweep.h"
 #include "worker/watch_list.h"
-#include "worker/worker_error.h"
 #include "worker/worker_round.h"
 #include "worker/worker_xact.h"
 
@@ -64,7 +59,7 @@ static int64 next_review = 0;
 static int64 next_retention = 0;
 static int64 next_subscriptions = 0;
 static int64 next_death_look = 0;
-static int64 due_again_from = 0;
+static int64 due_again_from = DT_NOBEGIN;
 static int64 due_again_next = 0;	/* found by the last look */
 static int	retention_gone = 0;
 static bool tables_known = false;	/* of this generation */
@@ -98,9 +93,7 @@ run_optional(const char *step, LOCKMODE mode, uint32 tables, bool (*work) (void)
 	{
 		/* the commit may have failed */
 		done = false;
-		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
-			tl_worker_xact_note_skipped(step);
-		tl_worker_recover(context);
+		tl_worker_recover(context, step);
 	}
 	PG_END_TRY();
 	return done;
@@ -139,11 +132,9 @@ look_at_tables(void)
 static bool
 scan_turns(void)
 {
-	int64		took = tl_watch_list_scan(first_scan, tl_clock_tick);
+	int64		took = tl_watch_list_scan(first_scan);
 	int64		now = tl_clock_now();
 
-	if (tl_watch_list_size() > 0)
-		used_here = true;
 	first_scan = false;
 	rescan_wanted = false;
 	/* rows that came unseen may have replies with them */
@@ -179,6 +170,7 @@ rescan(int64 now)
 bool
 tl_worker_round_begin(void)
 {
+	MemoryContext old;
 	int64		now;
 
 	if (!tl_worker_xact_begin("looking for the extension"))
@@ -188,20 +180,15 @@ tl_worker_round_begin(void)
 	(void) tl_clock_epoch();
 	tl_worker_xact_end(true);
 
-	if (letter.data == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		initStringInfo(&letter);
-		MemoryContextSwitchTo(old);
-	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	initStringInfo(&letter);
+	MemoryContextSwitchTo(old);
 	tl_watch_list_reset(now);
 	rescan(now);
 
 	/* between the last worker and this one none has notified */
 	if (used_here)
 		tl_notify_add_all();
-	due_again_from = DT_NOBEGIN;
 	tl_due_again_by(tl_database(), now);
 	tl_counter_add(TL_COUNT_WORKER_STARTS, 1);
 	return true;
@@ -280,29 +267,27 @@ fail_dead(TlDatabase *db)
 {
 	int64		window = tl_reconnect_window * TL_MS;
 	int64		now = tl_clock_now();
+	int64		retry = now;
 	int64		oldest;
-	int			failed = 0;
 
 	if (pg_atomic_exchange_u64(&db->death_us, PG_INT64_MAX) != PG_INT64_MAX)
 		next_death_look = 0;
 	if (now < next_death_look)
 		return;
 	oldest = tl_attach_oldest_death();
-	if (oldest > now - window)
+	if (oldest <= now - window)
 	{
-		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : oldest + window;
-		return;
+		next_death_look = now + RETRY_US;	/* if this fails */
+		if (tl_worker_xact_begin("failing the turns of ended sessions"))
+		{
+			/* there may be more, or an open transaction holds some */
+			if (tl_sweep_deaths(now - window, tl_sweep_batch) == 0)
+				retry = now + RETRY_US;
+			tl_worker_xact_end(true);
+		}
+		oldest = tl_attach_oldest_death();
 	}
-	next_death_look = now + TL_SECOND;	/* if this fails */
-	if (tl_worker_xact_begin("failing the turns of ended sessions"))
-	{
-		failed = tl_sweep_deaths(now - window, tl_sweep_batch);
-		tl_worker_xact_end(true);
-	}
-	/* there may be more, or an open transaction holds some */
-	oldest = tl_attach_oldest_death();
-	next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX :
-		Max(oldest + window, failed > 0 ? now : now + TL_SECOND);
+	next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : Max(oldest + window, retry);
 }
 
 /* Fail a batch of turns that have lapsed; false if there was none. */
@@ -312,6 +297,7 @@ fail_expired(TlDatabase *db)
 	TlGrace		grace;
 	int64		start = tl_monotonic();
 	int64		now = tl_clock_tick();
+	volatile bool done = false;
 	int			nitems;
 	int			i;
 
@@ -327,22 +313,23 @@ fail_expired(TlDatabase *db)
 		{
 			(void) tl_sweep_items(items, nitems, nitems, false);
 			tl_worker_xact_end(true);
+			done = true;
 		}
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
-		/* nothing of it happened: look at all of them again */
 		for (i = 0; i < nitems; i++)
 		{
-			items[i].status = TL_SWEEP_BUSY;
-			items[i].look_us = now + TL_SECOND;
+			/* nothing of it happened: look at all of them again */
+			if (!done)
+			{
+				items[i].status = TL_SWEEP_BUSY;
+				items[i].look_us = now + RETRY_US;
+			}
 			tl_watch_list_settle(&items[i], now);
 		}
-		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	for (i = 0; i < nitems; i++)
-		tl_watch_list_settle(&items[i], now);
 	pg_atomic_write_u64(&db->last_sweep_us, now);
 	pg_atomic_write_u64(&db->last_sweep_took_us, tl_monotonic() - start);
 	tl_counter_add(TL_COUNT_SWEEPS, 1);
@@ -395,19 +382,7 @@ run_retention(void)
 static bool
 look_for_subscriptions(void)
 {
-	Relation	rel;
-	ScanKeyData key;
-	SysScanDesc scan;
-	bool		found;
-
-	rel = table_open(SubscriptionRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_subscription_subdbid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(MyDatabaseId));
-	scan = systable_beginscan(rel, SubscriptionNameIndexId, true, NULL, 1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	pg_atomic_write_u32(&tl_database()->recheck, found);
+	pg_atomic_write_u32(&tl_database()->recheck, CountDBSubscriptions(MyDatabaseId) > 0);
 	return true;
 }
 
@@ -421,7 +396,8 @@ housekeeping(int64 now)
 			next_subscriptions = now + RETRY_US;
 		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
 			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
-							 now - Max(tl_watch_list_longest_silence(), tl_turn_deadline) * TL_MS - 60 * TL_SECOND);
+							 now - Max(tl_longest_silence_ms, tl_turn_deadline) * TL_MS -
+							 60 * TL_SECOND);
 	}
 	if (now < next_retention)
 		return;

@@ -1,9 +1,11 @@
 /*
  * worker_xact.c
- *		The transactions of the worker: each step of a round is a short one.
+ *		The transactions of the worker: how a step begins, ends, or fails.
  *
- * pg_stat_activity says which step is running.  A step that fails has done
- * nothing, and its caller sees to it that it is done again.
+ * Each step of a round is a short transaction.  pg_stat_activity says which it is,
+ * and the slot since when, so that stat can tell that it waits.  A step that fails
+ * has done nothing, and its caller sees to it that it is done again, each second.
+ * The log is told of an error that comes again once a minute.
  *
  * The worker locks the extension while it uses the tables, as DROP EXTENSION
  * does: once the worker has the lock, the extension is there until the end of
@@ -14,45 +16,60 @@
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
+#include "storage/lwlock.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 
 #include "base/catalog.h"
-#include "shared/worker_slot.h"
+#include "shared/clock.h"
+#include "shared/counters.h"
 #include "worker/worker_xact.h"
 
 #define OPTIONAL_LOCK_TIMEOUT	"100ms"
+#define SAME_ERROR_PAUSE	(60 * TL_SECOND)
+#define MAX_REPORTED		64
 
-static TlDatabase *my_slot = NULL;
 static Oid	served = InvalidOid;	/* the extension */
-static bool extension_gone = false;
-static bool recreated = false;
+static TlWorkerState found = TL_WORKER_RUNNING;
+/* literals: a step is known by its address */
 static const char *running = NULL;	/* the step */
 static const char *skipped = NULL;	/* the step that stat tells of */
 
-static void end(void);
-
-void
-tl_worker_xact_set_slot(TlDatabase *db)
+/* Stat tells of one step at a time: of another when this is done. */
+static void
+note_skipped(const char *step)
 {
-	my_slot = db;
+	TlWorkerSlot *slot = &tl_database()->worker;
+
+	skipped = step;
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	slot->skipped_since_us = step != NULL ? tl_monotonic() : 0;
+	strlcpy(slot->skipped, step != NULL ? step : "", TL_STEP_LEN);
+	LWLockRelease(&tl_shared->directory);
 }
 
 bool
 tl_worker_xact_begin(const char *step)
 {
+	/* outside of a transaction, in which this call would make the slot */
+	TlDatabase *db = tl_database();
+	TlWorkerState state = TL_WORKER_NONE;
 	Oid			extension;
 
+	running = step;
+	if (db != NULL)
+		pg_atomic_write_u64(&db->worker.step_since_us, tl_monotonic());
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, step);
-	running = step;
-	if (my_slot != NULL)
-		tl_worker_note_step(&my_slot->worker.running, step);
 
 	extension = get_extension_oid(TL_EXTENSION, true);
 	if (OidIsValid(extension))
@@ -67,12 +84,26 @@ tl_worker_xact_begin(const char *step)
 			if (served == extension)
 				return true;
 			/* the worker did not see the first extension go: its state is of that */
-			recreated = true;
+			state = TL_WORKER_WANTED;
 		}
 	}
-	end();
-	extension_gone = true;
+	found = state;
+	PopActiveSnapshot();
+	CommitTransactionCommand();
 	return false;
+}
+
+void
+tl_worker_xact_end(bool done)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	if (!done && skipped == NULL)
+		note_skipped(running);
+	else if (done && skipped == running)
+		note_skipped(NULL);
 }
 
 bool
@@ -82,60 +113,74 @@ tl_worker_xact_try_begin(const char *step, LOCKMODE mode, uint32 tables)
 
 	if (!tl_worker_xact_begin(step))
 		return false;
+	/* for the locks that the step itself takes, of rows and of the commit */
 	(void) set_config_option("lock_timeout", OPTIONAL_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	for (i = 0; i < TL_NTABLES; i++)
 		if ((tables & TL_BIT(i)) && !ConditionalLockRelationOid(tl_table_oid(i), mode))
 		{
-			end();
-			tl_worker_xact_note_skipped(step);
+			tl_worker_xact_end(false);
 			return false;
 		}
 	return true;
 }
 
-static void
-end(void)
+TlWorkerState
+tl_worker_xact_extension(void)
 {
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	if (my_slot != NULL)
-		tl_worker_note_step(&my_slot->worker.running, NULL);
+	return found;
 }
 
-void
-tl_worker_xact_end(bool done)
+/*
+ * False if the same error was reported less than a minute ago.  An error is known
+ * by a hash of the place that raised it, because it owns the name of its file.
+ */
+static bool
+is_news(const ErrorData *error)
 {
-	end();
-	pgstat_report_stat(false);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	if (!done)
-		tl_worker_xact_note_skipped(running);
-	else if (skipped != NULL && strcmp(skipped, running) == 0)
+	static struct
 	{
-		skipped = NULL;
-		tl_worker_note_step(&my_slot->worker.skipped, NULL);
-	}
+		uint32		place;
+		int64		until;
+	}			reported[MAX_REPORTED];
+	int64		now = tl_monotonic();
+	const char *name = error->filename ? error->filename : "";
+	uint32		place = hash_combine(hash_bytes((const unsigned char *) name, strlen(name)),
+									 hash_combine(error->lineno, error->sqlerrcode));
+	int			i = place % MAX_REPORTED;
+
+	/* two errors that share an entry are reported more often, and not lost */
+	if (reported[i].place == place && now < reported[i].until)
+		return false;
+	reported[i].place = place;
+	reported[i].until = now + SAME_ERROR_PAUSE;
+	return true;
 }
 
-/* One step at a time: another that is skipped too is told of when this is done. */
 void
-tl_worker_xact_note_skipped(const char *step)
+tl_worker_recover(MemoryContext context, const char *step)
 {
-	if (skipped != NULL)
-		return;
-	skipped = step;
-	tl_worker_note_step(&my_slot->worker.skipped, step);
-}
+	ErrorData  *error;
+	bool		failed;
 
-bool
-tl_worker_xact_extension_gone(void)
-{
-	return extension_gone;
-}
-
-bool
-tl_worker_xact_extension_recreated(void)
-{
-	return recreated;
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	/* stat tells of a step that found no lock */
+	failed = error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
+	if (failed && is_news(error))
+		EmitErrorReport();
+	FreeErrorData(error);
+	AbortCurrentTransaction();
+	LWLockReleaseAll();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(context);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	if (failed)
+		tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
+	else if (step != NULL && skipped == NULL)
+		note_skipped(step);
 }

@@ -1,6 +1,6 @@
 /*
  * worker_xact.h
- *		The transactions of the worker.
+ *		The transactions of the worker: how a step begins, ends, or fails.
  */
 #ifndef TL_WORKER_XACT_H
 #define TL_WORKER_XACT_H
@@ -8,9 +8,6 @@
 #include "storage/lockdefs.h"
 
 #include "shared/database.h"
-
-/* where the steps are noted from now on */
-extern void tl_worker_xact_set_slot(TlDatabase *db);
 
 /*
  * Begin a transaction in which our tables are there; the name of the step shows
@@ -27,12 +24,14 @@ extern void tl_worker_xact_end(bool done);
  * any other lock for a moment only, up to and including its commit.
  */
 extern bool tl_worker_xact_try_begin(const char *step, LOCKMODE mode, uint32 tables);
-/* the step could not be done: stat tells of it until it is done */
-extern void tl_worker_xact_note_skipped(const char *step);
+/* RUNNING, until a step found the extension dropped: NONE, or WANTED by a new one */
+extern TlWorkerState tl_worker_xact_extension(void);
 
-/* a step found the extension dropped */
-extern bool tl_worker_xact_extension_gone(void);
-/* and another one created, which wants a worker that begins with it */
-extern bool tl_worker_xact_extension_recreated(void);
+/*
+ * Called in a PG_CATCH block: report the current error, clean up after it as the
+ * main loop of a backend does, and continue in the given memory context.  A step
+ * that found a lock is skipped instead; NULL for a round.
+ */
+extern void tl_worker_recover(MemoryContext context, const char *step);
 
 #endif							/* TL_WORKER_XACT_H */
