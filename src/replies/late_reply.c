@@ -12,10 +12,9 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/relation.h"
 #include "catalog/pg_type.h"
-#include "storage/bufmgr.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/enums.h"
@@ -32,16 +31,9 @@
 static bool
 is_full(Relation rel)
 {
-	int64		blocks = RelationGetNumberOfBlocks(rel);
+	Datum		size = DirectFunctionCall1(pg_table_size, ObjectIdGetDatum(RelationGetRelid(rel)));
 
-	if (OidIsValid(rel->rd_rel->reltoastrelid))
-	{
-		Relation	toast = relation_open(rel->rd_rel->reltoastrelid, AccessShareLock);
-
-		blocks += RelationGetNumberOfBlocks(toast);
-		relation_close(toast, AccessShareLock);
-	}
-	return blocks * BLCKSZ >= MAX_BYTES ||
+	return DatumGetInt64(size) >= MAX_BYTES ||
 		tl_live_rows_compat(RelationGetRelid(rel)) >= tl_max_late_replies;
 }
 
@@ -49,15 +41,14 @@ is_full(Relation rel)
 static void
 log_dropped(void)
 {
-	static int64 session_logged_us = 0;
+	static pg_atomic_uint64 of_session;
 	TlDatabase *db = tl_database();
+	pg_atomic_uint64 *logged = db ? &db->logged_late_us : &of_session;
 	int64		now = tl_monotonic();
-	uint64		last = db ? pg_atomic_read_u64(&db->logged_late_us) : session_logged_us;
+	uint64		last = pg_atomic_read_u64(logged);
 
-	if (last > 0 && now - (int64) last < LOG_PAUSE_US)
-		return;
-	session_logged_us = now;
-	if (db != NULL && !pg_atomic_compare_exchange_u64(&db->logged_late_us, &last, now))
+	if ((last > 0 && now - (int64) last < LOG_PAUSE_US) ||
+		!pg_atomic_compare_exchange_u64(logged, &last, now))
 		return;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -100,7 +91,7 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 		tl_row_set(&row, TL_LATE_CREATED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 		tl_row_set(&row, TL_LATE_KEPT_AT, TimestampTzGetDatum(tl_clock_now()));
 	}
-	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, row.values, row.nulls, NULL))
+	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, row.values, row.nulls))
 		tl_counter_add(lost ? TL_COUNT_LATE : TL_COUNT_UNKNOWN, 1);
 	tl_rel_close(&late);
 	if (full)

@@ -40,9 +40,15 @@ push_text(TlJsonbState *state, JsonbIteratorToken token, const text *value)
 }
 
 static void
-push_member(TlJsonbState *state, const char *key, JsonbValue *value)
+push_key(TlJsonbState *state, const char *key)
 {
 	push_string(state, WJB_KEY, key, strlen(key));
+}
+
+static void
+push_member(TlJsonbState *state, const char *key, JsonbValue *value)
+{
+	push_key(state, key);
 	tl_push_jsonb_compat(state, WJB_VALUE, value);
 }
 
@@ -61,17 +67,15 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 static void
 begin(TlJsonbState *state, Jsonb *routing)
 {
-	JsonbValue	platform;
+	JsonbValue	platform = {.type = jbvString};
 	JsonbValue	value;
 	int			i;
 
+	platform.val.string.val = TL_DEFAULT_PLATFORM;
+	platform.val.string.len = strlen(TL_DEFAULT_PLATFORM);
+	if (get(routing, "platform", &value))
+		platform = value;
 	tl_push_jsonb_compat(state, WJB_BEGIN_OBJECT, NULL);
-	if (!get(routing, "platform", &platform))
-	{
-		platform.type = jbvString;
-		platform.val.string.val = TL_DEFAULT_PLATFORM;
-		platform.val.string.len = strlen(TL_DEFAULT_PLATFORM);
-	}
 	for (i = 0; i < lengthof(routed); i++)
 		if (get(routing, routed[i], &value))
 			push_member(state, routed[i], &value);
@@ -89,9 +93,9 @@ end(TlJsonbState *state, const text *const *ids, int nids)
 {
 	int			i;
 
-	push_string(state, WJB_KEY, "messageId", strlen("messageId"));
+	push_key(state, "messageId");
 	push_text(state, WJB_VALUE, ids[0]);
-	push_string(state, WJB_KEY, "processedMessageIds", strlen("processedMessageIds"));
+	push_key(state, "processedMessageIds");
 	tl_push_jsonb_compat(state, WJB_BEGIN_ARRAY, NULL);
 	for (i = 0; i < nids; i++)
 		push_text(state, WJB_ELEM, ids[i]);
@@ -107,11 +111,11 @@ tl_payload_error(Jsonb *routing, const text *message_id,
 	TlJsonbState state = {0};
 
 	begin(&state, routing);
-	push_string(&state, WJB_KEY, "error", strlen("error"));
+	push_key(&state, "error");
 	push_text(&state, WJB_VALUE, error);
 	if (error_code)
 	{
-		push_string(&state, WJB_KEY, "errorCode", strlen("errorCode"));
+		push_key(&state, "errorCode");
 		push_text(&state, WJB_VALUE, error_code);
 	}
 	return end(&state, &message_id, 1);

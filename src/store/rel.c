@@ -168,8 +168,7 @@ wait_until_free(TlRel *r, TlIndex key, const Datum *values)
  */
 bool
 tl_rel_insert_unless_there(TlRel *r, TlIndex key,
-						   const Datum *values, const bool *nulls,
-						   ItemPointer tid)
+						   const Datum *values, const bool *nulls)
 {
 	Assert(r->indexes->arbiters != NIL);
 	while (wait_until_free(r, key, values))
@@ -188,8 +187,6 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
 		if (!conflict)
 		{
-			if (tid)
-				*tid = r->slot->tts_tid;
 			CommandCounterIncrement();
 			return true;
 		}

@@ -71,13 +71,13 @@ extern void tl_rel_close(TlRel *r);
 extern void tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts);
 extern void tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
 /* false, and nothing was written, if a row with this key is there */
-extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
-									   const Datum *values, const bool *nulls,
-									   ItemPointer tid);
+extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values, const bool *nulls);
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							   const Datum *values, const bool *nulls);
-/* without waiting, into this slot: false if another transaction holds the row,
- * or changed it since the snapshot */
+/*
+ * lock a row and read it into this slot; false, without waiting, if another
+ * transaction holds it or changed it since the snapshot
+ */
 extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot);
 /* TM_Updated or TM_Deleted if the row was changed since the snapshot */
 extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,

@@ -108,9 +108,13 @@ tl_turn_detach(TlTurn *turn)
 bool
 tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn)
 {
+	bool		inserted;
+
 	encode(turn);
-	return tl_rel_insert_unless_there(turns, TL_IDX_TURN_KEY, turn->values, turn->nulls,
-									  &turn->tid);
+	inserted = tl_rel_insert_unless_there(turns, TL_IDX_TURN_KEY, turn->values, turn->nulls);
+	if (inserted)
+		turn->tid = turns->slot->tts_tid;
+	return inserted;
 }
 
 TM_Result
