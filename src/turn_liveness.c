@@ -7,14 +7,14 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "base/guc.h"
 #include "admin/ddl_hook.h"
-#include "worker/launcher.h"
 #include "base/catalog.h"
-#include "store/rel.h"
-#include "shared/area.h"
+#include "base/guc.h"
 #include "commit/stamp.h"
 #include "commit/xact.h"
+#include "shared/area.h"
+#include "store/rel.h"
+#include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
 

@@ -21,10 +21,10 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/lease.h"
 #include "store/turn_row.h"
-#include "commit/xact.h"
 
 #define MAX_TOUCHED	10000		/* more than that: the whole database's generation */
 #define MAX_LETTER	(TL_MAILBOX_SIZE / 2)

@@ -7,7 +7,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "shared/counters.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -16,6 +15,7 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/database.h"
 #include "turns/judge.h"
 #include "turns/turn.h"

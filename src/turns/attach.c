@@ -22,8 +22,8 @@
 #include "base/guc.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "shared/database.h"
+#include "shared/grace.h"
 #include "turns/attach.h"
 
 /* the part of the table that one session may hold */

@@ -9,9 +9,9 @@
 #include "storage/bufmgr.h"
 
 #include "shared/clock.h"
+#include "shared/database.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
-#include "shared/database.h"
 #include "turns/judge.h"
 
 /* The caller reads the clock first: so each pause that it has left is known. */

@@ -18,13 +18,13 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "shared/counters.h"
 #include "storage/latch.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/database.h"
 #include "store/turn_row.h"
 #include "turns/judge.h"

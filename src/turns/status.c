@@ -16,10 +16,10 @@
 #include "utils/typcache.h"
 
 #include "base/args.h"
+#include "commit/xact.h"
 #include "shared/clock.h"
 #include "store/turn_row.h"
 #include "turns/judge.h"
-#include "commit/xact.h"
 
 PG_FUNCTION_INFO_V1(turn_liveness_has_live_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_turn_status);
