@@ -16,7 +16,6 @@
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "turns/judge.h"
 #include "turns/turn.h"
 
 /* an arm of a turn that is there already */
@@ -34,12 +33,6 @@ typedef struct Mark
 	text	   *reason;
 	int			changed;
 } Mark;
-
-static bool arm_again(TlTurn *turn, void *arg);
-static TlArmResult arm(TlTurn *turn, text *deployment, text *message_id);
-static bool is_to_be_marked(const TlTurn *turn, void *arg);
-static bool mark_turn(TlTurn *turn, void *arg);
-static int	mark_owed(text *deployment, text *error_code, text *reason);
 
 PG_FUNCTION_INFO_V1(turn_liveness_arm_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_mark_provider_failed);
@@ -89,9 +82,8 @@ arm(TlTurn *turn, text *deployment, text *message_id)
 		CHECK_FOR_INTERRUPTS();
 		if (tl_turn_insert_unless_there(&turns, turn))
 		{
-			tl_xact_touch(turn->deployment_key, 0);
-			tl_xact_watch_turn(turn, true);
-			tl_xact_wrote_turn(turn, true);
+			tl_xact_count(turn, false);
+			tl_xact_wrote(turn, true);
 			tl_counter_add(TL_COUNT_ARMED, 1);
 			break;
 		}
@@ -160,10 +152,10 @@ mark_turn(TlTurn *turn, void *arg)
 
 	if (!is_to_be_marked(turn, mark))
 		return false;
+	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
+	tl_turn_adopt(turn, 0);
 	if (mark->error_code != NULL)
 	{
-		(void) tl_turn_judge(turn, &verdict);
-		tl_turn_adopt(turn, 0);
 		/* the leases forget beats: the row keeps them with the mark */
 		if (verdict.last_beat > 0)
 			times->beat = verdict.last_beat;
@@ -176,7 +168,6 @@ mark_turn(TlTurn *turn, void *arg)
 	}
 	else
 	{
-		tl_turn_adopt(turn, 0);
 		times->frozen = 0;
 		tl_turn_set_null(turn, TURN_ERROR_CODE);
 		tl_turn_set_null(turn, TURN_REASON);

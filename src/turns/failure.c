@@ -1,24 +1,18 @@
 /*
  * failure.c
- *		Ending turns with an error: the calls of a gateway that do, and what
- *		every failure stores and logs, the sweep's too.
+ *		Ending turns with an error: the calls of a gateway that do.
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "base/enums.h"
 #include "base/guc.h"
-#include "replies/payload.h"
 #include "shared/clock.h"
-#include "turns/failure.h"
-#include "turns/judge.h"
+#include "turns/election.h"
 #include "turns/turn.h"
 
 /* a call that fails turns */
@@ -33,52 +27,9 @@ typedef struct Failing
 	bool		found;			/* the turn that was asked for */
 } Failing;
 
-static bool is_to_be_failed(const TlTurn *turn, void *arg);
-static bool fail(TlTurn *turn, void *arg);
-static TlElection fail_one(TlRel *turns, text *deployment, text *message_id, Failing *failing);
-static int64 store_rejected(TlTurn *turn, Jsonb *routing, Failing *failing);
-
 PG_FUNCTION_INFO_V1(turn_liveness_fail_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_fail_deployment);
 PG_FUNCTION_INFO_V1(turn_liveness_reject_turn);
-
-int64
-tl_store_error(TlOutbox *outbox, TlElected *elected, const text *error,
-			   const text *error_code, char decided_by, int64 now)
-{
-	TlReply    *reply = &elected->reply;
-
-	reply->message_ids = &elected->message_id;
-	reply->nids = 1;
-	reply->payload = tl_payload_error(elected->routing, elected->message_id, error, error_code);
-	reply->outcome = TL_OUTCOME_ERROR;
-	reply->error_code = error_code;
-	reply->decided_by = decided_by;
-	return tl_outbox_store(outbox, reply, now);
-}
-
-char *
-tl_failure_line(const TlElected *elected, const text *error_code, const char *decided_by)
-{
-	static char *database = NULL;
-
-	if (database == NULL)
-		database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
-	return psprintf("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
-					text_to_cstring(elected->message_id),
-					text_to_cstring(elected->reply.deployment),
-					text_to_cstring(error_code), decided_by, database);
-}
-
-void
-tl_log_failure(const char *line)
-{
-	ereport(LOG,
-			(errcode(ERRCODE_WARNING),
-			 errhidestmt(true),
-			 errhidecontext(true),
-			 errmsg_internal("%s", line)));
-}
 
 static bool
 is_to_be_failed(const TlTurn *turn, void *arg)
@@ -93,19 +44,15 @@ static bool
 fail(TlTurn *turn, void *arg)
 {
 	Failing    *failing = arg;
-	TlElected	elected;
 	TlVerdict	verdict;
-	int64		now;
+	int64		now = tl_clock_now();
 
 	failing->found = true;
 	if (!is_to_be_failed(turn, failing))
 		return false;
-	now = tl_turn_judge(turn, &verdict);
-	tl_elected_read(&elected, turn, &verdict, now);
-	tl_outbox_open(&failing->outbox, false);
-	tl_turn_end(turn, TL_OUTCOME_ERROR, NULL,
-				tl_store_error(&failing->outbox, &elected, failing->error, failing->error_code,
-							   failing->decided_by, now));
+	tl_turn_judge(turn, now, 0, &verdict);
+	tl_turn_end(&failing->outbox, turn, &verdict, now, failing->error, failing->error_code,
+				failing->decided_by);
 	failing->failed++;
 	return true;
 }
@@ -164,21 +111,6 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(failing.failed);
 }
 
-/* The reply of a turn that was never armed: without times. */
-static int64
-store_rejected(TlTurn *turn, Jsonb *routing, Failing *failing)
-{
-	TlVerdict	verdict = {0};
-	TlElected	elected;
-
-	tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
-	tl_elected_read(&elected, turn, &verdict, turn->times.armed);
-	elected.reply.armed_at = 0;
-	tl_outbox_open(&failing->outbox, false);
-	return tl_store_error(&failing->outbox, &elected, failing->error, failing->error_code,
-						  failing->decided_by, turn->times.armed);
-}
-
 /*
  * A message is refused before dispatch: its row is inserted as ended, so that
  * it meets an arm of the same turn on the same unique key.  The reply follows
@@ -206,15 +138,12 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	if (tl_turn_insert_unless_there(&turns, &turn))
 	{
-		Snapshot	snapshot;
+		Snapshot	snapshot = tl_latest_snapshot();
 
-		/* it was never owed: no count of owed turns changes */
-		ForceSyncCommit();
-		tl_turn_set(&turn, TURN_REPLY_ID,
-					Int64GetDatum(store_rejected(&turn, routing, &failing)));
-		tl_turn_set_null(&turn, TURN_ROUTING);
-		snapshot = tl_latest_snapshot();
-		tl_turn_write(&turns, &turn, snapshot);
+		tl_turn_set(&turn, TURN_ROUTING, JsonbPGetDatum(routing));
+		tl_turn_end(&failing.outbox, &turn, NULL, turn.times.armed, failing.error,
+					failing.error_code, failing.decided_by);
+		tl_turn_write(&turns, &turn, snapshot, false);
 		UnregisterSnapshot(snapshot);
 	}
 	else
