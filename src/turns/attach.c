@@ -12,11 +12,8 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/pidfile.h"
 
 #include "base/args.h"
 #include "base/guc.h"
@@ -24,10 +21,9 @@
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "shared/database.h"
-#include "turns/attach.h"
 
-/* the part of the table that one session may hold */
-#define SESSION_SHARE	4
+/* what one session may attach: a part of the table */
+#define SESSION_MAX		Max(1, tl_attach_capacity / 4)
 
 typedef struct Attached
 {
@@ -35,14 +31,9 @@ typedef struct Attached
 	int			entry;			/* of the shared table */
 } Attached;
 
+/* with room for SESSION_MAX, which the first attachment makes */
 static Attached *attached = NULL;
 static int	nattached = 0;
-static int	maxattached = 0;
-static bool exit_registered = false;
-
-static void session_ends(int code, Datum arg);
-static int	find_attached(TlLeaseKey key);
-static void make_room(void);
 
 PG_FUNCTION_INFO_V1(turn_liveness_attach_worker);
 PG_FUNCTION_INFO_V1(turn_liveness_detach_worker);
@@ -58,30 +49,27 @@ find_attached(TlLeaseKey key)
 	return -1;
 }
 
-/* Do all that can fail before the shared table is changed. */
+/*
+ * The session ends, in whatever way.  Runs before shared memory is left; the
+ * backend has released the LWLocks that an error left behind.
+ */
 static void
-make_room(void)
+session_ends(int code, Datum arg)
 {
-	if (nattached >= Max(1, tl_attach_capacity / SESSION_SHARE))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many deployments are attached to this session"),
-				 errdetail("One session may attach at most a quarter of \"%s\".",
-						   "turn_liveness.attach_capacity"),
-				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
-						 "turn_liveness.attach_capacity")));
-	if (nattached == maxattached)
-	{
-		int			size = Max(8, maxattached * 2);
+	TlDatabase *db = tl_database();
+	bool		deaths = false;
+	int64		now;
 
-		attached = attached ? repalloc(attached, size * sizeof(Attached)) :
-			MemoryContextAlloc(TopMemoryContext, size * sizeof(Attached));
-		maxattached = size;
-	}
-	if (!exit_registered)
+	if (nattached == 0 || db == NULL)
+		return;
+	/* greater than each beat before, and not than those that come */
+	now = tl_clock_arm_stamp();
+	while (nattached > 0)
+		deaths |= tl_attach_remove(attached[--nattached].entry, now);
+	if (deaths)
 	{
-		before_shmem_exit(session_ends, (Datum) 0);
-		exit_registered = true;
+		pg_atomic_write_u64(&db->death_us, now);
+		tl_wake_worker(db);
 	}
 }
 
@@ -103,8 +91,21 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 	key = tl_lease_key(deployment);
 	if (find_attached(key) >= 0)
 		PG_RETURN_INT32(MyProcPid);
+	if (nattached >= SESSION_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many deployments are attached to this session"),
+				 errdetail("One session may attach at most a quarter of \"%s\".",
+						   "turn_liveness.attach_capacity"),
+				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
+						 "turn_liveness.attach_capacity")));
 
-	make_room();
+	/* all that can fail comes before the shared table is changed */
+	if (attached == NULL)
+	{
+		attached = MemoryContextAlloc(TopMemoryContext, SESSION_MAX * sizeof(Attached));
+		before_shmem_exit(session_ends, (Datum) 0);
+	}
 	entry = tl_attach_add(deployment, key);
 	if (entry < 0)
 		ereport(ERROR,
@@ -132,50 +133,4 @@ turn_liveness_detach_worker(PG_FUNCTION_ARGS)
 	(void) tl_attach_remove(attached[i].entry, 0);
 	attached[i] = attached[--nattached];
 	PG_RETURN_BOOL(true);
-}
-
-/*
- * The session ends, in whatever way.  Runs before shared memory is left; the
- * backend has released the LWLocks that an error left behind.
- */
-static void
-session_ends(int code, Datum arg)
-{
-	TlDatabase *db = tl_database();
-	bool		deaths = false;
-	int64		now;
-
-	if (nattached == 0 || db == NULL)
-		return;
-	/* greater than each beat before, and not than those that come */
-	now = tl_clock_arm_stamp();
-	while (nattached > 0)
-		deaths |= tl_attach_remove(attached[--nattached].entry, now);
-	if (deaths)
-	{
-		pg_atomic_write_u64(&db->death_us, now);
-		tl_wake_worker(db);
-	}
-}
-
-/*
- * The postmaster writes into its lock file that it stops before it signals a
- * process; nothing else tells a session that a shutdown ended from a session
- * that an administrator ended.  The sweep reads it only when there are deaths.
- */
-bool
-tl_attach_is_shutdown(void)
-{
-	FILE	   *file = AllocateFile("postmaster.pid", "r");
-	char		line[MAXPGPATH];
-	bool		stopping = false;
-	int			i;
-
-	if (file == NULL)
-		return false;
-	for (i = 1; fgets(line, sizeof(line), file) != NULL; i++)
-		if (i == LOCK_FILE_LINE_PM_STATUS)
-			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
-	FreeFile(file);
-	return stopping;
 }

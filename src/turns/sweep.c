@@ -19,8 +19,10 @@
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/bufmgr.h"
+#include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -35,7 +37,6 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "turns/attach.h"
 #include "turns/election.h"
 #include "turns/sweep.h"
 #include "turns/turn.h"
@@ -379,6 +380,28 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 	return !busy && n < CHUNK;
 }
 
+/*
+ * The postmaster writes into its lock file that it stops before it signals a
+ * process; nothing else tells a session that a shutdown ended from a session
+ * that an administrator ended.  The sweep reads it only when there are deaths.
+ */
+static bool
+is_shutdown(void)
+{
+	FILE	   *file = AllocateFile("postmaster.pid", "r");
+	char		line[MAXPGPATH];
+	bool		stopping = false;
+	int			i;
+
+	if (file == NULL)
+		return false;
+	for (i = 1; fgets(line, sizeof(line), file) != NULL; i++)
+		if (i == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+	FreeFile(file);
+	return stopping;
+}
+
 int
 tl_sweep_deaths(int64 before, int max)
 {
@@ -387,7 +410,7 @@ tl_sweep_deaths(int64 before, int max)
 	int			at = 0;
 
 	/* one round over the list; a death with a busy turn is left for the next */
-	if (tl_attach_oldest_death() <= before && !tl_attach_is_shutdown())
+	if (tl_attach_oldest_death() <= before && !is_shutdown())
 		while (failed < max && tl_attach_next_death(before, &at, &death))
 			if (sweep_table(&death, 0, max, &failed))
 				tl_xact_settle(&death);
