@@ -148,30 +148,23 @@ mark_turn(TlTurn *turn, void *arg)
 {
 	Mark	   *mark = arg;
 	TlTimes    *times = &turn->times;
+	bool		marks = mark->error_code != NULL;
 	TlVerdict	verdict;
 
 	if (!is_to_be_marked(turn, mark))
 		return false;
 	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
 	tl_turn_adopt(turn, 0);
-	if (mark->error_code != NULL)
-	{
-		/* the leases forget beats: the row keeps them with the mark */
-		if (verdict.last_beat > 0)
-			times->beat = verdict.last_beat;
-		if (verdict.first_beat > 0)
-			times->started = verdict.first_beat;
-		times->frozen = verdict.deadline;
-		tl_turn_set(turn, TURN_ERROR_CODE, PointerGetDatum(mark->error_code));
-		if (mark->reason)
-			tl_turn_set(turn, TURN_REASON, PointerGetDatum(mark->reason));
-	}
-	else
-	{
-		times->frozen = 0;
-		tl_turn_set_null(turn, TURN_ERROR_CODE);
-		tl_turn_set_null(turn, TURN_REASON);
-	}
+	/* the leases forget beats: the row keeps them with the mark */
+	if (marks && verdict.last_beat > 0)
+		times->beat = verdict.last_beat;
+	if (marks && verdict.first_beat > 0)
+		times->started = verdict.first_beat;
+	times->frozen = marks ? verdict.deadline : 0;
+	tl_turn_value(turn, TURN_ERROR_CODE) = PointerGetDatum(mark->error_code);
+	tl_turn_isnull(turn, TURN_ERROR_CODE) = !marks;
+	tl_turn_value(turn, TURN_REASON) = PointerGetDatum(mark->reason);
+	tl_turn_isnull(turn, TURN_REASON) = mark->reason == NULL;
 	turn->next_check = tl_times_next_check(times);
 	mark->changed++;
 	return true;

@@ -263,6 +263,7 @@ record(Beat *beat, int64 now, List *rows)
 	}
 }
 
+/* The beats of one call, at one time. */
 TL_HOT static void
 beat_each(Beat *beats, int n, int counted)
 {
@@ -270,6 +271,11 @@ beat_each(Beat *beats, int n, int counted)
 	int64		now;
 	int			i;
 
+	/* a read-only transaction may write soft state, but a standby may not */
+	if (RecoveryInProgress())
+		PreventCommandDuringRecovery("heartbeat");
+	if (!OidIsValid(tl_extension_oid()))
+		(void) tl_table_oid(TL_TURN);	/* raises */
 	/* memory is slow: it comes while we look at the clock and count */
 	tl_lease_prefetch_bucket(beats->key);
 	now = tl_clock_now();
@@ -290,16 +296,6 @@ beat_each(Beat *beats, int n, int counted)
 		write_rows(rows, now);
 }
 
-/* A read-only transaction may write soft state, but a standby may not. */
-TL_HOT static void
-check_beat_allowed(void)
-{
-	if (RecoveryInProgress())
-		PreventCommandDuringRecovery("heartbeat");
-	if (!OidIsValid(tl_extension_oid()))
-		(void) tl_table_oid(TL_TURN);	/* raises */
-}
-
 TL_HOT Datum
 turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
@@ -309,7 +305,6 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	int32		owed = 0;
 	int			i;
 
-	check_beat_allowed();
 	whole.key = tl_lease_key(whole.deployment);
 	if (!PG_ARGISNULL(1))
 	{
@@ -350,7 +345,6 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("deployments and message_ids must have the same length"),
 				 errhint("Pass NULL for an element that beats for its whole deployment.")));
-	check_beat_allowed();
 	InitMaterializedSRF(fcinfo, 0);
 
 	beats = palloc_extended(sizeof(Beat) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);

@@ -1,7 +1,7 @@
 /*
  * election.c
- *		Taking a turn from owed to ended, once; answers and discharges.
- *		Failures are in failure.c.
+ *		Taking a turn from owed to ended, once; replies of workers.  The calls
+ *		that end turns without a worker's reply are in failure.c.
  *
  * The transaction locks the rows of all turns in question and judges them,
  * stores the replies of those it has won, and then updates their rows, which
@@ -40,7 +40,8 @@ typedef struct Candidate
 	TlTurn		turn;
 	TlReply		reply;
 	bool		listed;			/* in the caller's order */
-	int64		reply_id;		/* 0: not stored yet */
+	struct Candidate *first;	/* of those in one reply; NULL: not stored yet */
+	int64		reply_id;		/* of the first */
 } Candidate;
 
 /* a call of commit_terminal_reply */
@@ -59,7 +60,6 @@ typedef struct Commit
 } Commit;
 
 PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
-PG_FUNCTION_INFO_V1(turn_liveness_discharge_turn);
 
 static Jsonb *
 routing_of(const TlTurn *turn)
@@ -153,7 +153,7 @@ judge_candidate(TlTurn *turn, void *arg)
 	read_turn(&candidate->reply, &candidate->turn, &verdict, now);
 	candidate->message_id = tl_turn_text(&candidate->turn, TURN_MESSAGE_ID);
 	candidate->listed = false;
-	candidate->reply_id = 0;
+	candidate->first = NULL;
 	commit->nwon++;
 	return false;
 }
@@ -209,23 +209,22 @@ store_replies(Commit *commit, Candidate **won)
 	for (i = 0; i < commit->nwon; i++)
 	{
 		TlReply    *reply = &won[i]->reply;
-		int64		id;
 
-		if (won[i]->reply_id != 0)
+		if (won[i]->first != NULL)
 			continue;
 		for (j = i; j < commit->nwon; j++)
-			if (won[j]->reply_id == 0 && same_address(reply, &won[j]->reply))
+			if (won[j]->first == NULL && same_address(reply, &won[j]->reply))
+			{
+				won[j]->first = won[i];
 				ids[reply->nids++] = won[j]->message_id;
+			}
 		reply->message_ids = ids;
 		reply->payload = tl_payload_reply(commit->reply, routing_of(&won[i]->turn), ids,
 										  reply->nids);
 		reply->outcome = commit->outcome;
 		reply->error_code = commit->error_code;
 		reply->decided_by = TL_DECIDED_REPLY;
-		id = tl_outbox_store(&outbox, reply, now);
-		for (j = i; j < commit->nwon; j++)
-			if (won[j]->reply_id == 0 && same_address(reply, &won[j]->reply))
-				won[j]->reply_id = id;
+		won[i]->reply_id = tl_outbox_store(&outbox, reply, now);
 	}
 	tl_outbox_close(&outbox);
 }
@@ -282,44 +281,11 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 		{
 			Candidate  *won = &commit.won[i];
 
-			end_turn(&won->turn, commit.outcome, commit.request, won->reply_id);
+			end_turn(&won->turn, commit.outcome, commit.request, won->first->reply_id);
 			tl_turn_write(&turns, &won->turn, snapshot, false);
 		}
 		UnregisterSnapshot(snapshot);
 	}
 	tl_rel_close(&turns);
 	PG_RETURN_OID(tl_election_oid(commit.nwon > 0 ? TL_WON : keep_late(&commit, ids, nids)));
-}
-
-/* A record that the turn has ended, delivered already. */
-static bool
-discharge(TlTurn *turn, void *arg)
-{
-	bool	   *discharged = arg;
-	TlOutbox	outbox = {0};
-	TlVerdict	verdict;
-	int64		now = tl_clock_now();
-
-	if (!tl_turn_is_owed(turn))
-		return false;
-	tl_turn_judge(turn, now, 0, &verdict);
-	tl_turn_end(&outbox, turn, &verdict, now, NULL, NULL, TL_DECIDED_DISCHARGE);
-	tl_outbox_close(&outbox);
-	*discharged = true;
-	return true;
-}
-
-Datum
-turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
-{
-	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
-	TlRel		turns;
-	bool		discharged = false;
-
-	tl_check_writable("discharge_turn");
-	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	(void) tl_turn_change(&turns, deployment, message_id, discharge, &discharged);
-	tl_rel_close(&turns);
-	PG_RETURN_BOOL(discharged);
 }

@@ -263,22 +263,23 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	return failed;
 }
 
-/* Would the same error meet the next row as well? */
+/*
+ * Only an error that is about one row is worth a second try of the batch: a
+ * cancel, a lock or a full disk would meet the next row as well.
+ */
 static bool
 is_about_a_row(const ErrorData *error)
 {
-	switch (error->sqlerrcode)
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
-		case ERRCODE_QUERY_CANCELED:
-		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+			return error->sqlerrcode == ERRCODE_OUT_OF_MEMORY;
+		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_OPERATOR_INTERVENTION:
 			return false;
-		case ERRCODE_OUT_OF_MEMORY:
-			return true;
 		default:
-			return ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES &&
-				ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TRANSACTION_ROLLBACK;
+			return true;
 	}
 }
 
