@@ -455,7 +455,7 @@ CREATE VIEW turn_liveness.stat AS
 		   s.worker_starts, s.stats_reset
 	FROM turn_liveness.stat_row() s;
 COMMENT ON VIEW turn_liveness.stat IS 'what happens in this database, in one row; counters are cumulative since stats_reset or the start of the server, and NULL without preload';
-COMMENT ON COLUMN turn_liveness.stat.worker_state IS 'none, wanted, starting, running, no extension, disabled or no slot';
+COMMENT ON COLUMN turn_liveness.stat.worker_state IS 'none, wanted, running, disabled or no slot';
 COMMENT ON COLUMN turn_liveness.stat.worker_pid IS 'process id of the worker of this database';
 COMMENT ON COLUMN turn_liveness.stat.worker_problem IS 'why no worker runs; NULL when one does';
 COMMENT ON COLUMN turn_liveness.stat.launcher_pid IS 'process id of the launcher, which starts the workers of all databases';

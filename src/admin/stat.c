@@ -24,9 +24,10 @@
 #include "utils/wait_event.h"
 
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
 #include "base/guc.h"
-#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "shared/worker_slot.h"
 
 enum
@@ -179,25 +180,37 @@ state_name(TlWorkerState state)
 }
 
 /*
- * A step of the worker that waits for a lock, or for a standby, for longer than a
- * second; NULL if there is none.
+ * A step of the worker that has waited for longer than a second, for a lock or
+ * in its commit for a standby; NULL if there is none.  An optional step does
+ * not wait, but is skipped until it finds its locks free.
  */
 static const char *
 stuck_step(TlDatabase *db, pid_t pid)
 {
-	char		step[TL_STEP_LEN];
-	int64		since = tl_worker_step(db, step);
-	int64		seconds = (tl_monotonic() - since) / TL_SECOND;
+	char		name[TL_STEP_LEN];
 	PGPROC	   *proc = BackendPidGetProc(pid);
-	const char *type;
+	uint32		wait = proc != NULL ? proc->wait_event_info : 0;
+	const char *type = pgstat_get_wait_event_type(wait);
+	const char *what = NULL;
+	int64		now = tl_monotonic();
+	int64		since = tl_worker_read_step(&db->worker.running, name);
 
-	if (since == 0 || seconds < 1 || proc == NULL)
-		return NULL;
-	type = pgstat_get_wait_event_type(proc->wait_event_info);
-	if (type == NULL || (strcmp(type, "Lock") != 0 && strcmp(type, "IPC") != 0))
-		return NULL;
-	return psprintf("waits for a %s in step \"%s\" since " INT64_FORMAT " s",
-					strcmp(type, "Lock") == 0 ? "lock" : "process", step, seconds);
+	if (since > 0 && now - since >= TL_SECOND && type != NULL)
+	{
+		if (strcmp(type, "Lock") == 0)
+			what = "a lock";
+		else if (strcmp(type, "IPC") == 0)
+			what = pgstat_get_wait_event(wait);
+	}
+	if (what == NULL)
+	{
+		since = tl_worker_read_step(&db->worker.skipped, name);
+		if (since == 0 || now - since < TL_SECOND)
+			return NULL;
+		what = "a lock";
+	}
+	return psprintf("waits for %s in step \"%s\" since " INT64_FORMAT " s",
+					what, name, (now - since) / TL_SECOND);
 }
 
 /* Why no worker serves this database, or does so badly, for the person on call. */

@@ -58,6 +58,20 @@ tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name)
 	return value;
 }
 
+/* 54000 for a value that is over the limit of a setting, in kilobytes. */
+static void
+check_size(Size size, int limit_kb, const char *setting, const char *name)
+{
+	Size		limit = (Size) limit_kb * 1024;
+
+	if (size > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", name),
+				 errdetail("It takes %zu bytes, \"%s\" allows %zu.", size, setting, limit),
+				 errhint("Keep large contents elsewhere and send a reference, or raise the setting.")));
+}
+
 text *
 tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 {
@@ -69,26 +83,8 @@ tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be empty", name)));
-	if (VARSIZE_ANY_EXHDR(value) > (Size) tl_max_reply_size * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s is too large", name),
-				 errdetail("It takes %d bytes, \"%s\" allows %zu.",
-						   (int) VARSIZE_ANY_EXHDR(value), "turn_liveness.max_reply_size",
-						   (Size) tl_max_reply_size * 1024)));
+	check_size(VARSIZE_ANY_EXHDR(value), tl_max_reply_size, "turn_liveness.max_reply_size", name);
 	return value;
-}
-
-text *
-tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	return PG_ARGISNULL(argno) ? NULL : tl_arg_name(fcinfo, argno, name);
-}
-
-text *
-tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	return PG_ARGISNULL(argno) ? NULL : tl_arg_text(fcinfo, argno, name);
 }
 
 ArrayType *
@@ -178,20 +174,12 @@ Jsonb *
 tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
 			  int limit_kb, const char *limit_setting)
 {
-	Size		size;
 	Jsonb	   *value;
 
 	check_not_null(fcinfo, argno, name);
-
 	/* the size is known before the value is fetched */
-	size = toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;
-	if (size > (Size) limit_kb * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s is too large", name),
-				 errdetail("It takes %zu bytes, \"%s\" allows %zu.",
-						   size, limit_setting, (Size) limit_kb * 1024),
-				 errhint("Keep large contents elsewhere and send a reference, or raise the setting.")));
+	check_size(toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ,
+			   limit_kb, limit_setting, name);
 	value = PG_GETARG_JSONB_P(argno);
 	if (!JB_ROOT_IS_OBJECT(value))
 		ereport(ERROR,

@@ -21,10 +21,11 @@ extern text *tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name);
 extern bool tl_name_is_valid(const text *value);
 /* a non-empty text that fits into a reply; 22023 or 54000 otherwise */
 extern text *tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name);
-/* NULL if it is NULL */
-extern text *tl_arg_optional_text(FunctionCallInfo fcinfo, int argno, const char *name);
-/* a name, or NULL */
-extern text *tl_arg_optional_name(FunctionCallInfo fcinfo, int argno, const char *name);
+/* the same, or NULL for a NULL */
+#define tl_arg_optional_text(fcinfo, argno, name) \
+	(PG_ARGISNULL(argno) ? NULL : tl_arg_text(fcinfo, argno, name))
+#define tl_arg_optional_name(fcinfo, argno, name) \
+	(PG_ARGISNULL(argno) ? NULL : tl_arg_name(fcinfo, argno, name))
 /*
  * a text[] of valid names, sorted and without duplicates; an empty list is
  * 22023, and more than TL_MAX_IDS elements are 54000

@@ -90,19 +90,6 @@ static struct
 	uint32		generation;
 }			checked[TL_NINDEXES];
 
-static void forget(Datum arg, Oid relid);
-static void forget_roles(Datum arg, int cacheid, uint32 hashvalue);
-static void look_up(void);
-static void index_error(const IndexDefinition *definition, const char *what) pg_attribute_noreturn();
-static const char *index_fault(const IndexDefinition *definition, Oid index);
-
-void
-tl_catalog_init(void)
-{
-	CacheRegisterRelcacheCallback(forget, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
-}
-
 /* Relcache callback: relid, or everything if it is InvalidOid, has changed. */
 static void
 forget(Datum arg, Oid relid)
@@ -126,6 +113,13 @@ static void
 forget_roles(Datum arg, int cacheid, uint32 hashvalue)
 {
 	known.generation++;
+}
+
+void
+tl_catalog_init(void)
+{
+	CacheRegisterRelcacheCallback(forget, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
 }
 
 uint32

@@ -12,12 +12,10 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
-#include "catalog/pg_extension.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
 #include "pgstat.h"
-#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
@@ -28,12 +26,6 @@
 
 #if PG_VERSION_NUM < 150000
 #error "turn_liveness needs PostgreSQL 15 or newer"
-#endif
-
-#if PG_VERSION_NUM >= 170000
-#include "storage/procnumber.h"
-#else
-#include "storage/backendid.h"
 #endif
 
 /* 19 declares get_database_name in utils/lsyscache.h, included above */
@@ -142,17 +134,6 @@ tl_index_beginscan_compat(Relation heap, Relation index, Snapshot snapshot,
 #endif
 }
 
-/* Begin a scan of a whole table. */
-static inline TableScanDesc
-tl_table_beginscan_compat(Relation rel, Snapshot snapshot)
-{
-#if PG_VERSION_NUM >= 190000
-	return table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
-#else
-	return table_beginscan(rel, snapshot, 0, NULL);
-#endif
-}
-
 /* Update a row as our own command; wait for a transaction that holds it. */
 static inline TM_Result
 tl_table_tuple_update_compat(Relation rel, ItemPointer tid, TupleTableSlot *slot,
@@ -224,10 +205,7 @@ tl_index_insert_cleanup_compat(Relation index, IndexInfo *info)
 #endif
 }
 
-/*
- * Is the user, or a role of the user's, the owner?  16 has one function for
- * all objects.
- */
+/* Is the user, or a role of the user's, the owner?  16 has one function for all. */
 static inline bool
 tl_owns_database_compat(Oid dboid)
 {
@@ -235,16 +213,6 @@ tl_owns_database_compat(Oid dboid)
 	return object_ownercheck(DatabaseRelationId, dboid, GetUserId());
 #else
 	return pg_database_ownercheck(dboid, GetUserId());
-#endif
-}
-
-static inline bool
-tl_owns_extension_compat(Oid extension)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(ExtensionRelationId, extension, GetUserId());
-#else
-	return pg_extension_ownercheck(extension, GetUserId());
 #endif
 }
 

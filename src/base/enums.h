@@ -5,7 +5,6 @@
 #ifndef TL_ENUMS_H
 #define TL_ENUMS_H
 
-/* what became of an attempt to end turns */
 typedef enum TlElection
 {
 	TL_WON,
@@ -20,6 +19,7 @@ typedef enum TlArmResult
 	TL_ANSWERED
 } TlArmResult;
 
+/* 55000 if the installed script does not know the value */
 extern Oid	tl_election_oid(TlElection value);
 extern Oid	tl_arm_result_oid(TlArmResult value);
 

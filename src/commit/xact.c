@@ -33,6 +33,7 @@
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
+#include "shared/lease.h"
 
 #define MAX_TOUCHED	10000		/* more than that: the whole database's generation */
 #define MAX_LETTER	(TL_MAILBOX_SIZE / 2)

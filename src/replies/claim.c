@@ -11,6 +11,7 @@
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
+#include "shared/counters.h"
 #include "utils/hsearch.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"

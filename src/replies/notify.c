@@ -10,6 +10,7 @@
 
 #include "commands/async.h"
 #include "mb/pg_wchar.h"
+#include "shared/counters.h"
 #include "utils/hsearch.h"
 #include "utils/json.h"
 #include "utils/memutils.h"

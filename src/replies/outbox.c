@@ -17,6 +17,7 @@
 #include "commands/sequence.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "shared/counters.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"

@@ -9,12 +9,13 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/shmem.h"
 
 #include "shared/area.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/lease.h"
+#include "shared/lease_table.h"
 
 static shmem_request_hook_type prev_request = NULL;
 static shmem_startup_hook_type prev_startup = NULL;

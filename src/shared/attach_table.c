@@ -36,10 +36,6 @@ typedef struct AttachTable
 
 static AttachTable *table = NULL;
 
-static int	choose_entry(TlLeaseKey key);
-static bool has_worker(Oid dboid);
-static bool look_for_death(int64 before, int *at, TlDeath *death);
-
 Size
 tl_attach_shmem_size(void)
 {

@@ -6,7 +6,7 @@
 #ifndef TL_ATTACH_TABLE_H
 #define TL_ATTACH_TABLE_H
 
-#include "shared/lease.h"
+#include "shared/lease_key.h"
 
 /* an attached deployment whose last session ended without detaching it */
 typedef struct TlDeath

@@ -52,12 +52,9 @@
 #include "shared/database.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
+#define SKEW			(50 * TL_MS)	/* of the wall clock: noted from here on */
 
 static bool ticks_here = false; /* this process is the worker */
-
-static TimestampTz read_control_file_time(void);
-static int64 shared_line(void);
-static void note_pause(TlDatabase *db, int64 at, int64 lost);
 
 PG_FUNCTION_INFO_V1(turn_liveness_clock_now);
 PG_FUNCTION_INFO_V1(turn_liveness_clock_advance);
@@ -252,8 +249,8 @@ tl_clock_epoch(void)
 }
 
 /*
- * The wall clock of a time that was noted before a pause lies further back than
- * the liveness clock says, by all that the clock has lost since.
+ * What the wall clock showed at a time of the liveness clock: before a pause it
+ * lies further back than the liveness clock says, by all that was lost since.
  */
 TimestampTz
 tl_clock_to_wall(int64 us, int64 now)
@@ -278,19 +275,36 @@ tl_clock_acquire(void)
 	/* what was in flight before the database got its slot */
 	if (pg_atomic_read_u64(&db->clock.pause_us) == 0)
 		pg_atomic_write_u64(&db->clock.pause_us, tl_clock_now());
+	/* the first worker of a slot: later ones note what has changed since */
+	if (db->skew == 0)
+		db->skew = GetCurrentTimestamp() - tl_clock_now();
 	pg_atomic_write_u64(&db->clock.limit, tl_clock_now() + TICK_REACH);
 	pg_atomic_write_u32(&db->clock.ticking, 1);
 	ticks_here = true;
 }
 
-/* Only the worker writes here; readers may miss the newest entry. */
+/*
+ * The wall clock has gone on by more than ours since the last tick, or by less:
+ * in a pause that the tick sees, in one in which the monotonic clock stood still
+ * too (a machine that sleeps), or by a step.  Only the worker writes here; readers
+ * may miss the newest entry.
+ */
 static void
-note_pause(TlDatabase *db, int64 at, int64 lost)
+note_skew(TlDatabase *db, int64 now, int64 push)
 {
-	TlPause    *pause = &db->pauses[db->npauses++ % TL_KEPT_PAUSES];
+	int64		skew = GetCurrentTimestamp() - now;
+	int64		lost;
+	TlPause    *pause;
 
+	/* what a test moves is no pause: it looks as if that time had passed */
+	db->skew -= push;
+	lost = skew - db->skew;
+	if (lost > -SKEW && lost < SKEW)
+		return;
+	db->skew = skew;
+	pause = &db->pauses[db->npauses++ % TL_KEPT_PAUSES];
 	pg_atomic_write_u64(&pause->lost, 0);
-	pg_atomic_write_u64(&pause->at, at);
+	pg_atomic_write_u64(&pause->at, now - push);
 	pg_atomic_write_u64(&pause->lost, lost);
 }
 
@@ -322,8 +336,7 @@ tl_clock_tick(void)
 		pg_write_barrier();
 		/* an arm may move the limit meanwhile */
 	} while (!pg_atomic_compare_exchange_u64(&db->clock.limit, &limit, now + TICK_REACH));
-	if (lost > 0)
-		note_pause(db, now - push, lost);
+	note_skew(db, now, push);
 	return now;
 }
 

@@ -11,7 +11,6 @@
 #include "utils/timestamp.h"
 
 #include "shared/counters.h"
-#include "shared/database.h"
 
 TL_HOT void
 tl_counter_add(TlCounter counter, uint64 n)

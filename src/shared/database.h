@@ -11,7 +11,6 @@
 #include "storage/lwlock.h"
 
 #include "rules/deadline.h"
-#include "shared/counters.h"
 
 #define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
@@ -19,6 +18,7 @@
 #define TL_MAX_PREPARED		16
 #define TL_MAX_EXCLUSIONS	8
 #define TL_STEP_LEN			48
+#define TL_STRIPES			16		/* copies of each counter */
 
 typedef enum TlWorkerState
 {
@@ -29,6 +29,13 @@ typedef enum TlWorkerState
 	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
 } TlWorkerState;
 
+/* a step of the worker; only the worker writes it, and takes no lock for that */
+typedef struct TlStep
+{
+	pg_atomic_uint64 since_us;	/* monotonic; 0 = none */
+	char		name[TL_STEP_LEN];
+} TlStep;
+
 /* the worker of a database, see worker_slot.c; under TlShared.directory */
 typedef struct TlWorkerSlot
 {
@@ -38,8 +45,8 @@ typedef struct TlWorkerSlot
 	bool		look_again;		/* wanted afresh when this worker has ended */
 	bool		failed;			/* the last worker ended with an error */
 	int64		next_try_us;	/* monotonic: the launcher starts none before */
-	pg_atomic_uint64 step_since_us; /* monotonic; 0 = the worker is in no step */
-	char		step[TL_STEP_LEN];
+	TlStep		running;		/* the step that the worker is in */
+	TlStep		skipped;		/* a step that it could not do since then */
 } TlWorkerSlot;
 
 /* what a worker found in a database without a slot */
@@ -70,7 +77,7 @@ typedef struct TlClockState
 	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
 } TlClockState;
 
-/* A pause: where the clock stood, and how much wall clock time it lost. */
+/* Where our clock stood when the wall clock left it, and by how much. */
 typedef struct TlPause
 {
 	pg_atomic_uint64 at;
@@ -86,6 +93,43 @@ typedef struct TlGraceState
 	pg_atomic_uint32 crowd;		/* ... and many deployments beat before it */
 	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
 } TlGraceState;
+
+/* cumulative counters, in the order of the columns of stat_row */
+typedef enum TlCounter
+{
+	TL_COUNT_ARMED,
+	TL_COUNT_ANSWERED,
+	TL_COUNT_FAILED_UNRESPONSIVE,
+	TL_COUNT_FAILED_NEVER_STARTED,
+	TL_COUNT_FAILED_DIED,
+	TL_COUNT_FAILED_TOO_LONG,
+	TL_COUNT_FAILED_OTHER,
+	TL_COUNT_DISCHARGED,
+	TL_COUNT_LATE,
+	TL_COUNT_UNKNOWN,
+	TL_COUNT_LATE_DROPPED,
+	TL_COUNT_BEATS,
+	TL_COUNT_BEATS_IN_ROWS,
+	TL_COUNT_SWEEPS,
+	TL_COUNT_SWEEP_ERRORS,
+	TL_COUNT_NOTIFICATIONS,
+	TL_COUNT_CLAIMS,
+	TL_COUNT_ACKNOWLEDGED,
+	TL_COUNT_REDELIVERIES,
+	TL_COUNT_DEAD,
+	TL_COUNT_EXPIRED_UNDELIVERED,
+	TL_COUNT_WORKER_STARTS,
+	TL_NCOUNTERS
+} TlCounter;
+
+/*
+ * One copy of the counters, in cache lines of its own: each beat counts, and
+ * processes on different cores shall not take the line from one another.
+ */
+typedef struct TlStripe
+{
+	pg_atomic_uint64 counters[TL_NCOUNTERS];
+} pg_attribute_aligned(64) TlStripe;
 
 /*
  * One database.  Slots are given out and taken back under TlShared.directory;
@@ -110,6 +154,7 @@ typedef struct TlDatabase
 	/* the last pauses of the clock: the worker writes them (clock.c) */
 	TlPause		pauses[TL_KEPT_PAUSES];
 	uint32		npauses;
+	int64		skew;			/* from our clock to the wall clock, as noted last */
 
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint32 logged_full;	/* the log has told of that */

@@ -21,7 +21,7 @@
 #include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/grace.h"
-#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "shared/database.h"
 
 #define CROWD			10
@@ -29,29 +29,11 @@
 /* the worker looks at a silence of that length; shorter ones are none */
 #define MIN_SILENCE		(500 * TL_MS)
 
-static void note_gap(TlDatabase *db, int64 from, int64 to);
-
 void
 tl_grace_note_call(void)
 {
 	if (tl_database() != NULL)
 		tl_grace_note_call_at(tl_clock_now());
-}
-
-TL_HOT void
-tl_grace_note_call_at(int64 now)
-{
-	TlDatabase *db = tl_database();
-	int64		last;
-
-	if (db == NULL)
-		return;
-	last = (int64) pg_atomic_read_u64(&db->last_call_us);
-	if (now - last <= CALL_RESOLUTION)
-		return;
-	if (now - last >= MIN_SILENCE)
-		note_gap(db, last, now);
-	pg_atomic_write_u64(&db->last_call_us, now);
 }
 
 /*
@@ -77,6 +59,22 @@ note_gap(TlDatabase *db, int64 from, int64 to)
 		gaps[0].to = to;
 	}
 	LWLockRelease(&tl_shared->directory);
+}
+
+TL_HOT void
+tl_grace_note_call_at(int64 now)
+{
+	TlDatabase *db = tl_database();
+	int64		last;
+
+	if (db == NULL)
+		return;
+	last = (int64) pg_atomic_read_u64(&db->last_call_us);
+	if (now - last <= CALL_RESOLUTION)
+		return;
+	if (now - last >= MIN_SILENCE)
+		note_gap(db, last, now);
+	pg_atomic_write_u64(&db->last_call_us, now);
 }
 
 void

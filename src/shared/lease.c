@@ -18,15 +18,13 @@
  */
 #include "base/turn_liveness.h"
 
+#include "shared/lease.h"
 #include "shared/lease_table.h"
 #include "shared/database.h"
 
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4
 
-static uint32 current_generation(TlLease *deployment);
-static void advance(pg_atomic_uint64 *stamp, int64 now);
-static bool cache_is_fresh(TlLease *lease, int64 now);
 static void bump(TlLease *deployment);
 
 /* A cached count is good for one value of this sum; neither part repeats. */

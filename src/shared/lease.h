@@ -7,15 +7,7 @@
 #define TL_LEASE_H
 
 #include "rules/deadline.h"
-
-/* a deployment, or one turn of it (same h1, so same partition) */
-typedef struct TlLeaseKey
-{
-	uint64		h1;
-	uint64		h2;
-} TlLeaseKey;
-
-#define tl_lease_key_equal(a, b)	((a).h1 == (b).h1 && (a).h2 == (b).h2)
+#include "shared/lease_key.h"
 
 typedef enum TlBeat
 {
@@ -24,32 +16,6 @@ typedef enum TlBeat
 	TL_BEAT_KNOWN				/* recorded, and the count is known */
 } TlBeat;
 
-/*
- * lease_table.c
- */
-extern Size tl_lease_shmem_size(void);
-extern void tl_lease_shmem_startup(int tranche);
-
-extern TlLeaseKey tl_lease_key(const text *deployment);
-extern TlLeaseKey tl_lease_turn_key(TlLeaseKey deployment, const text *message_id);
-
-/*
- * A lease that will be wanted soon costs two trips to memory, one after the
- * other: a batch asks for the bucket well ahead, and for the lease a little
- * later.
- */
-extern void tl_lease_prefetch_bucket(TlLeaseKey key);
-extern void tl_lease_prefetch(TlLeaseKey key);
-
-/* for the worker: drop up to n leases that have been silent since that time */
-extern void tl_lease_reclaim(int n, int64 silent_since);
-/* how many leases of this database beat since that time, counted up to max */
-extern int	tl_lease_count_since(int64 since, int max);
-extern int	tl_lease_used(void);
-
-/*
- * lease.c
- */
 /* a beat; the generation is what tl_lease_found wants back */
 extern TlBeat tl_lease_beat(TlLeaseKey deployment, int64 now, uint32 *generation, int32 *owed);
 extern TlBeat tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 now,

@@ -1,6 +1,6 @@
 /*
  * lease_table.c
- *		The lease table: its memory, its keys, and how leases come and go.
+ *		The lease table: its memory, and how leases come and go.
  *
  * Chained hash table over a fixed array; a deployment and its named turns hash
  * to one partition by h1.  Nothing here waits for anything but an LWLock,
@@ -8,11 +8,9 @@
  */
 #include "base/turn_liveness.h"
 
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/shmem.h"
 
-#include "base/catalog.h"
 #include "base/guc.h"
 #include "shared/lease_table.h"
 #include "shared/database.h"
@@ -22,12 +20,6 @@ TlLease    *tl_leases;
 uint32	   *tl_lease_buckets;
 uint32		tl_lease_bucket_mask;
 
-/* the seeds of this database and extension */
-static uint64 seed1;
-static uint64 seed2;
-static Oid	seeded_extension = InvalidOid;
-
-static uint32 bucket_count(void);
 
 static uint32
 bucket_count(void)
@@ -64,7 +56,6 @@ tl_lease_shmem_startup(int tranche)
 	base = (char *) (tl_leases + tl_lease_capacity);
 	tl_lease_buckets = (uint32 *) base;
 	tl_lease_bucket_mask = nbuckets - 1;
-	seeded_extension = InvalidOid;
 
 	if (found)
 		return;
@@ -90,42 +81,6 @@ tl_lease_shmem_startup(int tranche)
 		lease->next = i + 1 < tl_lease_capacity ? i + 1 : TL_NO_LEASE;
 	}
 	tl_lease_table->free_head = 0;
-}
-
-/* The seeds are secret, so that no caller can choose names that collide. */
-TL_HOT TlLeaseKey
-tl_lease_key(const text *deployment)
-{
-	TlLeaseKey	key;
-	Oid			extension = tl_extension_oid();
-
-	if (extension != seeded_extension)
-	{
-		uint64		where = ((uint64) MyDatabaseId << 32) | extension;
-
-		seed1 = hash_bytes_extended((unsigned char *) &where, sizeof(where),
-									tl_shared ? tl_shared->seeds[0] : 0);
-		seed2 = hash_bytes_extended((unsigned char *) &where, sizeof(where),
-									tl_shared ? tl_shared->seeds[1] : 1);
-		seeded_extension = extension;
-	}
-	key.h1 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
-								 VARSIZE_ANY_EXHDR(deployment), seed1);
-	key.h2 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
-								 VARSIZE_ANY_EXHDR(deployment), seed2);
-	return key;
-}
-
-TlLeaseKey
-tl_lease_turn_key(TlLeaseKey deployment, const text *message_id)
-{
-	TlLeaseKey	key;
-
-	key.h1 = deployment.h1;
-	key.h2 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(message_id),
-								 VARSIZE_ANY_EXHDR(message_id),
-								 deployment.h2 ^ (tl_shared ? tl_shared->seeds[2] : 2));
-	return key;
 }
 
 /* Hints: they read without a lock, and use the result only as an address. */

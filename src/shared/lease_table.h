@@ -1,6 +1,6 @@
 /*
  * lease_table.h
- *		Inside of the lease table: for lease.c and lease_table.c only.
+ *		The lease table.  Its inside is for lease.c and lease_table.c only.
  *
  * A backend changes a chain and the fields key, next and used only while it
  * holds the partition's lock exclusively.  The other fields are atomics: a
@@ -13,7 +13,7 @@
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
-#include "shared/lease.h"
+#include "shared/lease_key.h"
 
 #define TL_LEASE_PARTITIONS	128
 #define TL_NO_LEASE			PG_UINT32_MAX
@@ -54,6 +54,23 @@ extern uint32 tl_lease_bucket_mask;
 /* the caller holds the partition exclusively; NULL if the table is full */
 extern TlLease *tl_lease_make(TlLeaseKey key, bool is_turn);
 extern void tl_lease_remove(TlLease *lease);
+
+extern Size tl_lease_shmem_size(void);
+extern void tl_lease_shmem_startup(int tranche);
+
+/*
+ * A lease that will be wanted soon costs two trips to memory, one after the
+ * other: a batch asks for the bucket well ahead, and for the lease a little
+ * later.
+ */
+extern void tl_lease_prefetch_bucket(TlLeaseKey key);
+extern void tl_lease_prefetch(TlLeaseKey key);
+
+/* for the worker: drop up to n leases that have been silent since that time */
+extern void tl_lease_reclaim(int n, int64 silent_since);
+/* how many leases of this database beat since that time, counted up to max */
+extern int	tl_lease_count_since(int64 since, int max);
+extern int	tl_lease_used(void);
 
 static inline LWLock *
 tl_lease_partition(TlLeaseKey key)

@@ -9,7 +9,7 @@
 #include "storage/itemptr.h"
 
 #include "rules/deadline.h"
-#include "shared/lease.h"
+#include "shared/lease_key.h"
 #include "shared/database.h"
 
 typedef enum TlMailType

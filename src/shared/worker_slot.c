@@ -103,7 +103,8 @@ tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 		slot->state = state;
 		slot->failed = failed;
 		slot->next_try_us = failed ? tl_monotonic() + TL_WORKER_RETRY : 0;
-		pg_atomic_write_u64(&slot->step_since_us, 0);
+		pg_atomic_write_u64(&slot->running.since_us, 0);
+		pg_atomic_write_u64(&slot->skipped.since_us, 0);
 		pg_atomic_write_u64(&db->wake_us, PG_INT64_MAX);
 	}
 	if (tl_shared->launcher_latch)
@@ -199,26 +200,26 @@ tl_worker_terminate(Oid dboid, pid_t *signaled)
 	return pid;
 }
 
-/* step_since_us is 0 while the text changes, so that no reader takes half of it. */
+/* since_us is 0 while the name changes, so that no reader takes half of it. */
 void
-tl_worker_note_step(TlDatabase *db, const char *step)
+tl_worker_note_step(TlStep *step, const char *name)
 {
-	pg_atomic_write_u64(&db->worker.step_since_us, 0);
-	if (step == NULL)
+	pg_atomic_write_u64(&step->since_us, 0);
+	if (name == NULL)
 		return;
 	pg_write_barrier();
-	strlcpy(db->worker.step, step, TL_STEP_LEN);
+	strlcpy(step->name, name, TL_STEP_LEN);
 	pg_write_barrier();
-	pg_atomic_write_u64(&db->worker.step_since_us, tl_monotonic());
+	pg_atomic_write_u64(&step->since_us, tl_monotonic());
 }
 
 int64
-tl_worker_step(TlDatabase *db, char *step)
+tl_worker_read_step(TlStep *step, char *name)
 {
-	uint64		since = pg_atomic_read_u64(&db->worker.step_since_us);
+	uint64		since = pg_atomic_read_u64(&step->since_us);
 
 	pg_read_barrier();
-	strlcpy(step, db->worker.step, TL_STEP_LEN);
+	strlcpy(name, step->name, TL_STEP_LEN);
 	pg_read_barrier();
-	return pg_atomic_read_u64(&db->worker.step_since_us) == since ? since : 0;
+	return pg_atomic_read_u64(&step->since_us) == since ? since : 0;
 }

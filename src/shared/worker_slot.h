@@ -38,9 +38,9 @@ extern int64 tl_worker_excluded_until(Oid dboid);
 /* send SIGTERM to the worker, once; returns its pid, 0 if there is none */
 extern pid_t tl_worker_terminate(Oid dboid, pid_t *signaled);
 
-/* which step of its work the worker is in, and since when; NULL: in none */
-extern void tl_worker_note_step(TlDatabase *db, const char *step);
-/* 0: in none */
-extern int64 tl_worker_step(TlDatabase *db, char *step);
+/* called by the worker: note a step, and that it begins now; NULL: none */
+extern void tl_worker_note_step(TlStep *step, const char *name);
+/* since when (monotonic; 0 = there is none), and which; name has TL_STEP_LEN bytes */
+extern int64 tl_worker_read_step(TlStep *step, char *name);
 
 #endif							/* TL_WORKER_SLOT_H */

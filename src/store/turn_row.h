@@ -5,12 +5,12 @@
 #ifndef TL_TURN_ROW_H
 #define TL_TURN_ROW_H
 
-#include "datatype/timestamp.h"
+#include "utils/timestamp.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
 #include "rules/deadline.h"
-#include "shared/lease.h"
+#include "shared/lease_key.h"
 #include "store/rel.h"
 
 enum

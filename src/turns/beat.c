@@ -30,7 +30,10 @@
 #include "base/args.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
+#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "turns/turn.h"
 
 #define MAX_TRIES		10		/* generations that move under a probe */

@@ -26,6 +26,7 @@
 #include "shared/clock.h"
 #include "shared/database.h"
 #include "shared/grace.h"
+#include "shared/lease.h"
 #include "turns/turn.h"
 
 void

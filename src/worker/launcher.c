@@ -64,7 +64,7 @@ static void
 on_sigterm(SIGNAL_ARGS)
 {
 	ShutdownRequestPending = true;
-	die(postgres_signal_arg);
+	tl_call_signal_handler_compat(die);
 }
 
 static void

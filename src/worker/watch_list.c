@@ -23,6 +23,8 @@
 
 #include "shared/clock.h"
 #include "shared/grace.h"
+#include "shared/lease.h"
+#include "shared/lease_table.h"
 #include "base/guc.h"
 #include "store/turn_row.h"
 #include "worker/watch_list.h"
@@ -265,9 +267,9 @@ tl_watch_list_longest_silence(void)
 }
 
 /*
- * Read all owed rows.  At the worker's start each row that nobody stamped is taken as it
- * stands; later on, a row that was not known became visible without anybody
- * telling, and is seen from now.
+ * Read all owed rows.  At the worker's start each row without a stamp is taken as
+ * it stands.  Later on, a row that the watch list does not know became visible
+ * without mail, and is seen from now.
  *
  * The time that it takes paces the next scan: on the liveness clock, which may be
  * moved on meanwhile by a test, and without the wait for the table, which VACUUM

@@ -64,7 +64,7 @@ on_sigterm(SIGNAL_ARGS)
 {
 	terminated = true;
 	ShutdownRequestPending = true;
-	die(postgres_signal_arg);
+	tl_call_signal_handler_compat(die);
 }
 
 /* Runs before shared memory is left: only atomics, an LWLock and a latch. */
@@ -114,7 +114,7 @@ find_slot(Oid dboid)
 		tl_worker_report_look(dboid, TL_LOOK_NO_EXTENSION);
 		proc_exit(0);
 	}
-	tl_worker_xact_end();
+	tl_worker_xact_end(true);
 	if (!tl_worker_publish(dboid, true, &my_slot))
 	{
 		my_slot = NULL;
@@ -197,6 +197,7 @@ tl_worker_main(Datum arg)
 	connect_to(dboid);
 	if (my_slot == NULL)
 		find_slot(dboid);
+	tl_worker_xact_set_slot(my_slot);
 	if (!tl_enabled)
 		exit_with(TL_WORKER_DISABLED);
 	if (!tl_worker_round_begin())

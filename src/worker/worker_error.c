@@ -11,6 +11,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "shared/counters.h"
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
@@ -74,13 +75,16 @@ void
 tl_worker_recover(MemoryContext context)
 {
 	ErrorData  *error;
+	bool		failed;
 
 	HOLD_INTERRUPTS();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
-	if (is_news(error))
+	/* stat tells of a step that found no lock */
+	failed = error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
+	if (failed && is_news(error))
 		EmitErrorReport();
 	FreeErrorData(error);
 	AbortCurrentTransaction();
@@ -89,5 +93,6 @@ tl_worker_recover(MemoryContext context)
 	MemoryContextSwitchTo(context);
 	FlushErrorState();
 	RESUME_INTERRUPTS();
-	tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
+	if (failed)
+		tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
 }

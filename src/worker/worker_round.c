@@ -1,68 +1,179 @@
 /*
  * worker_round.c
- *		What the worker does, round by round: read the mail, look at what may have
- *		lapsed, fail it, tell the gateways, keep the clock and the retention.
+ *		What the worker does, round by round: take the mail, fail the turns that
+ *		have lapsed, notify the gateways, and keep house.
  *
- * Each step is a short transaction of its own (step.c); none is open when a round ends.
- * An error leaves this file by longjmp and ends the round: worker.c reports it,
- * aborts and calls again; no step loses anything by being done again.
+ * Each step is a short transaction of its own (worker_xact.c), and none is open
+ * when a round ends.  No step loses anything by being done again.
+ *
+ * The sweep is the essential step.  It waits for a lock on our tables, and its
+ * error leaves this file by longjmp and ends the round: worker.c reports it and
+ * begins another round.  All other steps are optional: run_optional() tries
+ * them, and what a lock or an error keeps from being done is tried again a
+ * second later, while the sweep goes on.
  */
 #include "base/turn_liveness.h"
 
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_subscription.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "shared/counters.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-#include "shared/clock.h"
-#include "replies/delivery.h"
-#include "worker/worker_round.h"
-#include "shared/grace.h"
+#include "base/catalog.h"
 #include "base/guc.h"
-#include "shared/mailbox.h"
+#include "replies/delivery.h"
 #include "replies/notify.h"
-#include "store/rel.h"
 #include "replies/retention.h"
-#include "worker/worker_xact.h"
+#include "shared/attach_table.h"
+#include "shared/clock.h"
+#include "shared/grace.h"
+#include "shared/lease_table.h"
+#include "shared/mailbox.h"
+#include "store/rel.h"
+#include "turns/sweep.h"
 #include "worker/watch_list.h"
 #include "worker/worker_error.h"
+#include "worker/worker_round.h"
+#include "worker/worker_xact.h"
 
 #define GATHER_US			(5 * TL_MS)		/* between notifications under load */
-#define GATHER_MANY_US	(20 * TL_MS)	/* where each names many: every one wakes every listener */
+#define GATHER_MANY_US		(20 * TL_MS)	/* if each names many, for all listeners wake */
 #define MANY				16
-#define NOTIFY_PAUSE_US		TL_SECOND		/* after one that failed */
-#define LATE_US				TL_SECOND	/* from an arm to its commit */
+#define LATE_US				TL_SECOND		/* from an arm to its commit */
+#define RETRY_US			TL_SECOND		/* of an optional step */
 #define RETENTION_US		(10 * TL_SECOND)
-#define LOOK_SHARE			100		/* a scan that is asked for may take a hundredth of the time */
-#define REVIEW_US			(60 * TL_SECOND)	/* one that nobody asks for: seldom */
-#define REVIEW_SHARE		400
+#define RETENTION_MORE_US	(100 * TL_MS)	/* a batch was full */
+#define RESCAN_SHARE		100		/* a scan may take a hundredth of the time, */
+#define REVIEW_US			(60 * TL_SECOND)
+#define REVIEW_SHARE		400		/* one without a reason even less */
 
-static uint32 generation;		/* of names.c, when it was last looked for a rewrite */
-static Oid	turn_file;			/* what the watch list's addresses are good for */
-static int64 last_notify = 0;
-static int64 gather_us = GATHER_US;
-static int64 next_retention = 0;
-static int64 next_look = 0;
+static uint32 generation;		/* of catalog.c, when the tables were looked at */
+static Oid	turn_file = InvalidOid; /* the watch list's addresses are of this file */
+static int64 next_notify = 0;
+static int64 next_tables = 0;
+static int64 next_rescan = 0;
 static int64 next_review = 0;
+static int64 next_retention = 0;
+static int64 next_subscriptions = 0;
+static int64 next_death_look = 0;
 static int64 due_again_from = 0;
-static bool look_wanted = false;
-static bool hint_wanted = false;
-static bool used_here = false;	/* there are, or were, rows: else nothing is written */
+static int64 due_again_next = 0;	/* found by the last look */
+static int	retention_gone = 0;
+static bool tables_known = false;	/* of this generation */
+static bool first_scan = true;	/* the watch list has none of the rows yet */
+static bool rescan_wanted = false;
+static bool notify_all_wanted = false;
+static bool used_here = false;	/* there are rows, or were: else nothing is kept */
 static StringInfoData letter;
+/* so few that letters of the meantime fit into the mailbox */
+static TlSweepItem items[200];
 
-static bool look_at_tables(Oid *file);
-static void scan_turns(bool first);
-static void read_mail(TlDatabase *db);
-static void notify(TlDatabase *db);
-static void look_for_rewrite(void);
-static int64 tick(void);
-
-static int64
-tick(void)
+/*
+ * Try a step that must not hold the sweep up.  False if it was not done: one of
+ * the tables is locked, or the step itself found a lock that it did not wait for.
+ */
+static bool
+run_optional(const char *step, LOCKMODE mode, uint32 tables, bool (*work) (void))
 {
-	return tl_clock_tick();
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		if (tl_worker_xact_try_begin(step, mode, tables))
+		{
+			done = work();
+			tl_worker_xact_end(done);
+		}
+	}
+	PG_CATCH();
+	{
+		/* the commit may have failed */
+		done = false;
+		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+			tl_worker_xact_note_skipped(step);
+		tl_worker_recover(context);
+	}
+	PG_END_TRY();
+	return done;
+}
+
+/* Which file are the turns in, and are there rows?  Restored ones come without mail. */
+static bool
+look_at_tables(void)
+{
+	TlRel		turns;
+	TlRel		late;
+	Oid			file;
+
+	tl_rel_open(&turns, TL_TURN, false);
+	tl_rel_open(&late, TL_LATE_REPLY, false);
+	file = turns.rel->rd_rel->relfilenode;
+	if (RelationGetNumberOfBlocks(turns.rel) > 0 || RelationGetNumberOfBlocks(late.rel) > 0)
+		used_here = true;
+	tl_rel_close(&late);
+	tl_rel_close(&turns);
+
+	/*
+	 * VACUUM FULL and CLUSTER give every row another address.  Until the watch
+	 * list is made anew, rows are merely not found under their old addresses.
+	 */
+	if (file != turn_file)
+	{
+		turn_file = file;
+		tl_watch_list_reset(tl_clock_now());
+		first_scan = true;
+		next_rescan = 0;
+	}
+	return true;
+}
+
+static bool
+scan_turns(void)
+{
+	int64		took = tl_watch_list_scan(first_scan, tl_clock_tick);
+	int64		now = tl_clock_now();
+
+	if (tl_watch_list_size() > 0)
+		used_here = true;
+	first_scan = false;
+	rescan_wanted = false;
+	/* rows that came unseen may have replies with them */
+	tl_due_again_by(tl_database(), now);
+	next_rescan = now + Max(TL_SECOND, took * RESCAN_SHARE);
+	next_review = now + Max(REVIEW_US, took * REVIEW_SHARE);
+	return true;
+}
+
+/* Make the watch list, or look for rows that moved, or came, unseen by the worker. */
+static void
+rescan(int64 now)
+{
+	if (tl_catalog_generation() != generation)
+		tables_known = false;
+	if (!tables_known && now >= next_tables)
+	{
+		uint32		seen = tl_catalog_generation();
+
+		next_tables = now + RETRY_US;
+		tables_known = run_optional("looking at the tables", AccessShareLock,
+									TL_BIT(TL_TURN) | TL_BIT(TL_LATE_REPLY), look_at_tables);
+		generation = seen;
+	}
+	if ((first_scan || rescan_wanted) ? now >= next_rescan : now >= next_review)
+		if (!run_optional("looking at the owed turns", AccessShareLock, TL_BIT(TL_TURN), scan_turns))
+		{
+			rescan_wanted = true;
+			next_rescan = now + RETRY_US;
+		}
 }
 
 bool
@@ -75,7 +186,7 @@ tl_worker_round_begin(void)
 	tl_clock_acquire();
 	now = tl_clock_now();
 	(void) tl_clock_epoch();
-	tl_worker_xact_end();
+	tl_worker_xact_end(true);
 
 	if (letter.data == NULL)
 	{
@@ -85,83 +196,39 @@ tl_worker_round_begin(void)
 		MemoryContextSwitchTo(old);
 	}
 	tl_watch_list_reset(now);
-	if (look_at_tables(&turn_file))
-		generation = tl_catalog_generation();
-	scan_turns(true);
+	rescan(now);
 
-	/* between the last worker and us nobody notified */
+	/* between the last worker and this one none has notified */
 	if (used_here)
 		tl_notify_add_all();
 	due_again_from = DT_NOBEGIN;
 	tl_due_again_by(tl_database(), now);
-	next_retention = now;
-	next_look = 0;
-	tl_worker_xact_reset();
-	look_wanted = false;
 	tl_counter_add(TL_COUNT_WORKER_STARTS, 1);
 	return true;
 }
 
-/* Which file are the turns in, and are there rows?  Late and restored ones come without mail. */
-static bool
-look_at_tables(Oid *file)
-{
-	TlRel		turns;
-	TlRel		late;
-
-	if (!tl_worker_xact_begin("looking at the tables"))
-		return false;
-	tl_rel_open(&turns, TL_TURN, false);
-	tl_rel_open(&late, TL_LATE_REPLY, false);
-	*file = turns.rel->rd_rel->relfilenode;
-	if (RelationGetNumberOfBlocks(turns.rel) > 0 || RelationGetNumberOfBlocks(late.rel) > 0)
-		used_here = true;
-	tl_rel_close(&late);
-	tl_rel_close(&turns);
-	tl_worker_xact_end();
-	return true;
-}
-
 static void
-scan_turns(bool first)
-{
-	int64		took;
-
-	if (!tl_worker_xact_begin("looking at the owed turns"))
-		return;
-	took = tl_watch_list_scan(first, tick);
-	if (tl_watch_list_size() > 0)
-		used_here = true;
-	tl_worker_xact_end();
-	/* rows that came unseen may have replies with them */
-	tl_due_again_by(tl_database(), tl_clock_now());
-	next_look = tl_clock_now() + Max(TL_SECOND, took * LOOK_SHARE);
-	next_review = tl_clock_now() + Max(REVIEW_US, took * REVIEW_SHARE);
-	look_wanted = false;
-}
-
-static void
-read_mail(TlDatabase *db)
+take_mail(TlDatabase *db)
 {
 	TlMail		mail;
 	int			at = 0;
-	bool		look_turns;
-	bool		look_replies;
+	bool		rescan_asked;
+	bool		notify_asked;
 	int64		now = tl_clock_now();
 
-	if (tl_mailbox_take(db, &letter, &look_wanted, &hint_wanted))
+	if (tl_mailbox_take(db, &letter, &rescan_wanted, &notify_all_wanted))
 		used_here = true;
-	/* should there be no memory for it, the tables tell the same */
-	look_turns = look_wanted;
-	look_replies = hint_wanted;
-	look_wanted = hint_wanted = true;
+	/* if memory runs out on the way, the tables tell the same */
+	rescan_asked = rescan_wanted;
+	notify_asked = notify_all_wanted;
+	rescan_wanted = notify_all_wanted = true;
 	while (tl_mail_next(&letter, &at, &mail))
 	{
 		if (mail.type == TL_MAIL_WATCH)
 		{
 			/*
-			 * Its commit may have waited, for a standby say, long after the
-			 * transaction looked at the clock for the last time.
+			 * The commit of the row may have waited, for a standby say, long after
+			 * its transaction looked at the clock for the last time.
 			 */
 			bool		late = mail.watch.times.seen == TL_SEEN_UNKNOWN ||
 				(mail.watch.fresh && mail.watch.times.seen == 0 &&
@@ -172,171 +239,246 @@ read_mail(TlDatabase *db)
 		else
 			tl_notify_add(&mail);
 	}
-	look_wanted = look_turns;
-	hint_wanted = false;
-	if (look_replies)
+	rescan_wanted = rescan_asked;
+	notify_all_wanted = false;
+	if (notify_asked)
 		tl_notify_add_all();
 }
 
+/* A notification is a hint: no flush, and a crash in between costs a look at start. */
+static bool
+send_notifications(void)
+{
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	tl_notify_send();
+	return true;
+}
+
 /*
- * A full notification queue makes this fail: that must not keep turns from
- * being failed, so its errors end here.
+ * A full queue makes this fail, and so does a session of any database whose
+ * commit holds the lock of the queue, while it waits for a standby say.
  */
 static void
-notify(TlDatabase *db)
+notify(void)
 {
 	int64		now = tl_clock_now();
-	MemoryContext context = CurrentMemoryContext;
 
-	if (tl_notify_pending() == 0 || now - last_notify < gather_us)
+	if (tl_notify_pending() == 0 || now < next_notify)
 		return;
-	last_notify = now;
-	gather_us = tl_notify_pending() >= MANY ? GATHER_MANY_US : GATHER_US;
+	next_notify = now + (tl_notify_pending() >= MANY ? GATHER_MANY_US : GATHER_US);
+	if (!run_optional("notifying", NoLock, 0, send_notifications))
+	{
+		tl_notify_add_all();
+		next_notify = now + RETRY_US;
+	}
+}
+
+/* Fail the turns of sessions that ended with deployments attached. */
+static void
+fail_dead(TlDatabase *db)
+{
+	int64		window = tl_reconnect_window * TL_MS;
+	int64		now = tl_clock_now();
+	int64		oldest;
+	int			failed = 0;
+
+	if (pg_atomic_exchange_u64(&db->death_us, PG_INT64_MAX) != PG_INT64_MAX)
+		next_death_look = 0;
+	if (now < next_death_look)
+		return;
+	oldest = tl_attach_oldest_death();
+	if (oldest > now - window)
+	{
+		next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : oldest + window;
+		return;
+	}
+	next_death_look = now + TL_SECOND;	/* if this fails */
+	if (tl_worker_xact_begin("failing the turns of ended sessions"))
+	{
+		failed = tl_sweep_deaths(now - window, tl_sweep_batch);
+		tl_worker_xact_end(true);
+	}
+	/* there may be more, or an open transaction holds some */
+	oldest = tl_attach_oldest_death();
+	next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX :
+		Max(oldest + window, failed > 0 ? now : now + TL_SECOND);
+}
+
+/* Fail a batch of turns that have lapsed; false if there was none. */
+static bool
+fail_expired(TlDatabase *db)
+{
+	TlGrace		grace;
+	int64		start = tl_monotonic();
+	int64		now = tl_clock_tick();
+	int			nitems;
+	int			i;
+
+	/* no transaction for a look at what lives: all of it is in memory */
+	tl_grace_get(&grace);
+	nitems = tl_watch_list_take_expired(now, &grace, items, lengthof(items));
+	if (nitems == 0)
+		return false;
+
 	PG_TRY();
 	{
-		/* a hint: no flush, and a crash in between costs a look at start */
-		if (tl_worker_xact_begin("notifying"))
+		if (tl_worker_xact_begin("failing lapsed turns"))
 		{
-			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_LOCAL, true, 0, false);
-			tl_notify_send();
-			tl_worker_xact_end();
+			(void) tl_sweep_items(items, nitems, nitems, false);
+			tl_worker_xact_end(true);
 		}
 	}
 	PG_CATCH();
 	{
-		tl_worker_recover(context);
-		tl_notify_add_all();
-		last_notify = now + NOTIFY_PAUSE_US;
+		/* nothing of it happened: look at all of them again */
+		for (i = 0; i < nitems; i++)
+		{
+			items[i].status = TL_SWEEP_BUSY;
+			items[i].look_us = now + TL_SECOND;
+			tl_watch_list_settle(&items[i], now);
+		}
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	for (i = 0; i < nitems; i++)
+		tl_watch_list_settle(&items[i], now);
+	pg_atomic_write_u64(&db->last_sweep_us, now);
+	pg_atomic_write_u64(&db->last_sweep_took_us, tl_monotonic() - start);
+	tl_counter_add(TL_COUNT_SWEEPS, 1);
+	return true;
+}
+
+static bool
+look_for_due_again(void)
+{
+	int64		now = tl_clock_now();
+
+	if (!tl_delivery_due_again(due_again_from, now, false, &due_again_next))
+		return false;
+	due_again_from = now;
+	return true;
+}
+
+/* Notify of replies whose claim or delay has ended. */
+static void
+redeliver(TlDatabase *db, int64 now)
+{
+	int64		due;
+
+	if (now < (int64) pg_atomic_read_u64(&db->due_again_us))
+		return;
+
+	/*
+	 * Taken before the look, so that a commit meanwhile is not lost.  A commit
+	 * that came late may name a time that an earlier look has passed.
+	 */
+	due = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX);
+	due_again_from = Min(due_again_from, due - 1);
+	if (run_optional("looking for replies that are due again", NoLock, 0, look_for_due_again))
+		tl_due_again_by(db, due_again_next);
+	else
+		tl_due_again_by(db, now + RETRY_US);
+}
+
+static bool
+run_retention(void)
+{
+	return tl_retention_run(tl_sweep_batch, false, &retention_gone);
 }
 
 /*
- * VACUUM FULL and CLUSTER give every row another address: the watch list is
- * made anew.  Until it is, rows under their old addresses are merely not found.
+ * A logical replication worker can change our tables, and end a prepared
+ * transaction, unseen by our hook and trigger.  Where there is a subscription,
+ * the counts that leases remember grow stale with time.
  */
-static void
-look_for_rewrite(void)
+static bool
+look_for_subscriptions(void)
 {
-	Oid			file;
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
 
-	if (tl_catalog_generation() == generation || !look_at_tables(&file))
-		return;
-	generation = tl_catalog_generation();
-	if (file != turn_file)
+	rel = table_open(SubscriptionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_subscription_subdbid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(MyDatabaseId));
+	scan = systable_beginscan(rel, SubscriptionNameIndexId, true, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	pg_atomic_write_u32(&tl_database()->recheck, found);
+	return true;
+}
+
+static void
+housekeeping(int64 now)
+{
+	if (now >= next_subscriptions)
 	{
-		turn_file = file;
-		tl_watch_list_reset(tl_clock_now());
-		/* should the scan fail */
-		look_wanted = true;
-		next_look = 0;
-		scan_turns(true);
+		next_subscriptions = now + RETENTION_US;
+		if (!run_optional("looking for subscriptions", NoLock, 0, look_for_subscriptions))
+			next_subscriptions = now + RETRY_US;
+		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
+			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
+							 now - Max(tl_watch_list_longest_silence(), tl_turn_deadline) * TL_MS - 60 * TL_SECOND);
 	}
+	if (now < next_retention)
+		return;
+	next_retention = now + RETENTION_US;
+	if (!used_here)
+		tables_known = false;	/* the next round looks for rows */
+	else if (!run_optional("retention", NoLock, 0, run_retention))
+		next_retention = now + RETRY_US;
+	else if (retention_gone > 0)
+		next_retention = now + RETENTION_MORE_US;
+}
+
+/* When the next round is, and whether mail shall wake the worker before it. */
+static int64
+plan_sleep(TlDatabase *db, int64 now)
+{
+	int64		again = now + TL_SECOND;
+	bool		gather = now < next_notify;
+
+	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
+	again = Min(again, next_retention);
+	if (tl_sweep)
+		again = Min(again, Min(tl_watch_list_next(now), next_death_look));
+
+	/* under load the worker gathers, and no session spends a system call on its latch */
+	gather = gather && next_notify <= now + GATHER_MANY_US;
+	if (gather || tl_notify_pending() > 0)
+		again = Min(again, next_notify);
+	tl_mailbox_arm_latch(db, !gather, again);
+	return again;
 }
 
 int64
 tl_worker_round(TlDatabase *db)
 {
-	int64		now = tick();
-	int64		again;
-	bool		gather;
-	Oid			file;
+	int64		now = tl_clock_tick();
 
 	tl_grace_watch(now);
-	read_mail(db);
-	notify(db);
-
+	take_mail(db);
+	notify();
 	if (tl_sweep)
 	{
-		tl_step_fail_dead(db);
-		while (tl_step_fail_lapsed(db) > 0)
+		fail_dead(db);
+		/* the configuration may turn the sweep off */
+		while (fail_expired(db) && !ConfigReloadPending)
 		{
-			read_mail(db);
-			notify(db);
+			take_mail(db);
+			notify();
 			CHECK_FOR_INTERRUPTS();
-			/* somebody may have turned the sweep off */
-			if (ConfigReloadPending)
-				break;
 		}
 	}
-	now = tick();
-
-	/* claims and delays that ended */
-	if (now >= (int64) pg_atomic_read_u64(&db->due_again_us))
-	{
-		/*
-		 * Before the look, so that a commit meanwhile is not lost; one that came late
-		 * may name a time that an earlier look has passed.
-		 */
-		int64		due = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX);
-
-		due_again_from = Min(due_again_from, due - 1);
-		PG_TRY();
-		{
-			int64		next = PG_INT64_MAX;
-
-			if (tl_worker_xact_begin("looking for replies that are due again"))
-			{
-				if (tl_delivery_due_again(due_again_from, now, false, &next))
-					due_again_from = now;
-				else
-					next = now + TL_SECOND;
-				tl_worker_xact_end();
-			}
-			tl_due_again_by(db, next);
-		}
-		PG_CATCH();
-		{
-			tl_due_again_by(db, now + TL_SECOND);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-	}
-
-	look_for_rewrite();
-	/* whatever moved a row unseen by us, its turn is not lost */
-	if ((look_wanted && now >= next_look) || now >= next_review)
-		scan_turns(false);
-
-	if (now >= next_retention)
-	{
-		next_retention = now + RETENTION_US;
-		if (!used_here)
-			(void) look_at_tables(&file);
-		if (used_here && tl_worker_xact_begin("retention"))
-		{
-			int			gone;
-			bool		done = tl_retention_run(tl_sweep_batch, false, &gone);
-
-			tl_worker_xact_end();
-			if (!done)
-				next_retention = now + TL_SECOND;
-			else if (gone > 0)
-				next_retention = now + 100 * TL_MS;
-		}
-		tl_step_look_for_subscriptions(db);
-		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
-			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
-							 now - Max(tl_watch_list_longest_silence(), tl_turn_deadline) * TL_MS - 60 * TL_SECOND);
-	}
-	/* what the steps above posted */
-	read_mail(db);
-	notify(db);
-
-	again = tl_sweep ? tl_watch_list_next(now) : now + TL_SECOND;
-	again = Min(again, now + TL_SECOND);
-	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
-	if (tl_sweep)
-		again = Min(again, tl_step_next_death_look());
-
-	/*
-	 * Under load: gather for a moment, and let nobody spend a system call on
-	 * waking us.
-	 */
-	gather = now - last_notify < gather_us;
-	if (gather || tl_notify_pending() > 0)
-		again = Min(again, last_notify + gather_us);
-	tl_mailbox_arm_latch(db, !gather, again);
-	return again;
+	now = tl_clock_tick();
+	redeliver(db, now);
+	rescan(now);
+	housekeeping(now);
+	/* what these steps posted */
+	take_mail(db);
+	notify();
+	return plan_sleep(db, now);
 }

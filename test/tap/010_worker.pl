@@ -15,6 +15,7 @@ use TurnLiveness;
 
 # (no mass-silence hold: ten deployments fall silent below)
 my $node = new_node('main', 'turn_liveness.mass_silence_hold = 0', extension => 0);
+my $turn = 0;
 
 # --- where it is
 
@@ -173,6 +174,26 @@ $node->safe_psql('postgres', 'ALTER TABLE turn_liveness.elsewhere RENAME TO repl
 advance($node, '61s');
 is(wait_ended($node, 'homeless', 'm'), 'WORKER_NEVER_STARTED sweep',
 	'the worker recovers by itself');
+
+# --- errors in turn: a later one must not read what an earlier one freed
+
+my $log_start = -s $node->logfile;
+my $since = time;
+$pid = worker_pid($node);
+foreach my $missing ('TABLE reply', 'TABLE delivery', 'TABLE reply', 'TABLE delivery')
+{
+	my ($kind, $name) = split / /, $missing;
+	my $errors = $node->safe_psql('postgres', 'SELECT sweep_errors FROM turn_liveness.stat_row()');
+	$node->safe_psql('postgres', "ALTER $kind turn_liveness.$name RENAME TO elsewhere");
+	arm($node, 'in turn', ++$turn, q{admission => '100ms'});
+	ok($node->poll_query_until('postgres', "SELECT sweep_errors > $errors + 1 FROM turn_liveness.stat_row()"),
+		"errors without $name");
+	$node->safe_psql('postgres', "ALTER $kind turn_liveness.elsewhere RENAME TO $name");
+	is(wait_ended($node, 'in turn', $turn), 'WORKER_NEVER_STARTED sweep', 'and the worker goes on');
+}
+is(worker_pid($node), $pid, 'the same worker');
+my $told = () = slurp_file($node->logfile, $log_start) =~ /ERROR:  table "turn_liveness\.\w+" does not exist/g;
+cmp_ok($told, '<=', 1 + (time - $since) / 60, 'the log is told once a minute');
 
 # --- it is ended
 

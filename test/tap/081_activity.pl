@@ -1,5 +1,5 @@
-# pg_stat_activity says what each of our processes does: every text that the
-# worker reports is seen, each while something holds it up.
+# pg_stat_activity says what each of our processes does, and stat which step of the
+# worker is kept waiting: every text is seen, each while something holds it up.
 
 use strict;
 use warnings;
@@ -43,6 +43,12 @@ sub idle
 		sub { $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND state = 'idle'}) });
 }
 
+# What does not wait for a lock, but is left for the next time.
+sub problem
+{
+	return $node->safe_psql('postgres', 'SELECT worker_problem FROM turn_liveness.stat_row()');
+}
+
 # While $before holds a lock, $trigger gives the worker something to do.  Whatever else
 # it may have been about to do at that moment: then once more.
 sub shows
@@ -62,7 +68,7 @@ sub shows
 		my $found = 0;
 		until ($found || time > $end)
 		{
-			$found = activity() eq "$what waits" or usleep(20_000);
+			$found = activity() eq "$what waits" || problem() =~ /waits for a lock in step "$what"/ or usleep(20_000);
 		}
 		my $last = activity();
 		$after ? $after->() : $hold->query_safe('ROLLBACK');
@@ -120,7 +126,7 @@ shows('retention', lock_table('turn_liveness.late_reply'), passes('11 s'));
 shows('looking for subscriptions', lock_table('pg_catalog.pg_subscription'), passes('11 s'));
 
 my $source = join '', map { slurp_file($_) } glob "$FindBin::RealBin/../../src/*/*.c";
-my %texts = map { $_ => 1 } $source =~ /tl_worker_xact_begin\("([^"]*)"\)/g;
+my %texts = map { $_ => 1 } $source =~ /(?:xact_begin|run_optional)\("([^"]*)"/g;
 is(join("\n", sort keys %seen), join("\n", sort keys %texts), 'no text was forgotten');
 ok(idle(), 'in the end it is idle');
 is($node->safe_psql('postgres', q{SELECT datname, usename IS NOT NULL, application_name FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'}),

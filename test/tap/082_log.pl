@@ -159,7 +159,7 @@ cmp_ok(scalar @told, '>=', 4, 'the log names what is missing, and the database')
 # now it would wait for eight seconds
 $node->reload;
 ok(wait_until('it is tried once more', sub { logged($start, $missing) > @failed }), 'it is tried again after a reload');
-cmp_ok((failed_at())[ scalar @failed ] - $failed[-1], '<', 7, 'at once');
+cmp_ok((failed_at())[ scalar @failed ] - $failed[-1], '<', 7 + 20 * psql_takes($node), 'at once');
 app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_check');
 $node->reload;
 ok(wait_worker($node, 'app'), 'mended, and reloaded: it serves again');
@@ -167,10 +167,10 @@ cmp_ok(app("SELECT worker_starts - $starts FROM turn_liveness.stat_row()"), '=='
 is(app('SELECT worker_problem FROM turn_liveness.stat_row()'), '', 'and no problem any more');
 
 @failed = break_beginning(4);
-cmp_ok($failed[1] - $failed[0], '<', 7, 'after one that began, the first delay is the shortest again');
+cmp_ok($failed[1] - $failed[0], '<', 7 + 20 * psql_takes($node), 'after one that began, the first delay is the shortest again');
 app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_check; ALTER EXTENSION turn_liveness UPDATE');
 ok(wait_worker($node, 'app'), 'mended, and said so by DDL of the extension: it serves again');
-cmp_ok(begun_at() - $failed[-1], '<', 7, 'at once');
+cmp_ok(begun_at() - $failed[-1], '<', 7 + 20 * psql_takes($node), 'at once');
 app(q{SELECT turn_liveness.arm_turn('mended', 'm', admission => '1ms', silence => '1ms')});
 ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'mended'}), 'turns are failed again');
 
