@@ -50,7 +50,7 @@ typedef struct Touched
 	uint32		generation;
 } Touched;
 
-/* an owed row that the transaction wrote: no sweep can see it before the commit */
+/* an owed row that the transaction wrote: no sweep sees it before the commit */
 typedef struct Written
 {
 	ItemPointerData tid;
@@ -82,7 +82,7 @@ typedef struct Pending
 	bool		look_replies;
 } Pending;
 
-/* NULL if this transaction did nothing of ours */
+/* NULL if this transaction did nothing of ours; it dies with its context */
 static Pending *pending = NULL;
 
 static Pending *
@@ -113,6 +113,7 @@ append(Array *array, Size size)
 	return (char *) array->items + size * array->n++;
 }
 
+/* The entry of a lease; where an equal one stands far up there are two. */
 static Touched *
 add_touched(TlLeaseKey deployment, TlLeaseKey key)
 {
@@ -129,12 +130,14 @@ add_touched(TlLeaseKey deployment, TlLeaseKey key)
 			return touched;
 	}
 	touched = append(array, sizeof(Touched));
-	memset(touched, 0, sizeof(Touched));
-	touched->deployment = deployment;
-	touched->key = key;
+	*touched = (Touched) {.deployment = deployment, .key = key};
 	return touched;
 }
 
+/*
+ * What the deployment is known to owe is read before the commit: a count that
+ * a beat remembers after it is no evidence that these turns were all.
+ */
 void
 tl_xact_count(const TlTurn *turn, bool ends)
 {
@@ -173,14 +176,11 @@ static void
 watch(const TlTurn *turn, bool fresh)
 {
 	Pending    *p = get_pending();
-	TlWatch		message;
+	TlWatch		message = {
+		.tid = turn->tid, .deployment = turn->deployment_key, .turn = turn->turn_key,
+		.times = turn->times, .fresh = fresh
+	};
 
-	memset(&message, 0, sizeof(message));
-	message.tid = turn->tid;
-	message.deployment = turn->deployment_key;
-	message.turn = turn->turn_key;
-	message.times = turn->times;
-	message.fresh = fresh;
 	if (p->letter.len > MAX_LETTER)
 		p->look_turns = true;
 	else
@@ -193,6 +193,7 @@ tl_xact_wrote(const TlTurn *turn, bool armed)
 	Written    *written;
 
 	watch(turn, armed);
+	/* a beat in shared memory meets no row, so only an arm can be late */
 	if (!armed && !tl_rows_are_beaten())
 		return;
 	written = append(&get_pending()->written, sizeof(Written));
@@ -257,9 +258,9 @@ tl_xact_letter(bool *look_replies)
 }
 
 /*
- * The row is our own transaction's, so no other can have touched it.  A row that
- * a savepoint rolled back, or that a later statement of ours replaced, is not
- * visible and is passed over: the later statement has told of its own row.
+ * The row is our own transaction's, so no other can have touched it.  A row
+ * that a savepoint rolled back, or that a later statement of ours replaced, is
+ * not visible and is passed over: the later statement has told of its own row.
  */
 static void
 stamp_row(TlRel *turns, TupleTableSlot *slot, ItemPointer tid, int64 seen)

@@ -11,7 +11,7 @@
 
 extern void tl_xact_init(void);
 
-/* the transaction changes what the deployment owes: it arms, changes or ends this turn */
+/* the transaction changes what a deployment owes: it arms or ends this turn */
 extern void tl_xact_count(const TlTurn *turn, bool ends);
 /* did it do so with any turn of the deployment? */
 extern bool tl_xact_has_touched(TlLeaseKey deployment);

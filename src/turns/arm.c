@@ -39,6 +39,10 @@ PG_FUNCTION_INFO_V1(turn_liveness_arm_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_mark_provider_failed);
 PG_FUNCTION_INFO_V1(turn_liveness_clear_provider_failed);
 
+/*
+ * The turn starts anew, with the deadlines of this call; its duration goes on
+ * to count from the first arm.
+ */
 static bool
 arm_again(TlTurn *turn, void *arg)
 {
@@ -144,6 +148,10 @@ is_to_be_marked(const TlTurn *turn, void *arg)
 	return tl_turn_is_owed(turn) && (turn->times.frozen == 0) == (mark->error_code != NULL);
 }
 
+/*
+ * A mark withholds the turn from beats: its deadline stays as it is now.
+ * Without the mark the beats count again.
+ */
 static bool
 mark_turn(TlTurn *turn, void *arg)
 {

@@ -82,7 +82,10 @@ note_rows_beaten(void)
 				 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
 }
 
-/* List the rows of a beat; beat_each() writes them when it has been through all. */
+/*
+ * List the rows of a beat, which has no lease.  The call writes them when it
+ * has been through all its beats, so that it opens the table once.
+ */
 static List *
 list_rows(List *rows, Beat *beat)
 {
@@ -106,9 +109,7 @@ list_rows(List *rows, Beat *beat)
 	{
 		RowBeat    *row = palloc(sizeof(RowBeat));
 
-		row->beat = beat;
-		row->message_id = ids[i];
-		row->starts = nids == 1;
+		*row = (RowBeat) {beat, ids[i], nids == 1};
 		rows = lappend(rows, row);
 	}
 	return rows;
@@ -145,6 +146,7 @@ write_row(TlRel *turns, const RowBeat *row, int64 now)
 	return done;
 }
 
+/* Write the rows of a call's beats, and try those that are held again. */
 static void
 write_rows(List *rows, int64 now)
 {

@@ -61,6 +61,7 @@ typedef struct Commit
 
 PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
 
+/* NULL for a turn that was armed without, or has ended. */
 static Jsonb *
 routing_of(const TlTurn *turn)
 {
@@ -152,8 +153,6 @@ judge_candidate(TlTurn *turn, void *arg)
 	tl_turn_detach(&candidate->turn);
 	read_turn(&candidate->reply, &candidate->turn, &verdict, now);
 	candidate->message_id = tl_turn_text(&candidate->turn, TURN_MESSAGE_ID);
-	candidate->listed = false;
-	candidate->first = NULL;
 	commit->nwon++;
 	return false;
 }
@@ -229,7 +228,10 @@ store_replies(Commit *commit, Candidate **won)
 	tl_outbox_close(&outbox);
 }
 
-/* No turn was won: keep the reply for inspection, unless the call is repeated. */
+/*
+ * No turn was won: the reply is kept for inspection, unless this call is
+ * repeated.
+ */
 static TlElection
 keep_late(Commit *commit, text **ids, int nids)
 {
@@ -250,6 +252,10 @@ keep_late(Commit *commit, text **ids, int nids)
 	return commit->ended ? TL_LOST : TL_UNKNOWN;
 }
 
+/*
+ * A worker has the reply for some turns of a deployment.  It wins those that
+ * are still owed; it has lost only if it wins none of them.
+ */
 Datum
 turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 {
@@ -269,7 +275,7 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	commit.outcome = tl_payload_is_error(commit.reply, &commit.error_code) ?
 		TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;
 
-	commit.won = palloc_extended(nids * sizeof(Candidate), MCXT_ALLOC_HUGE);
+	commit.won = palloc0(nids * sizeof(Candidate));
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
 		(void) tl_turn_change(&turns, commit.deployment, ids[i], judge_candidate, &commit);

@@ -33,6 +33,7 @@ PG_FUNCTION_INFO_V1(turn_liveness_fail_deployment);
 PG_FUNCTION_INFO_V1(turn_liveness_reject_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_discharge_turn);
 
+/* Asked when the turns are listed, and again when the row is locked. */
 static bool
 is_to_be_ended(const TlTurn *turn, void *arg)
 {
@@ -59,7 +60,7 @@ end_turn(TlTurn *turn, void *arg)
 	return true;
 }
 
-/* End the turns of these ids; of one turn the result tells what became of it. */
+/* End the turns of these ids.  The result tells what became of one of them. */
 static TlElection
 end_turns(text *deployment, text **ids, int nids, Ending *ending)
 {
@@ -87,7 +88,7 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 	PG_RETURN_OID(tl_election_oid(end_turns(deployment, &message_id, 1, &ending)));
 }
 
-/* A caller that has delivered the reply itself, or wants none: a record is kept. */
+/* The caller has delivered a reply itself, or wants none: a record is kept. */
 Datum
 turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 {

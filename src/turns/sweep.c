@@ -63,6 +63,7 @@ typedef struct Sweep
 
 PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 
+/* Where no worker serves the database, sessions do all that it does. */
 static bool
 is_alone(void)
 {
@@ -153,6 +154,7 @@ fail(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, bool died, int64 now)
 				died ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
 }
 
+/* Decide about one row, and say in the item what became of it. */
 static void
 sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 {
@@ -214,6 +216,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 	tl_turn_write(&sweep->turns, &turn, snapshot, false);
 }
 
+/* Decide about a batch; an error leaves it by longjmp. */
 static int
 sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 {
@@ -236,12 +239,11 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 
 		CHECK_FOR_INTERRUPTS();
 		tl_clock_tick_if_worker();
+		/* what is beyond the limit is looked at again at once */
+		items[i].status = TL_SWEEP_BUSY;
+		items[i].look_us = 0;
 		if (failed >= max)
-		{
-			items[i].status = TL_SWEEP_BUSY;
-			items[i].look_us = 0;
 			continue;
-		}
 		MemoryContextSwitchTo(row_context);
 		snapshot = tl_latest_snapshot();
 		sweep_row(&sweep, &items[i], snapshot);

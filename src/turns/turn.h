@@ -27,7 +27,7 @@ extern void tl_turn_adopt(TlTurn *turn, int64 seen);
 /* may a beat have met the row while a transaction held it that rolled back? */
 extern bool tl_turn_beat_may_be_missing(const TlTurn *turn);
 
-/* write a row that this transaction has locked, or inserted; armed: and armed */
+/* write a row that this transaction has locked, or inserted, or just armed */
 extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed);
 
 /*
