@@ -7,7 +7,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
@@ -121,16 +120,17 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	int32		admission_ms = tl_arg_milliseconds(fcinfo, 3, "admission", tl_admission_deadline);
 	int32		silence_ms = tl_arg_milliseconds(fcinfo, 4, "silence", tl_turn_deadline);
 	int32		duration_ms = tl_arg_milliseconds(fcinfo, 5, "duration", tl_default_duration());
+	const char *longer = !PG_ARGISNULL(3) && admission_ms > duration_ms ? "admission" :
+		!PG_ARGISNULL(4) && silence_ms > duration_ms ? "silence" : NULL;
 	TlTurn		turn;
 
-	if ((!PG_ARGISNULL(3) && admission_ms > duration_ms) ||
-		(!PG_ARGISNULL(4) && silence_ms > duration_ms))
+	if (longer != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be longer than the duration limit",
-						!PG_ARGISNULL(3) && admission_ms > duration_ms ? "admission" : "silence"),
+				 errmsg("%s must not be longer than the duration limit", longer),
 				 errdetail("The duration limit of this turn is %d ms.", duration_ms),
 				 TL_UNIT_HINT));
+	/* a default that is longer gives way to the duration */
 	admission_ms = Min(admission_ms, duration_ms);
 	silence_ms = Min(silence_ms, duration_ms);
 

@@ -10,7 +10,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -38,6 +37,7 @@ static int	nattached = 0;
 PG_FUNCTION_INFO_V1(turn_liveness_attach_worker);
 PG_FUNCTION_INFO_V1(turn_liveness_detach_worker);
 
+/* The place of a deployment in this session's list; -1 if it is not there. */
 static int
 find_attached(TlLeaseKey key)
 {
@@ -91,14 +91,6 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 	key = tl_lease_key(deployment);
 	if (find_attached(key) >= 0)
 		PG_RETURN_INT32(MyProcPid);
-	if (nattached >= SESSION_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many deployments are attached to this session"),
-				 errdetail("One session may attach at most a quarter of \"%s\".",
-						   "turn_liveness.attach_capacity"),
-				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
-						 "turn_liveness.attach_capacity")));
 
 	/* all that can fail comes before the shared table is changed */
 	if (attached == NULL)
@@ -106,12 +98,15 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 		attached = MemoryContextAlloc(TopMemoryContext, SESSION_MAX * sizeof(Attached));
 		before_shmem_exit(session_ends, (Datum) 0);
 	}
-	entry = tl_attach_add(deployment, key);
+	entry = nattached < SESSION_MAX ? tl_attach_add(deployment, key) : -1;
 	if (entry < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many deployments are attached to sessions"),
-				 errhint("Raise \"%s\".", "turn_liveness.attach_capacity")));
+				 errdetail("One session may attach %d, all sessions together %d.",
+						   SESSION_MAX, tl_attach_capacity),
+				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
+						 "turn_liveness.attach_capacity")));
 	attached[nattached].key = key;
 	attached[nattached++].entry = entry;
 	PG_RETURN_INT32(MyProcPid);

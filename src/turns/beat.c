@@ -22,7 +22,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/array.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
@@ -64,24 +63,6 @@ typedef struct RowBeat
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
 
-/* From here on beats may be missing in rows; the log tells of it once. */
-static void
-note_rows_beaten(void)
-{
-	TlDatabase *db = tl_database();
-
-	if (db == NULL)
-		return;
-	pg_atomic_write_u32(&db->rows_beaten, 1);
-	tl_counter_add(TL_COUNT_BEATS_IN_ROWS, 1);
-	if (pg_atomic_exchange_u32(&db->logged_full, 1) == 0)
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("shared memory for beats is full; beats of database \"%s\" are written to the table",
-						get_database_name(MyDatabaseId)),
-				 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
-}
-
 /*
  * List the rows of a beat, which has no lease.  The call writes them when it
  * has been through all its beats, so that it opens the table once.
@@ -89,13 +70,25 @@ note_rows_beaten(void)
 static List *
 list_rows(List *rows, Beat *beat)
 {
+	TlDatabase *db = tl_database();
 	text	  **ids = &beat->message_id;
 	int			nids = 1;
 	int			i;
 
 	PreventCommandIfReadOnly("heartbeat");
 	PreventCommandIfParallelMode("heartbeat");
-	note_rows_beaten();
+	if (db != NULL)
+	{
+		/* beats may be missing in rows from here on; the log tells it once */
+		pg_atomic_write_u32(&db->rows_beaten, 1);
+		tl_counter_add(TL_COUNT_BEATS_IN_ROWS, 1);
+		if (pg_atomic_exchange_u32(&db->logged_full, 1) == 0)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("shared memory for beats is full; beats of database \"%s\" are written to the table",
+							get_database_name(MyDatabaseId)),
+					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
+	}
 	if (beat->message_id == NULL)
 	{
 		TlRel		turns;

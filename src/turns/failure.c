@@ -25,7 +25,6 @@ typedef struct Ending
 	char		decided_by;
 	TimestampTz armed_before;	/* DT_NOEND: whenever it was armed */
 	int			ended;
-	bool		found;			/* the turn that was asked for */
 } Ending;
 
 PG_FUNCTION_INFO_V1(turn_liveness_fail_turn);
@@ -50,7 +49,6 @@ end_turn(TlTurn *turn, void *arg)
 	TlVerdict	verdict;
 	int64		now = tl_clock_now();
 
-	ending->found = true;
 	if (!is_to_be_ended(turn, ending))
 		return false;
 	tl_turn_judge(turn, now, 0, &verdict);
@@ -64,17 +62,19 @@ end_turn(TlTurn *turn, void *arg)
 static TlElection
 end_turns(text *deployment, text **ids, int nids, Ending *ending)
 {
+	bool		found = false;
 	TlRel		turns;
 	int			i;
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
+		found |= tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
 	tl_outbox_close(&ending->outbox);
 	tl_rel_close(&turns);
-	return ending->ended > 0 ? TL_WON : ending->found ? TL_LOST : TL_UNKNOWN;
+	return ending->ended > 0 ? TL_WON : found ? TL_LOST : TL_UNKNOWN;
 }
 
+/* A gateway knows that this turn will get no reply. */
 Datum
 turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 {
@@ -100,6 +100,10 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(end_turns(deployment, &message_id, 1, &ending) == TL_WON);
 }
 
+/*
+ * The whole deployment is gone: each turn that it owes is failed, in the order
+ * of the ids, so that two calls cannot deadlock.
+ */
 Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {

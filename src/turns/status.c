@@ -24,7 +24,10 @@ PG_FUNCTION_INFO_V1(turn_liveness_has_live_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_turn_status);
 PG_FUNCTION_INFO_V1(turn_liveness_foreign_change);
 
-/* An authorization gate: judged by what is committed now, not by a snapshot. */
+/*
+ * An authorization gate: judged by what is committed now, not by a snapshot of
+ * the caller's.  A turn that has lapsed and is not failed yet is not live.
+ */
 Datum
 turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 {
@@ -50,7 +53,11 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(now < verdict.deadline);
 }
 
-/* On a standby no worker beats and no clock runs: the row alone tells. */
+/*
+ * The view turns calls this for each owed row.  On a standby no worker beats
+ * and no clock runs: the row alone tells, which has no beats of the leases, and
+ * when the turn lapses is not known.
+ */
 Datum
 turn_liveness_turn_status(PG_FUNCTION_ARGS)
 {

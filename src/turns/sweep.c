@@ -15,7 +15,6 @@
 
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/bufmgr.h"
@@ -25,7 +24,6 @@
 #include "utils/pidfile.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "base/enums.h"

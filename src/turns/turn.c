@@ -128,9 +128,9 @@ static TM_Result
 lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 {
 	bool		missing = tl_turn_beat_may_be_missing(turn);
-	TM_Result	result;
+	TM_Result	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive,
+									 LockWaitSkip);
 
-	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip);
 	if (result == TM_WouldBlock)
 	{
 		missing = tl_rows_are_beaten();
