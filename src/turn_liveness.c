@@ -10,7 +10,6 @@
 #include "admin/ddl_hook.h"
 #include "base/catalog.h"
 #include "base/guc.h"
-#include "commit/stamp.h"
 #include "commit/xact.h"
 #include "shared/area.h"
 #include "store/rel.h"
@@ -30,7 +29,6 @@ _PG_init(void)
 	tl_catalog_init();
 	tl_rel_init();
 	tl_xact_init();
-	tl_stamp_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	tl_area_init();
