@@ -25,7 +25,24 @@
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4
 
-static void bump(TlLease *deployment);
+/* A beat for a whole deployment passes two equal keys. */
+#define names_turn(deployment, turn)	((deployment).h2 != (turn).h2)
+
+/* Without preload there is no table to lock, and each function finds nothing. */
+static inline bool
+lock(TlLeaseKey deployment, LWLockMode mode)
+{
+	if (tl_lease_table == NULL)
+		return false;
+	LWLockAcquire(tl_lease_partition(deployment), mode);
+	return true;
+}
+
+static inline void
+unlock(TlLeaseKey deployment)
+{
+	LWLockRelease(tl_lease_partition(deployment));
+}
 
 /* A cached count is good for one value of this sum; neither part repeats. */
 static inline uint32
@@ -33,13 +50,6 @@ current_generation(TlLease *deployment)
 {
 	return pg_atomic_read_u32(&deployment->generation) +
 		pg_atomic_read_u32(&tl_shared->databases[deployment->database].generation);
-}
-
-static void
-bump(TlLease *deployment)
-{
-	pg_atomic_write_u32(&deployment->generation,
-						pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
 }
 
 static inline void
@@ -60,162 +70,101 @@ cache_is_fresh(TlLease *lease, int64 now)
 	return (uint32) (now >> RECHECK_SHIFT) - pg_atomic_read_u32(&lease->cached_at) < RECHECK_UNITS;
 }
 
-TL_HOT TlBeat
-tl_lease_beat(TlLeaseKey deployment, int64 now, uint32 *generation, int32 *owed)
-{
-	LWLock	   *lock;
-	TlLease    *lease;
-	TlBeat		result = TL_BEAT_ABSENT;
-
-	if (tl_lease_table == NULL)
-		return TL_BEAT_ABSENT;
-
-	lock = tl_lease_partition(deployment);
-	LWLockAcquire(lock, LW_SHARED);
-	lease = tl_lease_find(deployment);
-	if (lease != NULL)
-	{
-		uint64		cache;
-
-		advance(&lease->beat, now);
-		*generation = current_generation(lease);
-		cache = pg_atomic_read_u64(&lease->cache);
-		*owed = (int32) (cache & PG_UINT32_MAX);
-		result = *owed > 0 && (uint32) (cache >> 32) == *generation && cache_is_fresh(lease, now) ?
-			TL_BEAT_KNOWN : TL_BEAT_PROBE;
-	}
-	LWLockRelease(lock);
-	return result;
-}
-
-TlBeat
-tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 now, uint32 *generation)
-{
-	LWLock	   *lock;
-	TlLease    *lease;
-	TlLease    *named;
-	TlBeat		result = TL_BEAT_ABSENT;
-
-	if (tl_lease_table == NULL)
-		return TL_BEAT_ABSENT;
-
-	lock = tl_lease_partition(deployment);
-	LWLockAcquire(lock, LW_SHARED);
-	lease = tl_lease_find(deployment);
-	named = lease ? tl_lease_find(turn) : NULL;
-	if (named != NULL)
-	{
-		uint64		cache;
-
-		advance(&lease->named, now);
-		advance(&named->beat, now);
-		*generation = current_generation(lease);
-		cache = pg_atomic_read_u64(&named->cache);
-		result = (cache & PG_UINT32_MAX) > 0 && (uint32) (cache >> 32) == *generation && cache_is_fresh(named, now) ?
-			TL_BEAT_KNOWN : TL_BEAT_PROBE;
-	}
-	LWLockRelease(lock);
-	return result;
-}
-
 /*
- * The caller passes two equal keys for a beat of the whole deployment.  A
- * turn's lease stands beside the lease of its deployment, which carries the
- * generation.
+ * The lease that a beat is for: the deployment's, or the one of the turn that
+ * it names.  A turn's lease stands beside the lease of its deployment, which
+ * carries the generation.
  */
+static inline TlLease *
+find_target(TlLease *lease, TlLeaseKey deployment, TlLeaseKey turn)
+{
+	return lease == NULL || !names_turn(deployment, turn) ? lease : tl_lease_find(turn);
+}
+
+static inline void
+record(TlLease *lease, TlLease *target, int64 now)
+{
+	if (target != lease)
+		advance(&lease->named, now);
+	advance(&target->beat, now);
+}
+
+TL_HOT TlBeat
+tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int64 now, uint32 *generation, int32 *owed)
+{
+	TlLease    *lease;
+	TlLease    *target;
+	TlBeat		result = TL_BEAT_ABSENT;
+
+	if (!lock(deployment, LW_SHARED))
+		return TL_BEAT_ABSENT;
+	lease = tl_lease_find(deployment);
+	target = find_target(lease, deployment, turn);
+	if (target != NULL)
+	{
+		uint64		cache;
+
+		record(lease, target, now);
+		*generation = current_generation(lease);
+		cache = pg_atomic_read_u64(&target->cache);
+		*owed = (int32) (cache & PG_UINT32_MAX);
+		result = *owed > 0 && (uint32) (cache >> 32) == *generation && cache_is_fresh(target, now) ?
+			TL_BEAT_KNOWN : TL_BEAT_PROBE;
+	}
+	unlock(deployment);
+	return result;
+}
+
 bool
 tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now)
 {
-	LWLock	   *lock;
 	TlLease    *lease;
-	TlLease    *named = NULL;
-	bool		by_name = deployment.h2 != turn.h2;
+	TlLease    *target;
 
-	if (tl_lease_table == NULL || tl_database() == NULL)
+	if (tl_database() == NULL || !lock(deployment, LW_EXCLUSIVE))
 		return false;
-
-	lock = tl_lease_partition(deployment);
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	lease = tl_lease_make(deployment, false);
-	if (lease != NULL && by_name)
-		named = tl_lease_make(turn, true);
-	if (lease != NULL)
-		advance(by_name ? &lease->named : &lease->beat, now);
-	if (named != NULL)
-		advance(&named->beat, now);
-	LWLockRelease(lock);
-	return by_name ? named != NULL : lease != NULL;
+	lease = target = tl_lease_make(deployment, false);
+	if (lease != NULL && names_turn(deployment, turn))
+		target = tl_lease_make(turn, true);
+	if (target != NULL)
+		record(lease, target, now);
+	unlock(deployment);
+	return target != NULL;
 }
 
 bool
-tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
-			   int64 sole_armed, int64 now, bool keep)
+tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation, int32 owed,
+			   int64 armed, int64 now, bool keep)
 {
-	LWLock	   *lock = tl_lease_partition(deployment);
 	TlLease    *lease;
+	TlLease    *target;
 	bool		current = owed == 0;	/* the lease went meanwhile, and the beat with it */
 
-	LWLockAcquire(lock, owed > 0 ? LW_SHARED : LW_EXCLUSIVE);
+	(void) lock(deployment, owed > 0 ? LW_SHARED : LW_EXCLUSIVE);
 	lease = tl_lease_find(deployment);
-	if (lease != NULL)
+	target = find_target(lease, deployment, turn);
+	if (target != NULL)
 	{
 		current = current_generation(lease) == generation;
-		if (current && keep && owed == 0)
-			tl_lease_remove(lease);
-		else if (current && keep)
+		keep = keep && current;
+
+		/*
+		 * The first beat that names the turn, or that finds it alone, starts
+		 * it.  A turn that was armed again starts again.
+		 */
+		if (owed == 1 && (keep || target != lease) &&
+			(int64) pg_atomic_read_u64(&target->first) < armed)
+			pg_atomic_write_u64(&target->first, now);
+		if (keep && owed == 0)
+			tl_lease_remove(target);
+		else if (keep)
 		{
-			/* the first beat that finds this turn alone starts it */
-			if (owed == 1 && (int64) pg_atomic_read_u64(&lease->first) < sole_armed)
-				pg_atomic_write_u64(&lease->first, now);
-			pg_atomic_write_u32(&lease->cached_at, (uint32) (now >> RECHECK_SHIFT));
-			pg_atomic_write_u64(&lease->cache, ((uint64) generation << 32) | (uint32) owed);
+			pg_atomic_write_u32(&target->cached_at, (uint32) (now >> RECHECK_SHIFT));
+			pg_atomic_write_u64(&target->cache, ((uint64) generation << 32) | (uint32) owed);
 		}
 	}
-	LWLockRelease(lock);
+	unlock(deployment);
 	return current;
-}
-
-bool
-tl_lease_found_turn(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation,
-					bool owed, bool keep)
-{
-	LWLock	   *lock = tl_lease_partition(deployment);
-	TlLease    *lease;
-	TlLease    *named;
-	bool		current = !owed;
-
-	LWLockAcquire(lock, owed ? LW_SHARED : LW_EXCLUSIVE);
-	lease = tl_lease_find(deployment);
-	named = tl_lease_find(turn);
-	if (lease != NULL && named != NULL)
-	{
-		current = current_generation(lease) == generation;
-		if (current && keep && !owed)
-			tl_lease_remove(named);
-		else if (current && keep)
-		{
-			int64		now = pg_atomic_read_u64(&named->beat);
-
-			pg_atomic_write_u32(&named->cached_at, (uint32) (now >> RECHECK_SHIFT));
-			pg_atomic_write_u64(&named->cache, ((uint64) generation << 32) | 1);
-		}
-	}
-	LWLockRelease(lock);
-	return current;
-}
-
-/* A turn that was armed again starts again: its first beat moves on. */
-void
-tl_lease_start_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 armed, int64 now)
-{
-	LWLock	   *lock = tl_lease_partition(deployment);
-	TlLease    *named;
-
-	LWLockAcquire(lock, LW_SHARED);
-	named = tl_lease_find(turn);
-	if (named != NULL && (int64) pg_atomic_read_u64(&named->first) < armed)
-		pg_atomic_write_u64(&named->first, now);
-	LWLockRelease(lock);
 }
 
 void
@@ -225,9 +174,8 @@ tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
 	TlLease    *named = NULL;
 
 	memset(signs, 0, sizeof(*signs));
-	if (tl_lease_table == NULL)
+	if (!lock(deployment, LW_SHARED))
 		return;
-	LWLockAcquire(tl_lease_partition(deployment), LW_SHARED);
 	lease = tl_lease_find(deployment);
 	if (lease != NULL)
 	{
@@ -241,7 +189,7 @@ tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
 		signs->turn_first = pg_atomic_read_u64(&named->first);
 		signs->turn_last = pg_atomic_read_u64(&named->beat);
 	}
-	LWLockRelease(tl_lease_partition(deployment));
+	unlock(deployment);
 }
 
 int64
@@ -250,14 +198,13 @@ tl_lease_last_beat(TlLeaseKey deployment)
 	TlLease    *lease;
 	int64		last = 0;
 
-	if (tl_lease_table == NULL)
+	if (!lock(deployment, LW_SHARED))
 		return 0;
-	LWLockAcquire(tl_lease_partition(deployment), LW_SHARED);
 	lease = tl_lease_find(deployment);
 	if (lease != NULL)
 		last = Max((int64) pg_atomic_read_u64(&lease->beat),
 				   (int64) pg_atomic_read_u64(&lease->named));
-	LWLockRelease(tl_lease_partition(deployment));
+	unlock(deployment);
 	return last;
 }
 
@@ -272,9 +219,8 @@ tl_lease_known(TlLeaseKey deployment, uint32 *generation)
 	int32		known = 0;
 
 	*generation = 0;
-	if (tl_lease_table == NULL)
+	if (!lock(deployment, LW_SHARED))
 		return 0;
-	LWLockAcquire(tl_lease_partition(deployment), LW_SHARED);
 	lease = tl_lease_find(deployment);
 	if (lease != NULL)
 	{
@@ -284,7 +230,7 @@ tl_lease_known(TlLeaseKey deployment, uint32 *generation)
 		if ((uint32) (cache >> 32) == *generation)
 			known = (int32) (cache & PG_UINT32_MAX);
 	}
-	LWLockRelease(tl_lease_partition(deployment));
+	unlock(deployment);
 	return known;
 }
 
@@ -297,23 +243,17 @@ tl_lease_known(TlLeaseKey deployment, uint32 *generation)
 void
 tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation)
 {
-	LWLock	   *lock;
 	TlLease    *lease;
 
-	if (tl_lease_table == NULL)
+	if (!lock(deployment, LW_EXCLUSIVE))
 		return;
-
-	lock = tl_lease_partition(deployment);
-	LWLockAcquire(lock, LW_EXCLUSIVE);
 	lease = tl_lease_find(deployment);
-	if (lease != NULL)
-	{
-		if (served && generation == current_generation(lease))
-			tl_lease_remove(lease);
-		else
-			bump(lease);
-	}
-	LWLockRelease(lock);
+	if (lease != NULL && served && generation == current_generation(lease))
+		tl_lease_remove(lease);
+	else if (lease != NULL)
+		pg_atomic_write_u32(&lease->generation,
+							pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
+	unlock(deployment);
 }
 
 void
@@ -321,13 +261,12 @@ tl_lease_remove_turn(TlLeaseKey deployment, TlLeaseKey turn)
 {
 	TlLease    *named;
 
-	if (tl_lease_table == NULL)
+	if (!lock(deployment, LW_EXCLUSIVE))
 		return;
-	LWLockAcquire(tl_lease_partition(deployment), LW_EXCLUSIVE);
 	named = tl_lease_find(turn);
 	if (named != NULL)
 		tl_lease_remove(named);
-	LWLockRelease(tl_lease_partition(deployment));
+	unlock(deployment);
 }
 
 /* Rows changed in a way that names no deployment. */

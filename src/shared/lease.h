@@ -16,10 +16,12 @@ typedef enum TlBeat
 	TL_BEAT_KNOWN				/* recorded, and the count is known */
 } TlBeat;
 
-/* a beat; the generation is what tl_lease_found wants back */
-extern TlBeat tl_lease_beat(TlLeaseKey deployment, int64 now, uint32 *generation, int32 *owed);
-extern TlBeat tl_lease_beat_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 now,
-								 uint32 *generation);
+/*
+ * A beat that names a turn passes its key, one for the whole deployment the
+ * deployment's key again.  The generation is what tl_lease_found wants back.
+ */
+extern TlBeat tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int64 now,
+							uint32 *generation, int32 *owed);
 /* make the lease and record the beat; false if the table is full */
 extern bool tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now);
 
@@ -28,12 +30,9 @@ extern bool tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now);
  * the lease of a turn that is owed has gone: the caller beats and probes
  * again.  A count is remembered only if keep is set; 0 removes the lease.
  */
-extern bool tl_lease_found(TlLeaseKey deployment, uint32 generation, int32 owed,
-						   int64 sole_armed, int64 now, bool keep);
-extern bool tl_lease_found_turn(TlLeaseKey deployment, TlLeaseKey turn,
-								uint32 generation, bool owed, bool keep);
+extern bool tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation,
+						   int32 owed, int64 armed, int64 now, bool keep);
 
-extern void tl_lease_start_turn(TlLeaseKey deployment, TlLeaseKey turn, int64 armed, int64 now);
 extern void tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs);
 /* the last beat of the deployment, or of any turn of it; 0 if there is none */
 extern int64 tl_lease_last_beat(TlLeaseKey deployment);

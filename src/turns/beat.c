@@ -218,24 +218,18 @@ record(Beat *beat, int64 now, List *rows)
 {
 	TlLeaseKey	key = beat->key;
 	TlLeaseKey	turn = key;
-	bool		named = beat->message_id != NULL;
 	uint32		generation = 0;
 	int64		armed = 0;
 	int			tries;
 
-	if (named)
+	if (beat->message_id != NULL)
 		turn = tl_lease_turn_key(key, beat->message_id);
 	for (tries = 0;; tries++)
 	{
-		TlBeat		result = named ? tl_lease_beat_turn(key, turn, now, &generation) :
-			tl_lease_beat(key, now, &generation, &beat->owed);
+		TlBeat		result = tl_lease_beat(key, turn, now, &generation, &beat->owed);
 
 		if (result == TL_BEAT_KNOWN)
-		{
-			if (named)
-				beat->owed = 1;
 			return rows;
-		}
 		beat->owed = probe(beat, &armed);
 		if (result == TL_BEAT_PROBE)
 		{
@@ -245,10 +239,7 @@ record(Beat *beat, int64 now, List *rows)
 			 */
 			bool		keep = !tl_xact_has_touched(key) && (beat->owed != 1 || now >= armed);
 
-			if (named && beat->owed)
-				tl_lease_start_turn(key, turn, armed, now);
-			if ((named ? tl_lease_found_turn(key, turn, generation, beat->owed, keep) :
-				 tl_lease_found(key, generation, beat->owed, armed, now, keep)) ||
+			if (tl_lease_found(key, turn, generation, beat->owed, armed, now, keep) ||
 				tries >= MAX_TRIES)
 				return rows;
 		}
