@@ -23,24 +23,29 @@
 
 #include "access/relation.h"
 #include "catalog/pg_am.h"
+#include "catalog/pg_type.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "store/rel.h"
 
 static TlIndexes kept[TL_NTABLES];
 
-/* What the newest install script makes: columns and CHECK constraints. */
+/*
+ * What the newest install script makes: the type of each column as has_type()
+ * reads it, and the number of CHECK constraints.
+ */
 static const struct
 {
-	int			natts;
+	const char *columns;
 	int			nchecks;
 }			shapes[TL_NTABLES] = {
-	[TL_TURN] = {22, 8},
-	[TL_REPLY] = {14, 7},
-	[TL_DELIVERY] = {11, 5},
-	[TL_LATE_REPLY] = {8, 3},
+	[TL_TURN] = {"ttclzzzzzzziiizztjttul", 8},
+	[TL_REPLY] = {"ltatttjctczzzz", 7},
+	[TL_DELIVERY] = {"lcizztttzzt", 5},
+	[TL_LATE_REPLY] = {"utatjezz", 3},
 };
 
 /*
@@ -63,16 +68,29 @@ refuse(Relation rel, const char *what, const char *hint)
 			 errhint("%s", hint)));
 }
 
+static bool
+has_type(Form_pg_attribute column, char type)
+{
+	Oid			oid = column->atttypid;
+
+	return type == 't' ? oid == TEXTOID : type == 'a' ? oid == TEXTARRAYOID :
+		type == 'c' ? oid == CHAROID : type == 'i' ? oid == INT4OID :
+		type == 'l' ? oid == INT8OID : type == 'z' ? oid == TIMESTAMPTZOID :
+		type == 'j' ? oid == JSONBOID : type == 'u' ? oid == UUIDOID :
+		type_is_enum(oid);
+}
+
 /*
- * Every column of ours is there.  Only superusers own the table, because the
- * worker, which is one, evaluates expressions of the owner's indexes.  A table
- * to write to asks nothing of a row that a direct write does not do; rel.c
- * checks NOT NULL for each row.
+ * Every column of ours is there, and of our type: rows are read and written by
+ * position, and a value of another type would be taken for an address.  Only
+ * superusers own the table, because the worker, which is one, evaluates
+ * expressions of the owner's indexes.  A table to write to asks nothing of a
+ * row that a direct write does not do; rel.c checks NOT NULL for each row.
  */
 static int
 check_table(TlTable table, Relation rel, bool write)
 {
-	int			natts = shapes[table].natts;
+	int			natts = strlen(shapes[table].columns);
 	TupleDesc	desc = RelationGetDescr(rel);
 	uint32		generation = tl_catalog_generation();
 	int			i;
@@ -85,8 +103,8 @@ check_table(TlTable table, Relation rel, bool write)
 		refuse(rel, "has fewer columns than the library knows",
 			   "Bring the extension up to date with ALTER EXTENSION " TL_EXTENSION " UPDATE.");
 	for (i = 0; i < natts; i++)
-		if (TupleDescAttr(desc, i)->attisdropped)
-			refuse(rel, "lacks a column that the extension created",
+		if (!has_type(TupleDescAttr(desc, i), shapes[table].columns[i]))
+			refuse(rel, "lacks a column that the extension created, or it has another type",
 				   "Restore it from a backup, or create the extension anew.");
 	if (!superuser_arg(rel->rd_rel->relowner))
 		refuse(rel, "is not owned by a superuser",
