@@ -187,7 +187,7 @@ tl_worker_round_begin(void)
 	rescan(now);
 
 	/* between the last worker and this one none has notified */
-	if (used_here)
+	if (used_here || !tables_known)
 		tl_notify_add_all();
 	tl_due_again_by(tl_database(), now);
 	tl_counter_add(TL_COUNT_WORKER_STARTS, 1);
