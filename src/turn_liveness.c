@@ -7,14 +7,13 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "base/guc.h"
 #include "admin/ddl_hook.h"
-#include "worker/launcher.h"
 #include "base/catalog.h"
-#include "store/rel.h"
-#include "shared/area.h"
-#include "commit/stamp.h"
+#include "base/guc.h"
 #include "commit/xact.h"
+#include "shared/area.h"
+#include "store/rel.h"
+#include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
 
@@ -30,7 +29,6 @@ _PG_init(void)
 	tl_catalog_init();
 	tl_rel_init();
 	tl_xact_init();
-	tl_stamp_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	tl_area_init();

@@ -1,140 +1,163 @@
 /*
  * xact.c
- *		What a transaction of ours leads to once it has committed.
+ *		What a transaction of ours leads to at its commit.
  *
- * Gathered while the transaction runs, in its own memory; done at
- * XACT_EVENT_COMMIT, where nothing may fail: only LWLocks, atomics and latches.
- * Forgotten on ABORT and on PREPARE.  COMMIT PREPARED runs no callback: the
- * utility hook (ddl_hook.c) raises the look flags then.
+ * The backend gathers it while the transaction runs, in TopTransactionContext,
+ * and does it at XACT_EVENT_COMMIT, where nothing may fail: only LWLocks,
+ * atomics and latches.  ABORT and PREPARE forget it.  COMMIT PREPARED runs no
+ * callback: the utility hook (ddl_hook.c) raises the look flags then.
  *
- * What a rolled-back savepoint left in the list costs a needless look and nothing
- * more; but a lease is dropped with its last turn only by a transaction that
- * rolled back none and did nothing but end turns: who arms one and ends it again has
- * ended none of those that were counted.  A turn that is owed must keep its beats.
+ * A rolled-back savepoint leaves its part in the lists, which costs a needless
+ * look.  But only a transaction that rolled back no savepoint and did nothing
+ * but end turns drops a lease with its last turn: a turn that is armed and
+ * ended in one transaction is none of those that were counted, and a turn that
+ * is owed must keep its beats.
  *
- * Rows that it armed, and others that a beat may have met meanwhile, are stamped
- * before the commit: see stamp.c.
+ * Before the commit the transaction stamps rows that become visible later than
+ * they were armed.  A transaction that stays open for long after it armed a
+ * turn does so, for the turn must not lapse at the instant when its row becomes
+ * visible.  Where beats go to rows the transaction stamps every owed row that
+ * it wrote, for a beat may have given up on the row meanwhile (beat.c).
+ * Before PREPARE TRANSACTION every such row gets the stamp TL_SEEN_UNKNOWN; the
+ * first sweep that sees the row replaces it.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
+#include "executor/tuptable.h"
+#include "storage/bufmgr.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "shared/clock.h"
-#include "shared/lease.h"
-#include "store/turn_row.h"
 #include "commit/xact.h"
+#include "shared/clock.h"
+#include "shared/grace.h"
+#include "shared/lease.h"
 
 #define MAX_TOUCHED	10000		/* more than that: the whole database's generation */
 #define MAX_LETTER	(TL_MAILBOX_SIZE / 2)
+/* shorter than the time for which a beat tries a row that is held (beat.c) */
+#define LONG_US		(500 * TL_MS)
 
+/* a lease: of a deployment whose count changes, or of a turn that ended */
 typedef struct Touched
 {
 	TlLeaseKey	deployment;
-	TlLeaseKey	turn;			/* equal to deployment, or a turn to forget */
+	TlLeaseKey	key;			/* equal to deployment, or a turn's */
 	int			ended;
 	int32		known;			/* what was owed when it ended them, if known */
 	uint32		generation;
 } Touched;
 
+/* an owed row that the transaction wrote: no sweep sees it before the commit */
+typedef struct Written
+{
+	ItemPointerData tid;
+	bool		armed;			/* it armed the turn, too */
+	int64		since;			/* written then */
+	int64		patience;		/* it is stamped if the transaction takes longer */
+} Written;
+
+/* a growing array in TopTransactionContext; its room is a power of two */
+typedef struct Array
+{
+	void	   *items;
+	int			n;
+} Array;
+
+#define ITEM(type, array, i)	((type *) (array)->items + (i))
 
 typedef struct Pending
 {
-	Touched    *touched;
-	int			ntouched;
-	int			maxtouched;
-	bool		everything;		/* too many to name */
+	Array		touched;
+	Array		written;
+	Array		deaths;
+	StringInfoData letter;
+	int64		due_again;
+	bool		everything;		/* too many touched to name */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
-	TlWritten  *written;
-	int			nwritten;
-	int			maxwritten;
-	StringInfoData letter;
 	bool		look_turns;
 	bool		look_replies;
-	int64		due_again;
-	TlDeath    *deaths;
-	int			ndeaths;
-	int			maxdeaths;
 } Pending;
 
-/* in TopTransactionContext; NULL if this transaction did nothing of ours */
+/* NULL if this transaction did nothing of ours; it dies with its context */
 static Pending *pending = NULL;
-
-static Pending *get_pending(void);
-static void at_end_of_xact(XactEvent event, void *arg);
-static void at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
-							  SubTransactionId parent, void *arg);
-static void after_commit(Pending *p);
-
-void
-tl_xact_init(void)
-{
-	RegisterXactCallback(at_end_of_xact, NULL);
-	RegisterSubXactCallback(at_end_of_subxact, NULL);
-}
 
 static Pending *
 get_pending(void)
 {
-	MemoryContext old;
+	if (pending == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
-	if (pending != NULL)
-		return pending;
-	old = MemoryContextSwitchTo(TopTransactionContext);
-	pending = palloc0(sizeof(Pending));
-	initStringInfo(&pending->letter);
-	pending->due_again = PG_INT64_MAX;
-	MemoryContextSwitchTo(old);
-
-	/* after_commit must not have to find it first */
-	(void) tl_database();
+		pending = palloc0(sizeof(Pending));
+		initStringInfo(&pending->letter);
+		pending->due_again = PG_INT64_MAX;
+		MemoryContextSwitchTo(old);
+		/* after_commit must not have to find it first */
+		(void) tl_database();
+	}
 	return pending;
 }
 
-static Touched *
-add_touched(TlLeaseKey deployment, TlLeaseKey turn)
+/* Make room for one more item, and return it. */
+static void *
+append(Array *array, Size size)
 {
-	Pending    *p = get_pending();
+	if (array->n == 0)
+		array->items = MemoryContextAlloc(TopTransactionContext, 16 * size);
+	else if (array->n >= 16 && (array->n & (array->n - 1)) == 0)
+		array->items = repalloc_huge(array->items, 2 * size * array->n);
+	return (char *) array->items + size * array->n++;
+}
+
+/* The entry of a lease; where an equal one stands far up there are two. */
+static Touched *
+add_touched(TlLeaseKey deployment, TlLeaseKey key)
+{
+	Array	   *array = &get_pending()->touched;
+	Touched    *touched;
 	int			i;
 
 	/* the last few: a batch goes deployment by deployment */
-	for (i = p->ntouched - 1; i >= 0 && i >= p->ntouched - 4; i--)
-		if (memcmp(&p->touched[i].deployment, &deployment, sizeof(TlLeaseKey)) == 0 &&
-			memcmp(&p->touched[i].turn, &turn, sizeof(TlLeaseKey)) == 0)
-			return &p->touched[i];
-
-	if (p->ntouched == p->maxtouched)
+	for (i = array->n - 1; i >= 0 && i >= array->n - 4; i--)
 	{
-		p->maxtouched = Max(16, p->maxtouched * 2);
-		p->touched = p->touched ?
-			repalloc(p->touched, p->maxtouched * sizeof(Touched)) :
-			MemoryContextAlloc(TopTransactionContext, p->maxtouched * sizeof(Touched));
+		touched = ITEM(Touched, array, i);
+		if (tl_lease_key_equal(touched->deployment, deployment) &&
+			tl_lease_key_equal(touched->key, key))
+			return touched;
 	}
-	p->touched[p->ntouched].deployment = deployment;
-	p->touched[p->ntouched].turn = turn;
-	p->touched[p->ntouched].ended = 0;
-	p->touched[p->ntouched].known = 0;
-	return &p->touched[p->ntouched++];
+	touched = append(array, sizeof(Touched));
+	*touched = (Touched) {.deployment = deployment, .key = key};
+	return touched;
 }
 
+/*
+ * What the deployment is known to owe is read before the commit: a count that
+ * a beat remembers after it is no evidence that these turns were all.
+ */
 void
-tl_xact_touch(TlLeaseKey deployment, int ended)
+tl_xact_count(const TlTurn *turn, bool ends)
 {
+	Touched    *touched;
+
 	if (tl_shared == NULL)
 		return;
-	if (ended == 0)
+	if (!ends)
 		get_pending()->owes_more = true;
-	if (get_pending()->ntouched >= MAX_TOUCHED)
-		pending->everything = true;
-	else
+	if (get_pending()->touched.n >= MAX_TOUCHED)
 	{
-		Touched    *t = add_touched(deployment, deployment);
-
-		t->ended += ended;
-		t->known = tl_lease_known(deployment, &t->generation);
+		/* the worker reclaims the leases of turns that are not named */
+		pending->everything = true;
+		return;
 	}
+	if (ends)
+		(void) add_touched(turn->deployment_key, turn->turn_key);
+	touched = add_touched(turn->deployment_key, turn->deployment_key);
+	touched->ended += ends;
+	touched->known = tl_lease_known(turn->deployment_key, &touched->generation);
 }
 
 bool
@@ -142,88 +165,55 @@ tl_xact_has_touched(TlLeaseKey deployment)
 {
 	int			i;
 
-	if (pending == NULL)
-		return false;
-	if (pending->everything)
-		return true;
-	for (i = 0; i < pending->ntouched; i++)
-		if (memcmp(&pending->touched[i].deployment, &deployment, sizeof(TlLeaseKey)) == 0)
+	for (i = 0; pending != NULL && i < pending->touched.n; i++)
+		if (tl_lease_key_equal(ITEM(Touched, &pending->touched, i)->deployment, deployment))
 			return true;
-	return false;
+	return pending != NULL && pending->everything;
 }
 
-void
-tl_xact_forget_turn(TlLeaseKey deployment, TlLeaseKey turn)
-{
-	/* what is not named here the worker reclaims */
-	if (tl_shared != NULL && get_pending()->ntouched < MAX_TOUCHED)
-		(void) add_touched(deployment, turn);
-}
-
-void
-tl_xact_watch_turn(const TlTurn *turn, bool fresh)
+/* The worker shall watch the row; fresh: it was armed just now. */
+static void
+watch(const TlTurn *turn, bool fresh)
 {
 	Pending    *p = get_pending();
-	TlWatch		watch;
+	TlWatch		message = {
+		.tid = turn->tid, .deployment = turn->deployment_key, .turn = turn->turn_key,
+		.times = turn->times, .fresh = fresh
+	};
 
-	memset(&watch, 0, sizeof(watch));
-	watch.tid = turn->tid;
-	watch.deployment = turn->deployment_key;
-	watch.turn = turn->turn_key;
-	watch.times = turn->times;
-	watch.fresh = fresh;
 	if (p->letter.len > MAX_LETTER)
 		p->look_turns = true;
 	else
-		tl_mail_watch(&p->letter, &watch);
+		tl_mail_watch(&p->letter, &message);
 }
 
 void
-tl_xact_wrote_turn(const TlTurn *turn, bool armed)
+tl_xact_wrote(const TlTurn *turn, bool armed)
 {
-	Pending    *p;
-	TlWritten  *written;
+	Written    *written;
 
+	watch(turn, armed);
+	/* a beat in shared memory meets no row, so only an arm can be late */
 	if (!armed && !tl_rows_are_beaten())
 		return;
-	p = get_pending();
-	if (p->nwritten == p->maxwritten)
-	{
-		p->maxwritten = Max(16, p->maxwritten * 2);
-		p->written = p->written ?
-			repalloc_huge(p->written, p->maxwritten * sizeof(TlWritten)) :
-			MemoryContextAlloc(TopTransactionContext, p->maxwritten * sizeof(TlWritten));
-	}
-	written = &p->written[p->nwritten++];
+	written = append(&get_pending()->written, sizeof(Written));
 	written->tid = turn->tid;
 	written->armed = armed;
 	written->since = armed ? turn->times.armed : tl_clock_now();
 	written->patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
 	if (tl_rows_are_beaten())
-		written->patience = Min(written->patience, TL_LONG_US);
+		written->patience = Min(written->patience, LONG_US);
 }
 
-/*
- * A function that changes such a row tells of its new address as of an arm, so
- * that the stamp below finds it.
- */
 bool
 tl_xact_has_armed(ItemPointer tid)
 {
 	int			i;
 
-	if (pending != NULL)
-		for (i = pending->nwritten - 1; i >= 0; i--)
-			if (ItemPointerEquals(&pending->written[i].tid, tid))
-				return pending->written[i].armed;
+	for (i = pending != NULL ? pending->written.n - 1 : -1; i >= 0; i--)
+		if (ItemPointerEquals(&ITEM(Written, &pending->written, i)->tid, tid))
+			return ITEM(Written, &pending->written, i)->armed;
 	return false;
-}
-
-const TlWritten *
-tl_xact_written(int *n)
-{
-	*n = pending != NULL ? pending->nwritten : 0;
-	return *n > 0 ? pending->written : NULL;
 }
 
 void
@@ -249,25 +239,14 @@ tl_xact_due_again(int64 due_us)
 void
 tl_xact_settle(const TlDeath *death)
 {
-	Pending    *p = get_pending();
-
-	if (p->ndeaths == p->maxdeaths)
-	{
-		p->maxdeaths = Max(8, p->maxdeaths * 2);
-		p->deaths = p->deaths ?
-			repalloc(p->deaths, p->maxdeaths * sizeof(TlDeath)) :
-			MemoryContextAlloc(TopTransactionContext, p->maxdeaths * sizeof(TlDeath));
-	}
-	p->deaths[p->ndeaths++] = *death;
+	*(TlDeath *) append(&get_pending()->deaths, sizeof(TlDeath)) = *death;
 }
 
 void
 tl_xact_foreign_change(void)
 {
-	Pending    *p = get_pending();
-
-	p->everything = true;
-	p->look_turns = true;
+	get_pending()->everything = true;
+	get_pending()->look_turns = true;
 }
 
 /* The conversations of this transaction so far; NULL if there are none. */
@@ -278,35 +257,69 @@ tl_xact_letter(bool *look_replies)
 	return pending != NULL ? &pending->letter : NULL;
 }
 
+/*
+ * The row is our own transaction's, so no other can have touched it.  A row
+ * that a savepoint rolled back, or that a later statement of ours replaced, is
+ * not visible and is passed over: the later statement has told of its own row.
+ */
 static void
-at_end_of_xact(XactEvent event, void *arg)
+stamp_row(TlRel *turns, TupleTableSlot *slot, ItemPointer tid, int64 seen)
 {
-	Pending    *p = pending;
+	Snapshot	snapshot = tl_latest_snapshot();
+	TlTurn		turn;
+	TlGrace		grace;
+	bool		isnull;
 
-	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
-		return;
-	if (event == XACT_EVENT_PARALLEL_PRE_COMMIT || event == XACT_EVENT_PARALLEL_COMMIT ||
-		event == XACT_EVENT_PARALLEL_ABORT)
-		return;
-
-	pending = NULL;
-	if (event == XACT_EVENT_ABORT)
-		tl_rel_at_abort(0);
-	if (p == NULL || tl_database() == NULL)
-		return;
-	if (event == XACT_EVENT_COMMIT)
-		after_commit(p);
+	/* it may be another table, if the extension was made anew since */
+	if (ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(turns->rel) &&
+		table_tuple_fetch_row_version(turns->rel, tid, snapshot, slot) &&
+		TransactionIdIsCurrentTransactionId(DatumGetTransactionId(
+			slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull))))
+	{
+		tl_turn_decode(slot, &turn);
+		tl_grace_get(&grace);
+		tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
+		turn.times.seen = seen;
+		if (tl_turn_is_owed(&turn) && tl_turn_update(turns, &turn, snapshot) == TM_Ok)
+			watch(&turn, false);
+	}
+	ExecClearTuple(slot);
+	UnregisterSnapshot(snapshot);
 }
 
+/* Before the commit, or the prepare. */
 static void
-at_end_of_subxact(SubXactEvent event, SubTransactionId mine,
-				  SubTransactionId parent, void *arg)
+stamp_late_rows(const Array *written, bool prepare)
 {
-	if (event != SUBXACT_EVENT_ABORT_SUB)
+	int64		now;
+	TlRel		turns;
+	TupleTableSlot *slot = NULL;
+	int			i;
+
+	/* the extension may have been dropped since */
+	if (written->n == 0 || !OidIsValid(tl_extension_oid()))
 		return;
-	tl_rel_at_abort(GetCurrentTransactionNestLevel());
-	if (pending != NULL)
-		pending->rolled_back = true;
+	now = tl_clock_now();
+	for (i = 0; i < written->n; i++)
+	{
+		Written    *row = ITEM(Written, written, i);
+
+		if (!prepare && now - row->since <= row->patience)
+			continue;
+		if (slot == NULL)
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
+			tl_rel_open(&turns, TL_TURN, true);
+			slot = table_slot_create(turns.rel, NULL);
+		}
+		stamp_row(&turns, slot, &row->tid, prepare ? TL_SEEN_UNKNOWN : now);
+	}
+	if (slot != NULL)
+	{
+		ExecDropSingleTupleTableSlot(slot);
+		tl_rel_close(&turns);
+		PopActiveSnapshot();
+	}
 }
 
 /* Everything here is visible already; nothing here can fail. */
@@ -316,25 +329,60 @@ after_commit(Pending *p)
 	TlDatabase *db = tl_database();
 	int			i;
 
-	for (i = 0; i < p->ntouched; i++)
+	if (db == NULL)
+		return;
+	for (i = 0; i < p->touched.n; i++)
 	{
-		Touched    *t = &p->touched[i];
+		Touched    *t = ITEM(Touched, &p->touched, i);
 
-		if (memcmp(&t->deployment, &t->turn, sizeof(TlLeaseKey)) == 0)
+		if (tl_lease_key_equal(t->deployment, t->key))
 			tl_lease_moved(t->deployment,
 						   !p->rolled_back && !p->owes_more && t->ended > 0 && t->known == t->ended,
 						   t->generation);
 		else if (!p->rolled_back)
-			tl_lease_remove_turn(t->deployment, t->turn);
+			tl_lease_remove_turn(t->deployment, t->key);
 	}
 	if (p->everything)
 		tl_lease_move_database();
-	for (i = 0; i < p->ndeaths && !p->rolled_back; i++)
-		tl_attach_settle(&p->deaths[i]);
+	for (i = 0; i < p->deaths.n && !p->rolled_back; i++)
+		tl_attach_settle(ITEM(TlDeath, &p->deaths, i));
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	if (p->nwritten > 0)
+	if (p->written.n > 0)
 		tl_mail_stamp(&p->letter, tl_clock_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
+}
+
+static void
+at_end_of_xact(XactEvent event, void *arg)
+{
+	Pending    *p = pending;
+
+	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) && p != NULL)
+		stamp_late_rows(&p->written, event == XACT_EVENT_PRE_PREPARE);
+	/* a parallel worker has events of its own, at which nothing ends */
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		pending = NULL;
+	if (event == XACT_EVENT_ABORT)
+		tl_rel_at_abort(0);
+	if (event == XACT_EVENT_COMMIT && p != NULL)
+		after_commit(p);
+}
+
+static void
+at_end_of_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	tl_rel_at_abort(GetCurrentTransactionNestLevel());
+	if (pending != NULL)
+		pending->rolled_back = true;
+}
+
+void
+tl_xact_init(void)
+{
+	RegisterXactCallback(at_end_of_xact, NULL);
+	RegisterSubXactCallback(at_end_of_subxact, NULL);
 }

@@ -20,82 +20,60 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "mb/pg_wchar.h"
-#include "shared/counters.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "shared/clock.h"
-#include "replies/delivery.h"
 #include "base/guc.h"
 #include "commit/xact.h"
+#include "replies/delivery.h"
+#include "replies/read.h"
+#include "shared/clock.h"
+#include "shared/counters.h"
+#include "store/reply_row.h"
 
 #define MAX_DELAY			(24 * 60 * 60 * TL_SECOND)
 #define MAX_DEFAULT_DELAY	(5 * 60 * TL_SECOND)
 #define MAX_LAST_ERROR		1000	/* bytes; a longer one is cut */
 
-typedef enum Change
-{
-	ACKNOWLEDGE,
-	RELEASE,
-	RETRY
-} Change;
-
 /* what ack_replies, release_replies and retry_dead_reply do with each reply */
-typedef struct Request
+typedef struct Request Request;
+struct Request
 {
-	Change		change;
+	TlRel		deliveries;
 	text	   *gateway;
 	int64		now;
 	int64		delay;			/* -1: by the number of attempts */
 	text	   *error;
-} Request;
-
-static int64 *arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
-static int	change_each(const Request *request, const int64 *ids, int n);
-static int64 default_delay(const TlDelivery *d);
-static bool decide(const Request *request, TlDelivery *d);
-static void note(const Request *request, const TlDelivery *d);
-static void note_due(const TlDelivery *d);
-static void handle_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
-							 TupleTableSlot *slot);
-static void free_foreign(TlRel *deliveries, const text *platform, int64 now,
-						 Snapshot snapshot, TupleTableSlot *slot);
+	/* make the change in the row; false if it is not in the state for it */
+	bool		(*change) (const Request *request, TlDelivery *d);
+	int			changed;
+};
 
 PG_FUNCTION_INFO_V1(turn_liveness_ack_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_release_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_retry_dead_reply);
 
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
-
-	return left < right ? -1 : left > right;
-}
-
-/* The ids of an argument, sorted, each once; NULL elements name nothing. */
+/*
+ * The arguments that two functions share: the gateway, and the ids, sorted,
+ * each once; NULL elements name nothing.
+ */
 static int64 *
-arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
+gateway_and_ids(FunctionCallInfo fcinfo, Request *request, int *n)
 {
-	ArrayType  *array = tl_arg_array(fcinfo, argno, name);
+	ArrayType  *array;
 	Datum	   *elements;
 	bool	   *nulls;
 	int64	   *ids;
 	int			count;
-	int			known = 0;
-	int			kept = 0;
 	int			i;
 
 	*n = 0;
+	request->gateway = tl_arg_name(fcinfo, 0, "gateway");
+	array = tl_arg_array(fcinfo, 1, "reply_ids");
 	if (array == NULL)
 		return NULL;
 	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
@@ -103,13 +81,59 @@ arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 	ids = palloc(Max(count, 1) * sizeof(int64));
 	for (i = 0; i < count; i++)
 		if (!nulls[i])
-			ids[known++] = DatumGetInt64(elements[i]);
-	qsort(ids, known, sizeof(int64), compare_ids);
-	for (i = 0; i < known; i++)
-		if (kept == 0 || ids[kept - 1] != ids[i])
-			ids[kept++] = ids[i];
-	*n = kept;
+			ids[(*n)++] = DatumGetInt64(elements[i]);
+	qsort(ids, *n, sizeof(int64), tl_compare_ids);
+	*n = qunique(ids, *n, sizeof(int64), tl_compare_ids);
 	return ids;
+}
+
+/* The listeners of its conversation and platform look after the commit. */
+static void
+note_due(const TlDelivery *d)
+{
+	tl_xact_reply(DatumGetTextPP(tl_row_value(d, DELIVERY_CONVERSATION_ID)),
+				  DatumGetTextPP(tl_row_value(d, DELIVERY_PLATFORM)));
+}
+
+/*
+ * Change one reply, if it is there and the change is due.  False: another
+ * transaction was faster, and the caller judges what that one made of the row.
+ */
+static bool
+change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
+{
+	TlDelivery	d;
+	TM_Result	result;
+
+	CHECK_FOR_INTERRUPTS();
+	scan->keys[0].sk_argument = Int64GetDatum(id);
+	tl_scan_restart(scan);
+	if (!tl_scan_next(scan, ForwardScanDirection))
+		return true;
+	tl_rel_check_visible(&request->deliveries, scan->slot);
+	tl_delivery_decode(scan->slot, &d);
+	if (!request->change(request, &d))
+		return true;
+	result = tl_rel_update(&request->deliveries, &scan->slot->tts_tid, snapshot,
+						   d.values, d.nulls);
+	if (result != TM_Ok)
+	{
+		Assert(result == TM_Updated || result == TM_Deleted);
+		if (IsolationUsesXactSnapshot())
+			tl_serialization_failure();
+		return false;
+	}
+
+	request->changed++;
+	if (tl_delivery_state(&d) == TL_DELIVERY_DONE)
+		tl_counter_add(TL_COUNT_ACKNOWLEDGED, 1);
+	else if (tl_delivery_state(&d) == TL_DELIVERY_DEAD)
+		tl_counter_add(TL_COUNT_DEAD, 1);
+	else if (tl_delivery_due(&d) > request->now)
+		tl_xact_due_again(tl_delivery_due(&d));
+	else
+		note_due(&d);
+	return true;
 }
 
 /*
@@ -117,192 +141,117 @@ arg_ids(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
  * calls cannot deadlock.  Returns for how many the change was due and made.
  */
 static int
-change_each(const Request *request, const int64 *ids, int n)
+change_each(Request *request, const int64 *ids, int n)
 {
-	TlRel		deliveries;
-	int			changed = 0;
 	int			i = 0;
 
 	if (n == 0)
 		return 0;
-	tl_rel_open(&deliveries, TL_DELIVERY, true);
+	request->now = tl_clock_now();
+	tl_rel_open(&request->deliveries, TL_DELIVERY, true);
 	while (i < n)
 	{
 		Snapshot	snapshot = tl_latest_snapshot();
 		TlScan		scan = {0};
-		bool		look_again = false;
-		int			first = i;
 
-		tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, ids[i]);
-		tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_KEY, snapshot);
-		for (; i < n && !look_again; i++)
-		{
-			TlDelivery	d;
-			ItemPointerData tid;
-			TM_Result	result;
-
-			CHECK_FOR_INTERRUPTS();
-			if (i > first)
-			{
-				scan.keys[0].sk_argument = Int64GetDatum(ids[i]);
-				tl_scan_restart(&scan);
-			}
-			if (!tl_scan_next(&scan, ForwardScanDirection))
-				continue;
-			tl_rel_check_visible(&deliveries, scan.slot);
-			tl_delivery_decode(scan.slot, &d);
-			if (!decide(request, &d))
-				continue;
-			tid = scan.slot->tts_tid;
-			result = tl_rel_update(&deliveries, &tid, snapshot, d.values, d.nulls);
-			if (result == TM_Ok)
-			{
-				note(request, &d);
-				changed++;
-				continue;
-			}
-			Assert(result == TM_Updated || result == TM_Deleted);
-			if (IsolationUsesXactSnapshot())
-				tl_serialization_failure();
-
-			/* another transaction was faster: judge what it made of the row */
-			look_again = true;
-			i--;
-		}
+		tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
+		tl_scan_begin(&scan, &request->deliveries, TL_IDX_DELIVERY_KEY, snapshot);
+		while (i < n && change_one(request, &scan, snapshot, ids[i]))
+			i++;
 		tl_scan_end(&scan);
 		UnregisterSnapshot(snapshot);
 	}
-	tl_rel_close(&deliveries);
-	return changed;
+	tl_rel_close(&request->deliveries);
+	return request->changed;
 }
 
-/* The delay of a release that names none: doubled with each attempt. */
-static int64
-default_delay(const TlDelivery *d)
-{
-	int64		delay = tl_retry_delay * TL_MS;
-	int64		longest = Max(MAX_DEFAULT_DELAY, delay);
-	int			i;
-
-	for (i = 1; i < d->attempt && delay < longest; i++)
-		delay *= 2;
-	return Min(delay, longest);
-}
-
-/* If the row is in the state that the change is for, make the change in it. */
+/* Does the gateway of the request hold this reply, or did it last? */
 static bool
-decide(const Request *request, TlDelivery *d)
+is_mine(const Request *request, const TlDelivery *d)
 {
-	text	   *holder = NULL;
-	bool		mine = false;
+	text	   *holder;
 
-	if (d->state != (request->change == RETRY ? TL_DELIVERY_DEAD : TL_DELIVERY_OPEN))
+	if (tl_row_isnull(d, DELIVERY_GATEWAY))
 		return false;
-	if (tl_delivery_has_gateway(d) && request->gateway != NULL)
-	{
-		holder = DatumGetTextPP(tl_delivery_value(d, DELIVERY_GATEWAY));
-		mine = tl_compare_texts(&holder, &request->gateway) == 0;
-	}
-
-	switch (request->change)
-	{
-		case ACKNOWLEDGE:
-			/*
-			 * after a timeout it is still this gateway's, until another one
-			 * takes it
-			 */
-			if (!mine && d->due > request->now)
-				return false;
-			tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DONE));
-			tl_delivery_set(d, DELIVERY_KEPT_AT, TimestampTzGetDatum(request->now));
-			tl_delivery_set(d, DELIVERY_GATEWAY, PointerGetDatum(request->gateway));
-			tl_delivery_set(d, DELIVERY_DELIVERED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-			return true;
-
-		case RELEASE:
-			if (!mine || d->due <= request->now)
-				return false;
-			if (d->attempt >= tl_max_attempts)
-			{
-				d->state = TL_DELIVERY_DEAD;
-				tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(d->state));
-			}
-			d->due = request->now + (request->delay < 0 ? default_delay(d) : request->delay);
-			tl_delivery_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(d->due));
-			tl_delivery_set_null(d, DELIVERY_GATEWAY);
-			if (request->error != NULL)
-				tl_delivery_set(d, DELIVERY_LAST_ERROR, PointerGetDatum(request->error));
-			return true;
-
-		case RETRY:
-			d->due = request->now;
-			tl_delivery_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_OPEN));
-			tl_delivery_set(d, DELIVERY_ATTEMPT, Int32GetDatum(0));
-			tl_delivery_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(d->due));
-			tl_delivery_set_null(d, DELIVERY_GATEWAY);
-			return true;
-	}
-	return false;
+	holder = DatumGetTextPP(tl_row_value(d, DELIVERY_GATEWAY));
+	return tl_compare_texts(&holder, &request->gateway) == 0;
 }
 
-/* What a change leads to once it is committed. */
-static void
-note(const Request *request, const TlDelivery *d)
+/* After a timeout it is still this gateway's, until another one takes it. */
+static bool
+acknowledge(const Request *request, TlDelivery *d)
 {
-	if (request->change == ACKNOWLEDGE)
-		tl_counter_add(TL_COUNT_ACKNOWLEDGED, 1);
-	else if (request->change == RELEASE && d->state == TL_DELIVERY_DEAD)
-		tl_counter_add(TL_COUNT_DEAD, 1);
-	else if (d->due > request->now)
-		tl_xact_due_again(d->due);
-	else
-		note_due(d);
+	if (tl_delivery_state(d) != TL_DELIVERY_OPEN ||
+		(tl_delivery_due(d) > request->now && !is_mine(request, d)))
+		return false;
+	tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DONE));
+	tl_row_set(d, DELIVERY_KEPT_AT, TimestampTzGetDatum(request->now));
+	tl_row_set(d, DELIVERY_GATEWAY, PointerGetDatum(request->gateway));
+	tl_row_set(d, DELIVERY_DELIVERED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+	return true;
 }
 
-/*
- * The listeners of this conversation and platform are to look after the
- * commit.
- */
-static void
-note_due(const TlDelivery *d)
+/* A delay that is not given doubles with each attempt. */
+static bool
+release(const Request *request, TlDelivery *d)
 {
-	tl_xact_reply(DatumGetTextPP(tl_delivery_value(d, DELIVERY_CONVERSATION_ID)),
-				  DatumGetTextPP(tl_delivery_value(d, DELIVERY_PLATFORM)));
+	int64		first = tl_retry_delay * TL_MS;
+	int			doubled = Max(0, Min(tl_delivery_attempt(d) - 1, 20));
+	int64		delay = request->delay >= 0 ? request->delay :
+		Min(first << doubled, Max(MAX_DEFAULT_DELAY, first));
+
+	if (tl_delivery_state(d) != TL_DELIVERY_OPEN || tl_delivery_due(d) <= request->now ||
+		!is_mine(request, d))
+		return false;
+	if (tl_delivery_attempt(d) >= tl_max_attempts)
+		tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now + delay));
+	tl_row_set_null(d, DELIVERY_GATEWAY);
+	if (request->error != NULL)
+		tl_row_set(d, DELIVERY_LAST_ERROR, PointerGetDatum(request->error));
+	return true;
+}
+
+static bool
+retry(const Request *request, TlDelivery *d)
+{
+	if (tl_delivery_state(d) != TL_DELIVERY_DEAD)
+		return false;
+	tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_OPEN));
+	tl_row_set(d, DELIVERY_ATTEMPT, Int32GetDatum(0));
+	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now));
+	tl_row_set_null(d, DELIVERY_GATEWAY);
+	return true;
 }
 
 Datum
 turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 {
-	Request		request = {.change = ACKNOWLEDGE};
+	Request		request = {.change = acknowledge};
 	int64	   *ids;
 	int			n;
 
 	tl_check_writable("ack_replies()");
-	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
-	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
-	request.now = tl_clock_now();
+	ids = gateway_and_ids(fcinfo, &request, &n);
 	PG_RETURN_INT32(change_each(&request, ids, n));
 }
 
 Datum
 turn_liveness_release_replies(PG_FUNCTION_ARGS)
 {
-	Request		request = {.change = RELEASE, .delay = -1};
+	Request		request = {.change = release, .delay = -1};
 	int64	   *ids;
 	int			n;
 
 	tl_check_writable("release_replies()");
-	request.gateway = tl_arg_name(fcinfo, 0, "gateway");
-	ids = arg_ids(fcinfo, 1, "reply_ids", &n);
+	ids = gateway_and_ids(fcinfo, &request, &n);
 	if (!PG_ARGISNULL(2))
-	{
 		request.delay = tl_interval_us(PG_GETARG_INTERVAL_P(2), "delay");
-		if (request.delay > MAX_DELAY)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("delay must be at most 1 day"),
-					 TL_UNIT_HINT));
-	}
+	if (request.delay > MAX_DELAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("delay must be at most 1 day"),
+				 TL_UNIT_HINT));
 	if (!PG_ARGISNULL(3))
 	{
 		text	   *error = PG_GETARG_TEXT_PP(3);
@@ -312,14 +261,13 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 		if (len > 0)
 			request.error = cstring_to_text_with_len(VARDATA_ANY(error), len);
 	}
-	request.now = tl_clock_now();
 	PG_RETURN_INT32(change_each(&request, ids, n));
 }
 
 Datum
 turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 {
-	Request		request = {.change = RETRY};
+	Request		request = {.change = retry};
 	int64		id;
 
 	tl_check_writable("retry_dead_reply()");
@@ -328,7 +276,6 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("reply_id must not be null")));
 	id = PG_GETARG_INT64(0);
-	request.now = tl_clock_now();
 	PG_RETURN_BOOL(change_each(&request, &id, 1) > 0);
 }
 
@@ -353,105 +300,86 @@ tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
 }
 
 /*
- * Handle one due row: note it for the listeners, or mark a reply dead that was
- * claimed max_attempts times.
+ * Handle one open row that is due, or of which no clock of this server can say
+ * when: note it for the listeners, or mark it dead after max_attempts claims.
  */
 static void
-handle_due_again(TlRel *deliveries, TlScan *scan, Snapshot snapshot,
-				 TupleTableSlot *slot)
+handle(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 {
 	TlDelivery	d;
-	ItemPointerData tid = scan->slot->tts_tid;
+	bool		foreign;
+	TM_Result	result;
 
+	CHECK_FOR_INTERRUPTS();
 	tl_delivery_decode(scan->slot, &d);
-	if (d.attempt < tl_max_attempts)
+	foreign = tl_delivery_due(&d) > now;
+	if (!foreign && tl_delivery_attempt(&d) < tl_max_attempts)
 	{
 		note_due(&d);
 		return;
 	}
-
-	/*
-	 * a session that is claiming or acknowledging it may hold it: skip it then
-	 */
-	if (!tl_rel_try_lock(deliveries, &tid, snapshot, slot, LockTupleNoKeyExclusive))
-		return;
-	tl_delivery_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
-	if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
-		tl_counter_add(TL_COUNT_DEAD, 1);
-}
-
-/*
- * No claim and no delay lasts that long: the row has a time of another server,
- * whose clock was ahead of ours, and no gateway of this server holds the reply.
- */
-static void
-free_foreign(TlRel *deliveries, const text *platform, int64 now, Snapshot snapshot,
-			 TupleTableSlot *slot)
-{
-	TlScan		scan = {0};
-
-	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
-	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber,
-					 now + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS));
-	tl_scan_begin(&scan, deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
-	while (tl_scan_next(&scan, ForwardScanDirection))
+	if (foreign)
 	{
-		TlDelivery	d;
-		ItemPointerData tid = scan.slot->tts_tid;
-
-		CHECK_FOR_INTERRUPTS();
-		tl_delivery_decode(scan.slot, &d);
-		if (!tl_rel_try_lock(deliveries, &tid, snapshot, slot, LockTupleNoKeyExclusive))
-			continue;
-		tl_delivery_set_null(&d, DELIVERY_GATEWAY);
-		tl_delivery_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
-		if (tl_rel_update(deliveries, &tid, snapshot, d.values, d.nulls) == TM_Ok)
-			note_due(&d);
+		tl_row_set_null(&d, DELIVERY_GATEWAY);
+		tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
 	}
-	tl_scan_end(&scan);
+	else
+		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+
+	/* a session that claims or acknowledges it may hold it: pass over it then */
+	result = tl_rel_lock(deliveries, &scan->slot->tts_tid, snapshot, LockTupleNoKeyExclusive,
+						 LockWaitSkip);
+	if (result == TM_Ok)
+		result = tl_rel_update(deliveries, &scan->slot->tts_tid, snapshot, d.values, d.nulls);
+	if (result == TM_Ok && foreign)
+		note_due(&d);
+	else if (result == TM_Ok)
+		tl_counter_add(TL_COUNT_DEAD, 1);
 }
 
 bool
 tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 {
 	TlRel		deliveries;
+	TlScan		scan = {0};
 	Snapshot	snapshot;
-	TupleTableSlot *slot;
 	text	   *platform = NULL;
 
 	*next = PG_INT64_MAX;
-	if (wait)
-		tl_rel_open(&deliveries, TL_DELIVERY, true);
-	else if (!tl_rel_open_if_free(&deliveries, TL_DELIVERY, true))
+	if (!tl_rel_try_open(&deliveries, TL_DELIVERY, wait))
 		return false;
-	slot = table_slot_create(deliveries.rel, NULL);
 	snapshot = tl_latest_snapshot();
-
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
+	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
 	while ((platform = tl_delivery_next_platform(&deliveries, platform, snapshot)) != NULL)
 	{
-		TlScan		scan = {0};
+		bool		found = tl_scan_find(&scan, PointerGetDatum(platform), Int64GetDatum(after));
 		bool		isnull;
 
-		free_foreign(&deliveries, platform, until, snapshot, slot);
-		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
-		tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, after);
-		tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
-		while (tl_scan_next(&scan, ForwardScanDirection))
+		for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
 		{
 			int64		due = DatumGetTimestampTz(slot_getattr(scan.slot, DELIVERY_DUE_AT, &isnull));
 
-			CHECK_FOR_INTERRUPTS();
 			if (due > until)
 			{
 				*next = Min(*next, due);
 				break;
 			}
-			handle_due_again(&deliveries, &scan, snapshot, slot);
+			handle(&deliveries, &scan, snapshot, until);
 		}
-		tl_scan_end(&scan);
-	}
 
-	ExecDropSingleTupleTableSlot(slot);
+		/*
+		 * No claim and no delay lasts that long: the row has a time of another
+		 * server, whose clock was ahead of ours, and no gateway of this server
+		 * holds the reply.
+		 */
+		found = tl_scan_find(&scan, PointerGetDatum(platform),
+							 Int64GetDatum(until + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS)));
+		for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
+			handle(&deliveries, &scan, snapshot, until);
+	}
+	tl_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);
 	return true;

@@ -5,12 +5,9 @@
 #ifndef TL_DELIVERY_H
 #define TL_DELIVERY_H
 
-#include "store/delivery_row.h"
+#include "store/rel.h"
 
-/*
- * the first platform after this one (NULL: of all) that has open replies;
- * frees this one
- */
+/* the next platform (NULL: the first) that has open replies; frees this one */
 extern text *tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot);
 
 /*

@@ -16,8 +16,6 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
-#include "miscadmin.h"
-#include "shared/counters.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"
@@ -26,20 +24,12 @@
 
 #include "base/guc.h"
 #include "commit/xact.h"
-#include "replies/delivery.h"
 #include "replies/outbox.h"
+#include "shared/counters.h"
 #include "store/reply_row.h"
 
 /* users' advisory locks have 1 and 2 here */
 #define LOCK_CLASS_CONVERSATION	0x544c
-
-static void lock_tag(LOCKTAG *tag, const text *conversation);
-static TlCounter failure_counter(const text *error_code);
-static void count(TlOutbox *outbox, const TlReply *reply);
-static void set(Datum *values, bool *nulls, int att, Datum value);
-static int64 insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created);
-static void insert_delivery(TlOutbox *outbox, const TlReply *reply, int64 id,
-							TimestampTz created, int64 now);
 
 static void
 lock_tag(LOCKTAG *tag, const text *conversation)
@@ -79,22 +69,21 @@ tl_outbox_close(TlOutbox *outbox)
 		tl_counter_add(i, outbox->counts[i]);
 }
 
-/* The counter of the codes that the extension sets, or of all others. */
+/*
+ * The counter of the codes that the extension sets, or of all others: they
+ * stand in the order of the codes.
+ */
 static TlCounter
 failure_counter(const text *error_code)
 {
-	static const TlCounter counters[TL_NCODES] = {
-		[TL_CODE_UNRESPONSIVE] = TL_COUNT_FAILED_UNRESPONSIVE,
-		[TL_CODE_NEVER_STARTED] = TL_COUNT_FAILED_NEVER_STARTED,
-		[TL_CODE_DIED] = TL_COUNT_FAILED_DIED,
-		[TL_CODE_TOO_LONG] = TL_COUNT_FAILED_TOO_LONG,
-	};
 	int			i;
 
+	StaticAssertStmt(TL_COUNT_FAILED_UNRESPONSIVE + TL_NCODES == TL_COUNT_FAILED_OTHER,
+					 "each code has a counter");
 	for (i = 0; error_code != NULL && i < TL_NCODES; i++)
 		if (VARSIZE_ANY_EXHDR(error_code) == strlen(tl_code_name(i)) &&
 			memcmp(VARDATA_ANY(error_code), tl_code_name(i), strlen(tl_code_name(i))) == 0)
-			return counters[i];
+			return TL_COUNT_FAILED_UNRESPONSIVE + i;
 	return TL_COUNT_FAILED_OTHER;
 }
 
@@ -108,49 +97,42 @@ count(TlOutbox *outbox, const TlReply *reply)
 	outbox->counts[counter] += reply->nids;
 }
 
-static inline void
-set(Datum *values, bool *nulls, int att, Datum value)
-{
-	values[att - 1] = value;
-	nulls[att - 1] = false;
-}
+#define set_if(row, att, given, value) \
+	do { if (given) tl_row_set(row, att, value); } while (0)
 
 static int64
 insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 {
-	Datum		values[REPLY_NATTS] = {0};
-	bool		nulls[REPLY_NATTS];
+	struct
+	{
+		Datum		values[REPLY_NATTS];
+		bool		nulls[REPLY_NATTS];
+	}			row = {{0}, {false}};
 	ArrayType  *ids = construct_array((Datum *) reply->message_ids, reply->nids, TEXTOID, -1,
 									  false, TYPALIGN_INT);
 	LOCKTAG		tag;
 	int64		id;
 
-	memset(nulls, true, sizeof(nulls));
-	set(values, nulls, REPLY_DEPLOYMENT, PointerGetDatum(reply->deployment));
-	set(values, nulls, REPLY_MESSAGE_IDS, PointerGetDatum(ids));
-	set(values, nulls, REPLY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
-	set(values, nulls, REPLY_PLATFORM, PointerGetDatum(reply->platform));
-	if (reply->organization)
-		set(values, nulls, REPLY_ORGANIZATION_ID, PointerGetDatum(reply->organization));
-	if (reply->payload)
-		set(values, nulls, REPLY_PAYLOAD, JsonbPGetDatum(reply->payload));
-	set(values, nulls, REPLY_OUTCOME, CharGetDatum(reply->outcome));
-	if (reply->error_code)
-		set(values, nulls, REPLY_ERROR_CODE, PointerGetDatum(reply->error_code));
-	set(values, nulls, REPLY_DECIDED_BY, CharGetDatum(reply->decided_by));
-	if (reply->armed_at)
-		set(values, nulls, REPLY_ARMED_AT, TimestampTzGetDatum(reply->armed_at));
-	if (reply->first_beat)
-		set(values, nulls, REPLY_FIRST_BEAT, TimestampTzGetDatum(reply->first_beat));
-	if (reply->last_beat)
-		set(values, nulls, REPLY_LAST_BEAT, TimestampTzGetDatum(reply->last_beat));
-	set(values, nulls, REPLY_CREATED_AT, TimestampTzGetDatum(created));
+	memset(row.nulls, true, sizeof(row.nulls));
+	tl_row_set(&row, REPLY_DEPLOYMENT, PointerGetDatum(reply->deployment));
+	tl_row_set(&row, REPLY_MESSAGE_IDS, PointerGetDatum(ids));
+	tl_row_set(&row, REPLY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
+	tl_row_set(&row, REPLY_PLATFORM, PointerGetDatum(reply->platform));
+	set_if(&row, REPLY_ORGANIZATION_ID, reply->organization, PointerGetDatum(reply->organization));
+	set_if(&row, REPLY_PAYLOAD, reply->payload, JsonbPGetDatum(reply->payload));
+	tl_row_set(&row, REPLY_OUTCOME, CharGetDatum(reply->outcome));
+	set_if(&row, REPLY_ERROR_CODE, reply->error_code, PointerGetDatum(reply->error_code));
+	tl_row_set(&row, REPLY_DECIDED_BY, CharGetDatum(reply->decided_by));
+	set_if(&row, REPLY_ARMED_AT, reply->armed_at, TimestampTzGetDatum(reply->armed_at));
+	set_if(&row, REPLY_FIRST_BEAT, reply->first_beat, TimestampTzGetDatum(reply->first_beat));
+	set_if(&row, REPLY_LAST_BEAT, reply->last_beat, TimestampTzGetDatum(reply->last_beat));
+	tl_row_set(&row, REPLY_CREATED_AT, TimestampTzGetDatum(created));
 
 	lock_tag(&tag, reply->conversation);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	id = nextval_internal(outbox->sequence, false);
-	set(values, nulls, REPLY_REPLY_ID, Int64GetDatum(id));
-	(void) tl_rel_insert(&outbox->replies, values, nulls);
+	tl_row_set(&row, REPLY_REPLY_ID, Int64GetDatum(id));
+	tl_rel_insert(&outbox->replies, row.values, row.nulls);
 	LockRelease(&tag, ExclusiveLock, false);
 	return id;
 }
@@ -158,21 +140,19 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 static void
 insert_delivery(TlOutbox *outbox, const TlReply *reply, int64 id, TimestampTz created, int64 now)
 {
-	Datum		values[DELIVERY_NATTS] = {0};
-	bool		nulls[DELIVERY_NATTS];
 	bool		discharged = reply->outcome == TL_OUTCOME_DISCHARGED;
+	TlDelivery	d = {{0}, {false}};
 
-	memset(nulls, true, sizeof(nulls));
-	set(values, nulls, DELIVERY_REPLY_ID, Int64GetDatum(id));
-	set(values, nulls, DELIVERY_STATE, CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN));
-	set(values, nulls, DELIVERY_ATTEMPT, Int32GetDatum(0));
-	set(values, nulls, DELIVERY_DUE_AT, TimestampTzGetDatum(DT_NOBEGIN));
-	set(values, nulls, DELIVERY_KEPT_AT, TimestampTzGetDatum(now));
-	set(values, nulls, DELIVERY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
-	set(values, nulls, DELIVERY_PLATFORM, PointerGetDatum(reply->platform));
-	if (discharged)
-		set(values, nulls, DELIVERY_DELIVERED_AT, TimestampTzGetDatum(created));
-	(void) tl_rel_insert(&outbox->deliveries, values, nulls);
+	memset(d.nulls, true, sizeof(d.nulls));
+	tl_row_set(&d, DELIVERY_REPLY_ID, Int64GetDatum(id));
+	tl_row_set(&d, DELIVERY_STATE, CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN));
+	tl_row_set(&d, DELIVERY_ATTEMPT, Int32GetDatum(0));
+	tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(DT_NOBEGIN));
+	tl_row_set(&d, DELIVERY_KEPT_AT, TimestampTzGetDatum(now));
+	tl_row_set(&d, DELIVERY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
+	tl_row_set(&d, DELIVERY_PLATFORM, PointerGetDatum(reply->platform));
+	set_if(&d, DELIVERY_DELIVERED_AT, discharged, TimestampTzGetDatum(created));
+	tl_rel_insert(&outbox->deliveries, d.values, d.nulls);
 }
 
 int64

@@ -16,47 +16,40 @@
 #define EPOCH_OFFSET_US \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
-/* a payload that is being made */
-typedef struct Payload
-{
-	TlJsonbState state;
-} Payload;
-
-static void push(Payload *payload, JsonbIteratorToken token, JsonbValue *value);
-static void push_string(Payload *payload, JsonbIteratorToken token, const char *string, int len);
-static void push_key(Payload *payload, const char *key);
-static void push_text(Payload *payload, JsonbIteratorToken token, const text *value);
-static JsonbValue *get(Jsonb *object, const char *key, JsonbValue *value);
-static void push_routing(Payload *payload, Jsonb *routing);
-static void push_ids(Payload *payload, const text *const *ids, int nids);
+/* what a payload takes from the routing; the first two are always there */
+static const char *const routed[] = {
+	"platform", "teamId", "channelId", "conversationId", "userId", "platformMetadata",
+	"organizationId"
+};
 
 static void
-push(Payload *payload, JsonbIteratorToken token, JsonbValue *value)
-{
-	tl_push_jsonb_compat(&payload->state, token, value);
-}
-
-static void
-push_string(Payload *payload, JsonbIteratorToken token, const char *string, int len)
+push_string(TlJsonbState *state, JsonbIteratorToken token, const char *string, int len)
 {
 	JsonbValue	value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, string);
 	value.val.string.len = len;
-	push(payload, token, &value);
+	tl_push_jsonb_compat(state, token, &value);
 }
 
 static void
-push_key(Payload *payload, const char *key)
+push_text(TlJsonbState *state, JsonbIteratorToken token, const text *value)
 {
-	push_string(payload, WJB_KEY, key, strlen(key));
+	push_string(state, token, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
 static void
-push_text(Payload *payload, JsonbIteratorToken token, const text *value)
+push_key(TlJsonbState *state, const char *key)
 {
-	push_string(payload, token, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+	push_string(state, WJB_KEY, key, strlen(key));
+}
+
+static void
+push_member(TlJsonbState *state, const char *key, JsonbValue *value)
+{
+	push_key(state, key);
+	tl_push_jsonb_compat(state, WJB_VALUE, value);
 }
 
 /* A key that is there and not JSON null. */
@@ -70,72 +63,62 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 	return value;
 }
 
-/* What the routing gives, and the time. */
+/* Begin the object: what the routing gives, and the time. */
 static void
-push_routing(Payload *payload, Jsonb *routing)
+begin(TlJsonbState *state, Jsonb *routing)
 {
-	static const char *const optional[] = {
-		"channelId", "conversationId", "userId", "platformMetadata", "organizationId"
-	};
-	JsonbValue	platform;
+	JsonbValue	platform = {.type = jbvString};
 	JsonbValue	value;
 	int			i;
 
-	if (!get(routing, "platform", &platform))
-	{
-		platform.type = jbvString;
-		platform.val.string.val = TL_DEFAULT_PLATFORM;
-		platform.val.string.len = strlen(TL_DEFAULT_PLATFORM);
-	}
-	push_key(payload, "platform");
-	push(payload, WJB_VALUE, &platform);
-	push_key(payload, "teamId");
-	push(payload, WJB_VALUE, get(routing, "teamId", &value) ? &value : &platform);
-	for (i = 0; i < lengthof(optional); i++)
-		if (get(routing, optional[i], &value))
-		{
-			push_key(payload, optional[i]);
-			push(payload, WJB_VALUE, &value);
-		}
+	platform.val.string.val = TL_DEFAULT_PLATFORM;
+	platform.val.string.len = strlen(TL_DEFAULT_PLATFORM);
+	if (get(routing, "platform", &value))
+		platform = value;
+	tl_push_jsonb_compat(state, WJB_BEGIN_OBJECT, NULL);
+	for (i = 0; i < lengthof(routed); i++)
+		if (get(routing, routed[i], &value))
+			push_member(state, routed[i], &value);
+		else if (i < 2)
+			push_member(state, routed[i], &platform);
 
 	value.type = jbvNumeric;
 	value.val.numeric = int64_to_numeric((GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000);
-	push_key(payload, "timestamp");
-	push(payload, WJB_VALUE, &value);
+	push_member(state, "timestamp", &value);
 }
 
-static void
-push_ids(Payload *payload, const text *const *ids, int nids)
+/* End the object: the turns that it ends. */
+static Jsonb *
+end(TlJsonbState *state, const text *const *ids, int nids)
 {
 	int			i;
 
-	push_key(payload, "messageId");
-	push_text(payload, WJB_VALUE, ids[0]);
-	push_key(payload, "processedMessageIds");
-	push(payload, WJB_BEGIN_ARRAY, NULL);
+	push_key(state, "messageId");
+	push_text(state, WJB_VALUE, ids[0]);
+	push_key(state, "processedMessageIds");
+	tl_push_jsonb_compat(state, WJB_BEGIN_ARRAY, NULL);
 	for (i = 0; i < nids; i++)
-		push_text(payload, WJB_ELEM, ids[i]);
-	push(payload, WJB_END_ARRAY, NULL);
+		push_text(state, WJB_ELEM, ids[i]);
+	tl_push_jsonb_compat(state, WJB_END_ARRAY, NULL);
+	tl_push_jsonb_compat(state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state->result);
 }
 
 Jsonb *
 tl_payload_error(Jsonb *routing, const text *message_id,
 				 const text *error, const text *error_code)
 {
-	Payload		payload = {0};
+	TlJsonbState state = {0};
 
-	push(&payload, WJB_BEGIN_OBJECT, NULL);
-	push_routing(&payload, routing);
-	push_ids(&payload, &message_id, 1);
-	push_key(&payload, "error");
-	push_text(&payload, WJB_VALUE, error);
+	begin(&state, routing);
+	push_key(&state, "error");
+	push_text(&state, WJB_VALUE, error);
 	if (error_code)
 	{
-		push_key(&payload, "errorCode");
-		push_text(&payload, WJB_VALUE, error_code);
+		push_key(&state, "errorCode");
+		push_text(&state, WJB_VALUE, error_code);
 	}
-	push(&payload, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(payload.state.result);
+	return end(&state, &message_id, 1);
 }
 
 /*
@@ -145,19 +128,16 @@ tl_payload_error(Jsonb *routing, const text *message_id,
 Jsonb *
 tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
 {
-	Payload		payload = {0};
+	TlJsonbState state = {0};
 	JsonbIterator *it = JsonbIteratorInit(&reply->root);
 	JsonbIteratorToken token;
 	JsonbValue	value;
 
-	(void) JsonbIteratorNext(&it, &value, true);	/* the object begins */
-	push(&payload, WJB_BEGIN_OBJECT, NULL);
-	push_routing(&payload, routing);
+	begin(&state, routing);
+	(void) JsonbIteratorNext(&it, &value, true);	/* its object begins */
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
-		push(&payload, token, &value);
-	push_ids(&payload, (const text *const *) won, nwon);
-	push(&payload, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(payload.state.result);
+		tl_push_jsonb_compat(&state, token, &value);
+	return end(&state, (const text *const *) won, nwon);
 }
 
 /* A non-empty "error": not null, false or "". */
@@ -176,6 +156,18 @@ tl_payload_is_error(Jsonb *reply, text **error_code)
 	return is_error;
 }
 
+/* Make the hash of some bytes part of both halves of a digest. */
+static void
+mix_text(uint64 *half, const uint64 *seeds, const text *value)
+{
+	int			i;
+
+	for (i = 0; i < 2; i++)
+		half[i] = hash_combine64(half[i],
+								 hash_bytes_extended((const unsigned char *) VARDATA_ANY(value),
+													 VARSIZE_ANY_EXHDR(value), seeds[i]));
+}
+
 /*
  * 128 bits of hash over the deployment, the ids and the reply apart from its
  * top-level timestamp.  Every token counts, also where a container ends
@@ -188,46 +180,34 @@ tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply)
 {
 	static const uint64 seeds[2] = {UINT64CONST(0x9ae16a3b2f90404f), UINT64CONST(0xc949c7defebe6f00)};
 	pg_uuid_t  *result = palloc(sizeof(pg_uuid_t));
-	uint64		half[2];
+	uint64		half[2] = {0, 0};
 	JsonbIterator *it = JsonbIteratorInit(&reply->root);
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	int			depth = 0;
 	int			i;
-	int			j;
 
-	for (i = 0; i < 2; i++)
-	{
-		half[i] = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
-									  VARSIZE_ANY_EXHDR(deployment), seeds[i]);
-		for (j = 0; j < nids; j++)
-			half[i] = hash_combine64(half[i],
-									 hash_bytes_extended((const unsigned char *) VARDATA_ANY(ids[j]),
-														 VARSIZE_ANY_EXHDR(ids[j]), seeds[i]));
-	}
+	mix_text(half, seeds, deployment);
+	for (i = 0; i < nids; i++)
+		mix_text(half, seeds, ids[i]);
 	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
 	{
-		bool		scalar = false;
+		bool		begins = token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY;
+		bool		ends = token == WJB_END_OBJECT || token == WJB_END_ARRAY;
 
-		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
-			depth++;
-		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
-			depth--;
-		else if (token == WJB_KEY && depth == 1 && value.val.string.len == 9 &&
-				 memcmp(value.val.string.val, "timestamp", 9) == 0)
+		depth += begins - ends;
+		if (token == WJB_KEY && depth == 1 && value.val.string.len == 9 &&
+			memcmp(value.val.string.val, "timestamp", 9) == 0)
 		{
 			/* the value as a whole */
 			(void) JsonbIteratorNext(&it, &value, true);
 			continue;
 		}
-		else
-			scalar = true;
-
 		for (i = 0; i < 2; i++)
 		{
 			uint64		hash = 0;
 
-			if (scalar)
+			if (!begins && !ends)
 				JsonbHashScalarValueExtended(&value, &hash, seeds[i]);
 			half[i] = hash_combine64(hash_combine64(half[i], token), hash);
 		}

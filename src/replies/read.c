@@ -18,94 +18,64 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/transam.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "utils/array.h"
+#include "lib/qunique.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "base/args.h"
-#include "shared/clock.h"
-#include "replies/delivery.h"
 #include "replies/read.h"
+#include "shared/clock.h"
 #include "store/reply_row.h"
 
 #define DEFAULT_MAX_REPLIES	100
 
-/* a conversation, and the last id of it that the reader has */
-typedef struct Cursor
+/* a walk over the conversations of one call */
+typedef struct Reading
 {
-	text	   *conversation;
-	int64		after;
-} Cursor;
-
-static Cursor *arg_cursors(FunctionCallInfo fcinfo, int *n);
-static void lock_ranges(TlRel *replies, const Cursor *cursors, int n, int max);
-static void walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks);
-static bool is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty);
-static bool find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
-					   const char **state, int32 *attempt);
+	TlRel		replies;
+	SnapshotData dirty;
+	TlPicks		picks;
+} Reading;
 
 PG_FUNCTION_INFO_V1(turn_liveness_read_replies);
 
-void
-tl_picks_init(TlPicks *picks, int64 want)
+int
+tl_compare_ids(const void *a, const void *b)
 {
-	memset(picks, 0, sizeof(*picks));
-	picks->want = want;
-	picks->size = Min(64, 2 * want);
-	picks->items = palloc(picks->size * sizeof(TlPick));
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
 }
 
-/* False: neither this nor any later one is among the oldest. */
 bool
 tl_picks_add(TlPicks *picks, int64 reply_id, ItemPointer tid)
 {
+	if (picks->n == 2 * picks->want)
+		tl_picks_settle(picks);
+	if (picks->bound != 0 && reply_id >= picks->bound)
+		return false;
 	if (picks->n == picks->size)
 	{
-		if (picks->size < 2 * picks->want)
-		{
-			picks->size = Min(2 * picks->size, 2 * picks->want);
-			picks->items = repalloc_huge(picks->items, picks->size * sizeof(TlPick));
-		}
-		else
-			tl_picks_settle(picks);
+		picks->size = Min(Max(64, 2 * picks->size), 2 * picks->want);
+		picks->items = picks->items == NULL ? palloc(picks->size * sizeof(TlPick)) :
+			repalloc_huge(picks->items, picks->size * sizeof(TlPick));
 	}
-	if (picks->bounded && reply_id >= picks->bound)
-		return false;
 	picks->items[picks->n].reply_id = reply_id;
-	picks->items[picks->n].tid = *tid;
-	picks->n++;
+	picks->items[picks->n++].tid = *tid;
 	return true;
-}
-
-static int
-compare_picks(const void *a, const void *b)
-{
-	int64		left = ((const TlPick *) a)->reply_id;
-	int64		right = ((const TlPick *) b)->reply_id;
-
-	return left < right ? -1 : left > right;
 }
 
 void
 tl_picks_settle(TlPicks *picks)
 {
-	int64		kept = 0;
-	int64		i;
-
-	qsort(picks->items, picks->n, sizeof(TlPick), compare_picks);
-	for (i = 0; i < picks->n && kept < picks->want; i++)
-		if (kept == 0 || picks->items[kept - 1].reply_id != picks->items[i].reply_id)
-			picks->items[kept++] = picks->items[i];
-	picks->n = kept;
-	if (kept == picks->want)
-	{
-		picks->bounded = true;
-		picks->bound = picks->items[kept - 1].reply_id;
-	}
+	if (picks->n > 1)
+		qsort(picks->items, picks->n, sizeof(TlPick), tl_compare_ids);
+	picks->n = qunique(picks->items, picks->n, sizeof(TlPick), tl_compare_ids);
+	picks->n = Min(picks->n, picks->want);
+	if (picks->n == picks->want)
+		picks->bound = picks->items[picks->n - 1].reply_id;
 }
 
 int
@@ -123,22 +93,17 @@ tl_arg_max_replies(FunctionCallInfo fcinfo, int argno)
 void
 tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, int32 attempt)
 {
-	static const int from[] = {
-		REPLY_REPLY_ID, REPLY_DEPLOYMENT, REPLY_MESSAGE_IDS, REPLY_CONVERSATION_ID,
-		REPLY_PLATFORM, REPLY_ORGANIZATION_ID, REPLY_PAYLOAD, 0, 0, REPLY_CREATED_AT
-	};
-	Datum		values[lengthof(from)];
-	bool		nulls[lengthof(from)];
+	/* the first columns are those of the table */
+	Datum		values[REPLY_PAYLOAD + 3];
+	bool		nulls[REPLY_PAYLOAD + 3] = {false};
 	text	   *state_text = cstring_to_text(state);
 	int			i;
 
-	for (i = 0; i < lengthof(from); i++)
-		if (from[i] != 0)
-			values[i] = slot_getattr(reply, from[i], &nulls[i]);
-	values[7] = PointerGetDatum(state_text);
-	nulls[7] = false;
-	values[8] = Int32GetDatum(attempt);
-	nulls[8] = false;
+	for (i = 0; i < REPLY_PAYLOAD; i++)
+		values[i] = slot_getattr(reply, i + 1, &nulls[i]);
+	values[i++] = PointerGetDatum(state_text);
+	values[i++] = Int32GetDatum(attempt);
+	values[i] = slot_getattr(reply, REPLY_CREATED_AT, &nulls[i]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	pfree(state_text);
 }
@@ -146,256 +111,228 @@ tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, in
 static int
 compare_cursors(const void *a, const void *b)
 {
-	const Cursor *left = a;
-	const Cursor *right = b;
-	int			result = tl_compare_texts(&left->conversation, &right->conversation);
+	const TlCursor *left = a;
+	const TlCursor *right = b;
+	int			result = tl_compare_texts(&left->name, &right->name);
 
-	if (result != 0)
-		return result;
-	return left->after < right->after ? -1 : left->after > right->after;
+	return result != 0 ? result : tl_compare_ids(&left->after, &right->after);
 }
 
 /*
- * The cursors of the arguments, sorted by conversation, each once; of one that
- * is named twice the smaller cursor counts.  A name that no row can have is
- * like one that has no rows.
+ * Of a name that stands there twice the smaller cursor counts.  A name that no
+ * row can have is like one that has no rows: one bad element must not keep a
+ * gateway from serving the rest of its streams.
  */
-static Cursor *
-arg_cursors(FunctionCallInfo fcinfo, int *n)
+TlCursor *
+tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name, int after, int *n)
 {
 	int			nnames;
-	text	  **names;
-	Cursor	   *cursors;
-	Datum	   *after = NULL;
-	bool	   *nulls = NULL;
+	text	  **names = tl_arg_text_array(fcinfo, argno, name, &nnames);
+	TlCursor   *cursors = palloc_extended(Max(nnames, 1) * sizeof(TlCursor), MCXT_ALLOC_HUGE);
+	Datum	   *ids = NULL;
+	bool	   *nulls;
 	int			known = 0;
-	int			kept = 0;
 	int			i;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("conversations must not be null"),
-				 errhint("Name the conversations whose replies to read.")));
-	names = tl_arg_text_array(fcinfo, 0, "conversations", &nnames);
-	cursors = palloc_extended(Max(nnames, 1) * sizeof(Cursor), MCXT_ALLOC_HUGE);
-	if (!PG_ARGISNULL(1))
+	if (after >= 0 && !PG_ARGISNULL(after))
 	{
 		int			count;
 
-		deconstruct_array(tl_arg_array(fcinfo, 1, "after"), INT8OID, sizeof(int64),
-						  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &after, &nulls, &count);
+		deconstruct_array(tl_arg_array(fcinfo, after, "after"), INT8OID, sizeof(int64),
+						  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &count);
 		if (count != nnames)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("conversations and after must have the same number of elements"),
+					 errmsg("%s and after must have the same number of elements", name),
 					 errdetail("They have %d and %d.", nnames, count),
 					 errhint("Give each conversation its own cursor; NULL reads from the beginning.")));
 	}
-
 	for (i = 0; i < nnames; i++)
 	{
 		if (names[i] == NULL || !tl_name_is_valid(names[i]))
 			continue;
-		cursors[known].conversation = names[i];
-		cursors[known].after = after == NULL || nulls[i] ? PG_INT64_MIN : DatumGetInt64(after[i]);
-		known++;
+		cursors[known].name = names[i];
+		cursors[known++].after = ids == NULL || nulls[i] ? PG_INT64_MIN : DatumGetInt64(ids[i]);
 	}
-	qsort(cursors, known, sizeof(Cursor), compare_cursors);
-	for (i = 0; i < known; i++)
-		if (kept == 0 ||
-			tl_compare_texts(&cursors[kept - 1].conversation, &cursors[i].conversation) != 0)
-			cursors[kept++] = cursors[i];
-	*n = kept;
+	if (known > 1)
+		qsort(cursors, known, sizeof(TlCursor), compare_cursors);
+	*n = qunique(cursors, known, sizeof(TlCursor), tl_compare_texts);
 	return cursors;
 }
 
-/* The row that the dirty snapshot has just shown: is all before it known? */
+void
+tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
+		const TlCursor *cursors, int n, int64 max, TlWalkRow row, void *arg)
+{
+	TlScan		scan = {0};
+	int			i;
+
+	if (n == 0)
+		return;
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_int8(&scan, 2, strategy, 0);
+	tl_scan_begin(&scan, r, index, snapshot);
+	for (i = 0; i < n; i++)
+	{
+		bool		found = tl_scan_find(&scan, PointerGetDatum(cursors[i].name),
+										 Int64GetDatum(cursors[i].after));
+		int64		taken = 0;
+
+		while (found && taken < max)
+		{
+			TlStep		step = row(scan.slot, arg);
+
+			CHECK_FOR_INTERRUPTS();
+			if (step == TL_STEP_END)
+				break;
+			taken += step == TL_STEP_TAKE;
+			found = taken < max && tl_scan_next(&scan, ForwardScanDirection);
+		}
+	}
+	tl_scan_end(&scan);
+}
+
 static bool
-is_certain(TlRel *replies, TupleTableSlot *slot, Snapshot dirty)
+is_discharged(TupleTableSlot *row)
 {
 	bool		isnull;
-	TransactionId xmin;
 
-	if (TransactionIdIsValid(dirty->xmin))
-		return false;
-	if (table_tuple_satisfies_snapshot(replies->rel, slot, GetActiveSnapshot()))
-		return true;
-
-	/* our own row, of a later command than the snapshot */
-	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
-	return TransactionIdIsCurrentTransactionId(xmin);
+	return DatumGetChar(slot_getattr(row, REPLY_OUTCOME, &isnull)) == TL_OUTCOME_DISCHARGED;
 }
 
 /*
  * Under SERIALIZABLE: a scan under a dirty snapshot takes no predicate locks,
- * so walk the same ranges under the transaction's snapshot, which does.  A
- * walk that finds max replies has covered all that the result can hold.
+ * so a walk goes over the same ranges under the transaction's snapshot, which
+ * does.  A walk that finds max replies has covered all that the result can
+ * hold.
  */
-static void
-lock_ranges(TlRel *replies, const Cursor *cursors, int n, int max)
+static TlStep
+cover(TupleTableSlot *row, void *arg)
 {
-	TlScan		scan = {0};
-	bool		isnull;
-	int			i;
-
-	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
-	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
-	for (i = 0; i < n; i++)
-	{
-		int			found = 0;
-
-		CHECK_FOR_INTERRUPTS();
-		scan.keys[0].sk_argument = PointerGetDatum(cursors[i].conversation);
-		scan.keys[1].sk_argument = Int64GetDatum(cursors[i].after);
-		if (i == 0)
-			tl_scan_begin(&scan, replies, TL_IDX_REPLY_KEY, GetActiveSnapshot());
-		else
-			tl_scan_restart(&scan);
-		while (found < max && tl_scan_next(&scan, ForwardScanDirection))
-		{
-			CHECK_FOR_INTERRUPTS();
-			if (DatumGetChar(slot_getattr(scan.slot, REPLY_OUTCOME, &isnull)) != TL_OUTCOME_DISCHARGED)
-				found++;
-		}
-	}
-	tl_scan_end(&scan);
-}
-
-/* Offer the replies past each cursor, up to the first that is not certain. */
-static void
-walk_conversations(TlRel *replies, const Cursor *cursors, int n, TlPicks *picks)
-{
-	SnapshotData dirty;
-	TlScan		scan = {0};
-	int			i;
-
-	InitDirtySnapshot(dirty);
-	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
-	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
-	for (i = 0; i < n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		scan.keys[0].sk_argument = PointerGetDatum(cursors[i].conversation);
-		scan.keys[1].sk_argument = Int64GetDatum(cursors[i].after);
-		if (i == 0)
-			tl_scan_begin(&scan, replies, TL_IDX_REPLY_KEY, &dirty);
-		else
-			tl_scan_restart(&scan);
-		while (tl_scan_next(&scan, ForwardScanDirection))
-		{
-			int64		reply_id;
-			bool		isnull;
-
-			CHECK_FOR_INTERRUPTS();
-			if (!is_certain(replies, scan.slot, &dirty))
-				break;
-			if (DatumGetChar(slot_getattr(scan.slot, REPLY_OUTCOME, &isnull)) == TL_OUTCOME_DISCHARGED)
-				continue;
-			reply_id = DatumGetInt64(slot_getattr(scan.slot, REPLY_REPLY_ID, &isnull));
-			if (!tl_picks_add(picks, reply_id, &scan.slot->tts_tid))
-				break;
-		}
-	}
-	tl_scan_end(&scan);
+	return is_discharged(row) ? TL_STEP_PASS : TL_STEP_TAKE;
 }
 
 /*
- * The state of a reply, as the view replies shows it.  False: the snapshot
- * shows no row, or one in a state that the table's CHECK constraint would
- * refuse.
+ * Offer a reply; the walk ends at the first that the dirty snapshot showed and
+ * that is open, or that our own snapshot does not show.
  */
-static bool
-find_state(TlScan *scan, TlRel *deliveries, int64 reply_id, int64 now,
-		   const char **state, int32 *attempt)
+static TlStep
+offer(TupleTableSlot *row, void *arg)
+{
+	Reading    *reading = arg;
+	bool		isnull;
+
+	if (TransactionIdIsValid(reading->dirty.xmin) ||
+		!tl_rel_shows(&reading->replies, row, GetActiveSnapshot()))
+		return TL_STEP_END;
+	if (is_discharged(row))
+		return TL_STEP_PASS;
+	return tl_picks_add(&reading->picks,
+						DatumGetInt64(slot_getattr(row, REPLY_REPLY_ID, &isnull)),
+						&row->tts_tid) ? TL_STEP_TAKE : TL_STEP_END;
+}
+
+/*
+ * The state of a reply, as the view replies shows it.  NULL: the snapshot shows
+ * no row, or one in a state that the table's CHECK constraint would refuse.
+ */
+static const char *
+find_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
 {
 	TlDelivery	d;
 
 	scan->keys[0].sk_argument = Int64GetDatum(reply_id);
 	tl_scan_restart(scan);
 	if (!tl_scan_next(scan, ForwardScanDirection))
-		return false;
+		return NULL;
 	tl_delivery_decode(scan->slot, &d);
-	*attempt = d.attempt;
-	switch (d.state)
+	*attempt = tl_delivery_attempt(&d);
+	switch (tl_delivery_state(&d))
 	{
 		case TL_DELIVERY_OPEN:
-			*state = !tl_delivery_has_gateway(&d) || d.due <= now ? "due" : "claimed";
-			return true;
+			return tl_row_isnull(&d, DELIVERY_GATEWAY) || tl_delivery_due(&d) <= now ?
+				"due" : "claimed";
 		case TL_DELIVERY_DONE:
-			*state = "delivered";
-			return true;
+			return "delivered";
 		case TL_DELIVERY_DEAD:
-			*state = "dead";
-			return true;
+			return "dead";
 	}
-	return false;
+	return NULL;
 }
 
-Datum
-turn_liveness_read_replies(PG_FUNCTION_ARGS)
+/* Put the replies that were picked into the result. */
+static void
+return_picked(ReturnSetInfo *rsinfo, Reading *reading)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	int			max;
-	Cursor	   *cursors;
-	int			n;
-	TlPicks		picks;
-	TlRel		replies;
-	TlRel		deliveries;
-	TlScan		in_snapshot = {0};
-	TlScan		in_latest = {0};
+	int64		now = tl_clock_now();
+	TupleTableSlot *slot = table_slot_create(reading->replies.rel, NULL);
 	Snapshot	latest;
-	TupleTableSlot *slot;
-	int64		now;
+	TlScan		in_snapshot = {0};
+	TlScan		in_latest;
+	TlRel		deliveries;
 	int64		i;
 
-	max = tl_arg_max_replies(fcinfo, 2);
-	cursors = arg_cursors(fcinfo, &n);
-	InitMaterializedSRF(fcinfo, 0);
-	if (n == 0 || max == 0)
-		return (Datum) 0;
-
-	tl_rel_open(&replies, TL_REPLY, false);
-	tl_picks_init(&picks, max);
-	if (IsolationIsSerializable())
-		lock_ranges(&replies, cursors, n, max);
-	walk_conversations(&replies, cursors, n, &picks);
-	tl_picks_settle(&picks);
-	if (picks.n == 0)
-	{
-		tl_rel_close(&replies);
-		return (Datum) 0;
-	}
-
-	now = tl_clock_now();
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
 	latest = tl_latest_snapshot();
 	tl_scan_key_int8(&in_snapshot, 1, BTEqualStrategyNumber, 0);
 	in_latest = in_snapshot;
 	tl_scan_begin(&in_snapshot, &deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
 	tl_scan_begin(&in_latest, &deliveries, TL_IDX_DELIVERY_KEY, latest);
-	slot = table_slot_create(replies.rel, NULL);
-	for (i = 0; i < picks.n; i++)
+	for (i = 0; i < reading->picks.n; i++)
 	{
+		TlPick	   *pick = &reading->picks.items[i];
 		const char *state;
 		int32		attempt;
 
 		CHECK_FOR_INTERRUPTS();
 
 		/* the walk has judged it already, and our snapshot keeps it there */
-		if (!table_tuple_fetch_row_version(replies.rel, &picks.items[i].tid, SnapshotAny, slot))
+		if (!table_tuple_fetch_row_version(reading->replies.rel, &pick->tid, SnapshotAny, slot))
 			continue;
 
 		/* what this very statement stored is not in its snapshot */
-		if (find_state(&in_snapshot, &deliveries, picks.items[i].reply_id, now, &state, &attempt) ||
-			find_state(&in_latest, &deliveries, picks.items[i].reply_id, now, &state, &attempt))
+		state = find_state(&in_snapshot, pick->reply_id, now, &attempt);
+		if (state == NULL)
+			state = find_state(&in_latest, pick->reply_id, now, &attempt);
+		if (state != NULL)
 			tl_put_reply(rsinfo, slot, state, attempt);
 	}
-	ExecDropSingleTupleTableSlot(slot);
 	tl_scan_end(&in_latest);
 	tl_scan_end(&in_snapshot);
-	UnregisterSnapshot(latest);
 	tl_rel_close(&deliveries);
-	tl_rel_close(&replies);
+	UnregisterSnapshot(latest);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+Datum
+turn_liveness_read_replies(PG_FUNCTION_ARGS)
+{
+	Reading		reading = {0};
+	int			max = tl_arg_max_replies(fcinfo, 2);
+	TlCursor   *cursors;
+	int			n;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("conversations must not be null"),
+				 errhint("Name the conversations whose replies to read.")));
+	cursors = tl_arg_cursors(fcinfo, 0, "conversations", 1, &n);
+	InitMaterializedSRF(fcinfo, 0);
+	if (n == 0 || max == 0)
+		return (Datum) 0;
+
+	tl_rel_open(&reading.replies, TL_REPLY, false);
+	InitDirtySnapshot(reading.dirty);
+	reading.picks.want = max;
+	if (IsolationIsSerializable())
+		tl_walk(&reading.replies, TL_IDX_REPLY_KEY, GetActiveSnapshot(),
+				BTGreaterStrategyNumber, cursors, n, max, cover, NULL);
+	tl_walk(&reading.replies, TL_IDX_REPLY_KEY, &reading.dirty,
+			BTGreaterStrategyNumber, cursors, n, max, offer, &reading);
+	tl_picks_settle(&reading.picks);
+	if (reading.picks.n > 0)
+		return_picked((ReturnSetInfo *) fcinfo->resultinfo, &reading);
+	tl_rel_close(&reading.replies);
 	return (Datum) 0;
 }

@@ -9,35 +9,65 @@
 
 #include "store/rel.h"
 
-/*
- * The oldest `want` of the rows that walks offer.  A walk that offers ids in
- * ascending order may stop at the first that tl_picks_add refuses.
- */
+/* a conversation or platform, and the last id of it that the reader has */
+typedef struct TlCursor
+{
+	text	   *name;			/* first: see tl_compare_texts */
+	int64		after;
+} TlCursor;
+
 typedef struct TlPick
 {
-	int64		reply_id;
+	int64		reply_id;		/* first: see tl_compare_ids */
 	ItemPointerData tid;
 } TlPick;
 
+/* the oldest `want` of the rows that walks offer; zeroed but for want */
 typedef struct TlPicks
 {
 	TlPick	   *items;
 	int64		n;
 	int64		size;
 	int64		want;
-	bool		bounded;		/* there are enough, all below bound */
-	int64		bound;
+	int64		bound;			/* not 0: there are enough, all below it */
 } TlPicks;
 
-extern void tl_picks_init(TlPicks *picks, int64 want);
+/*
+ * False: neither this nor any later one is among the oldest, so a walk that
+ * offers ids in ascending order may stop.
+ */
 extern bool tl_picks_add(TlPicks *picks, int64 reply_id, ItemPointer tid);
 /* sort them, drop what was offered twice, keep the oldest */
 extern void tl_picks_settle(TlPicks *picks);
 
+/*
+ * The names of an array, sorted, each once, with the cursors of the argument
+ * `after` (none where it is negative).
+ */
+extern TlCursor *tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name,
+								int after, int *n);
 /* max_replies of a caller; 22023 if negative */
 extern int	tl_arg_max_replies(FunctionCallInfo fcinfo, int argno);
+
+/* what a walk makes of a row: it ends, or the row counts, or it does not */
+typedef enum TlStep
+{
+	TL_STEP_END,
+	TL_STEP_PASS,
+	TL_STEP_TAKE
+} TlStep;
+typedef TlStep (*TlWalkRow) (TupleTableSlot *row, void *arg);
+/*
+ * Walk an index over (name, int8) for each cursor, where the second column
+ * stands to `after` as the strategy says, until max rows of it were taken.
+ */
+extern void tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
+					const TlCursor *cursors, int n, int64 max, TlWalkRow row, void *arg);
+
 /* one row of read_replies or claim_replies, from a row of the table reply */
 extern void tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply,
 						 const char *state, int32 attempt);
+/* for qsort over ids, or structs that begin with one */
+extern int	tl_compare_ids(const void *a, const void *b);
 
 #endif							/* TL_READ_H */

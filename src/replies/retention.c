@@ -11,431 +11,283 @@
  *
  * Nothing here waits for a row: a record of which another transaction holds
  * any row is left for the next time.  So that it is left whole, the batch
- * locks the rows of the reply and the turns before it deletes the first.  Each
- * batch is bounded and runs in the caller's transaction.  Times are the
- * liveness clock's.
+ * locks all rows of a record before it deletes the first.  Each batch is
+ * bounded and runs in the caller's transaction.  Times are the liveness
+ * clock's.
+ *
+ * The batch reads and deletes directly, like all of us, though speed does not
+ * matter here: a DBA's trigger that is ENABLE ALWAYS would fire under SQL, and
+ * above READ COMMITTED a row that changed would raise 40001 in spite of SKIP
+ * LOCKED.
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "shared/counters.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "shared/clock.h"
-#include "replies/delivery.h"
 #include "base/guc.h"
-#include "store/reply_row.h"
+#include "replies/delivery.h"
+#include "replies/late_reply.h"
 #include "replies/retention.h"
-#include "store/turn_row.h"
+#include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/database.h"
+#include "store/reply_row.h"
+#include "store/turn_row.h"
 
 /* the undelivered ones are looked through at most that often */
 #define UNDELIVERED_PAUSE	(60 * TL_SECOND)
 
-/* undelivered records of one platform that went in this batch */
-typedef struct Expired
+/* a row that the batch has locked */
+typedef struct Held
 {
-	char	   *platform;
-	int			n;
-} Expired;
+	TlRel	   *rel;
+	ItemPointerData tid;
+} Held;
 
 /* one batch */
 typedef struct Batch
 {
 	int64		now;
-	int			room;			/* records that may still go */
+	int			max;			/* records that may go */
 	int			gone;
-	TlRel		deliveries;
-	TlRel		replies;
-	TlRel		turns;
-	TlRel		late;
-	TlScan		reply_scan;
-	TlScan		turn_scan;
-	TupleTableSlot *locked;		/* of each table, for the row that is locked */
-	TupleTableSlot *locked_turn;
-	TupleTableSlot *locked_delivery;
-	TupleTableSlot *locked_late;
+	TlRel		rels[TL_NTABLES];
+	TlScan		replies;
+	TlScan		turns;
 	Snapshot	snapshot;
 	MemoryContext context;		/* of one record */
-	List	   *expired;		/* of Expired */
+	List	   *held;			/* of Held: rows of one record */
+	List	   *expired;		/* platforms of undelivered ones that went */
 } Batch;
 
 /* when this process looks through the undelivered ones again */
 static int64 next_undelivered_us = 0;
 
-static bool open_tables(Batch *batch, bool wait);
-static void open_batch(Batch *batch, int max_rows);
-static void close_batch(Batch *batch);
-static void delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot);
-static int	lock_turns(Batch *batch, Datum deployment, Datum message_ids, ItemPointerData **tids);
-static bool remove_record(Batch *batch, TupleTableSlot *slot);
-static void remove_delivered(Batch *batch);
-static void remove_undelivered(Batch *batch);
-static void remove_open_of(Batch *batch, Datum platform, int64 cutoff);
-static void remove_dead(Batch *batch, int64 cutoff);
-static void remove_late(Batch *batch);
-static void expire(Batch *batch, TupleTableSlot *slot);
-static void report_expired(Batch *batch);
-
-bool
-tl_retention_run(int max_rows, bool wait, int *gone)
-{
-	Batch		batch = {0};
-	int64		pause = Min(UNDELIVERED_PAUSE, tl_undelivered_retention_us() / 100);
-
-	*gone = 0;
-	if (!open_tables(&batch, wait))
-		return false;
-	open_batch(&batch, max_rows);
-
-	/*
-	 * Replies that were claimed before stand in no order of age, so the batch
-	 * looks through all of them: not each time.
-	 */
-	if (batch.now >= next_undelivered_us || next_undelivered_us > batch.now + pause)
-	{
-		remove_undelivered(&batch);
-		if (batch.room > 0)
-			next_undelivered_us = batch.now + pause;
-	}
-	remove_late(&batch);
-	remove_delivered(&batch);
-
-	report_expired(&batch);
-	close_batch(&batch);
-	*gone = batch.gone;
-	return true;
-}
-
-/* Open all tables; or none, where a lock has to be waited for. */
+/* Lock a row of the record; false if another transaction holds it. */
 static bool
-open_tables(Batch *batch, bool wait)
-{
-	TlRel	   *rels[TL_NTABLES];
-	int			i;
-
-	rels[TL_TURN] = &batch->turns;
-	rels[TL_REPLY] = &batch->replies;
-	rels[TL_DELIVERY] = &batch->deliveries;
-	rels[TL_LATE_REPLY] = &batch->late;
-	for (i = 0; i < TL_NTABLES; i++)
-	{
-		if (wait)
-			tl_rel_open(rels[i], i, true);
-		else if (!tl_rel_open_if_free(rels[i], i, true))
-		{
-			while (i-- > 0)
-				tl_rel_close(rels[i]);
-			return false;
-		}
-	}
-	return true;
-}
-
-static void
-open_batch(Batch *batch, int max_rows)
-{
-	batch->now = tl_clock_now();
-	batch->room = max_rows;
-	batch->snapshot = tl_latest_snapshot();
-	tl_scan_key_text(&batch->reply_scan, 1, BTEqualStrategyNumber, CStringGetTextDatum(""));
-	tl_scan_key_int8(&batch->reply_scan, 2, BTEqualStrategyNumber, 0);
-	tl_scan_begin(&batch->reply_scan, &batch->replies, TL_IDX_REPLY_KEY, batch->snapshot);
-	tl_scan_key_text(&batch->turn_scan, 1, BTEqualStrategyNumber, CStringGetTextDatum(""));
-	tl_scan_key_text(&batch->turn_scan, 2, BTEqualStrategyNumber, CStringGetTextDatum(""));
-	tl_scan_begin(&batch->turn_scan, &batch->turns, TL_IDX_TURN_KEY, batch->snapshot);
-	batch->locked = table_slot_create(batch->replies.rel, NULL);
-	batch->locked_turn = table_slot_create(batch->turns.rel, NULL);
-	batch->locked_delivery = table_slot_create(batch->deliveries.rel, NULL);
-	batch->locked_late = table_slot_create(batch->late.rel, NULL);
-	batch->context = AllocSetContextCreate(CurrentMemoryContext,
-										   "turn_liveness retention", ALLOCSET_SMALL_SIZES);
-}
-
-static void
-close_batch(Batch *batch)
-{
-	ExecDropSingleTupleTableSlot(batch->locked);
-	ExecDropSingleTupleTableSlot(batch->locked_turn);
-	ExecDropSingleTupleTableSlot(batch->locked_delivery);
-	ExecDropSingleTupleTableSlot(batch->locked_late);
-	tl_scan_end(&batch->turn_scan);
-	tl_scan_end(&batch->reply_scan);
-	UnregisterSnapshot(batch->snapshot);
-	tl_rel_close(&batch->late);
-	tl_rel_close(&batch->deliveries);
-	tl_rel_close(&batch->replies);
-	tl_rel_close(&batch->turns);
-	MemoryContextDelete(batch->context);
-}
-
-/*
- * We hold the row lock, so this never blocks, and no other transaction can have
- * changed the row.
- */
-static void
-delete_locked(TlRel *r, ItemPointer tid, Snapshot snapshot)
-{
-	TM_Result	result PG_USED_FOR_ASSERTS_ONLY = tl_rel_delete(r, tid, snapshot);
-
-	Assert(result == TM_Ok);
-}
-
-/*
- * Lock the turns of these ids that have ended.  Returns how many there are, or
- * -1 if another transaction holds one of them.
- */
-static int
-lock_turns(Batch *batch, Datum deployment, Datum message_ids, ItemPointerData **tids)
+hold(Batch *batch, TlTable table, TupleTableSlot *slot)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	Held	   *held = palloc(sizeof(Held));
+
+	held->rel = &batch->rels[table];
+	held->tid = slot->tts_tid;
+	batch->held = lappend(batch->held, held);
+	MemoryContextSwitchTo(old);
+	return tl_rel_lock(held->rel, &held->tid, batch->snapshot, LockTupleExclusive,
+					   LockWaitSkip) == TM_Ok;
+}
+
+/* Lock those turns of a reply that have ended. */
+static bool
+hold_turns(Batch *batch, TupleTableSlot *reply)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	bool		isnull;
+	Datum		deployment = slot_getattr(reply, REPLY_DEPLOYMENT, &isnull);
 	Datum	   *ids;
 	bool	   *nulls;
-	bool		isnull;
-	int			nids;
-	int			n = 0;
+	int			n;
 	int			i;
 
 	/* only these in the short-lived context: a scan keeps what it allocates */
-	deconstruct_array(DatumGetArrayTypeP(message_ids), TEXTOID, -1, false, TYPALIGN_INT,
-					  &ids, &nulls, &nids);
-	*tids = palloc(Max(nids, 1) * sizeof(ItemPointerData));
+	deconstruct_array(DatumGetArrayTypeP(slot_getattr(reply, REPLY_MESSAGE_IDS, &isnull)),
+					  TEXTOID, -1, false, TYPALIGN_INT, &ids, &nulls, &n);
 	MemoryContextSwitchTo(old);
-
-	batch->turn_scan.keys[0].sk_argument = deployment;
-	for (i = 0; i < nids; i++)
-	{
-		if (nulls[i])
-			continue;
-		batch->turn_scan.keys[1].sk_argument = ids[i];
-		tl_scan_restart(&batch->turn_scan);
-		if (!tl_scan_next(&batch->turn_scan, ForwardScanDirection))
-			continue;
-		(void) slot_getattr(batch->turn_scan.slot, TURN_OUTCOME, &isnull);
-		if (isnull)
-			continue;
-		(*tids)[n] = batch->turn_scan.slot->tts_tid;
-		if (!tl_rel_try_lock(&batch->turns, &(*tids)[n], batch->snapshot, batch->locked_turn,
-							 LockTupleExclusive))
-			return -1;
-		n++;
-	}
-	return n;
-}
-
-/*
- * Remove the delivery in this slot, its reply and its turns.  False if another
- * transaction holds one of them.
- */
-static bool
-remove_record(Batch *batch, TupleTableSlot *slot)
-{
-	ItemPointerData delivery = slot->tts_tid;
-	ItemPointerData reply;
-	ItemPointerData *turns = NULL;
-	int			nturns = 0;
-	bool		has_reply;
-	bool		isnull;
-	int			i;
-
-	CHECK_FOR_INTERRUPTS();
-	tl_clock_tick_if_worker();
-	MemoryContextReset(batch->context);
-
-	batch->reply_scan.keys[0].sk_argument = slot_getattr(slot, DELIVERY_CONVERSATION_ID, &isnull);
-	batch->reply_scan.keys[1].sk_argument = slot_getattr(slot, DELIVERY_REPLY_ID, &isnull);
-	tl_scan_restart(&batch->reply_scan);
-	has_reply = tl_scan_next(&batch->reply_scan, ForwardScanDirection);
-	if (has_reply)
-	{
-		slot = batch->reply_scan.slot;
-		reply = slot->tts_tid;
-		if (!tl_rel_try_lock(&batch->replies, &reply, batch->snapshot, batch->locked,
-							 LockTupleExclusive))
+	for (i = 0; i < n; i++)
+		if (!nulls[i] && tl_scan_find(&batch->turns, deployment, ids[i]) &&
+			!slot_attisnull(batch->turns.slot, TURN_OUTCOME) &&
+			!hold(batch, TL_TURN, batch->turns.slot))
 			return false;
-		nturns = lock_turns(batch, slot_getattr(slot, REPLY_DEPLOYMENT, &isnull),
-							slot_getattr(slot, REPLY_MESSAGE_IDS, &isnull), &turns);
-		if (nturns < 0)
-			return false;
-	}
-
-	/* a gateway may be claiming or acknowledging this one: it decides */
-	if (!tl_rel_try_lock(&batch->deliveries, &delivery, batch->snapshot, batch->locked_delivery,
-						 LockTupleExclusive))
-		return false;
-	delete_locked(&batch->deliveries, &delivery, batch->snapshot);
-	if (has_reply)
-		delete_locked(&batch->replies, &reply, batch->snapshot);
-	for (i = 0; i < nturns; i++)
-		delete_locked(&batch->turns, &turns[i], batch->snapshot);
-
-	batch->gone++;
-	batch->room--;
 	return true;
 }
 
-/* Delivered and discharged records. */
-static void
-remove_delivered(Batch *batch)
+/*
+ * Lock the delivery in this slot, its reply and its turns.  False if it is to
+ * stay.
+ */
+static bool
+hold_record(Batch *batch, TupleTableSlot *slot)
 {
-	TlScan		scan = {0};
+	TlDelivery	d;
 
-	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, batch->now - tl_retention * TL_MS - 1);
-	tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_DELIVERED, batch->snapshot);
-	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
-		(void) remove_record(batch, scan.slot);
+	tl_delivery_decode(slot, &d);
+	/* claimed: its gateway may be sending it */
+	if (tl_delivery_state(&d) == TL_DELIVERY_OPEN && !tl_row_isnull(&d, DELIVERY_GATEWAY) &&
+		tl_delivery_due(&d) > batch->now)
+		return false;
+	if (tl_scan_find(&batch->replies, tl_row_value(&d, DELIVERY_CONVERSATION_ID),
+					 tl_row_value(&d, DELIVERY_REPLY_ID)) &&
+		(!hold(batch, TL_REPLY, batch->replies.slot) ||
+		 !hold_turns(batch, batch->replies.slot)))
+		return false;
+	/* a gateway may be claiming or acknowledging this one: it decides */
+	if (!hold(batch, TL_DELIVERY, slot))
+		return false;
+	if (tl_delivery_state(&d) != TL_DELIVERY_DONE)
+		batch->expired = lappend(batch->expired,
+								 TextDatumGetCString(tl_row_value(&d, DELIVERY_PLATFORM)));
+	return true;
+}
+
+/*
+ * Remove what an index leads to and is older than the cutoff; in_order: behind
+ * the first that is not, all are younger.
+ */
+static void
+remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff, bool in_order)
+{
+	int			kept_at = table == TL_LATE_REPLY ? TL_LATE_KEPT_AT : DELIVERY_KEPT_AT;
+	ListCell   *cell;
+	bool		isnull;
+
+	tl_scan_begin(&scan, &batch->rels[table], index, batch->snapshot);
+	while (batch->gone < batch->max && tl_scan_next(&scan, ForwardScanDirection))
+	{
+		CHECK_FOR_INTERRUPTS();
+		tl_clock_tick_if_worker();
+		MemoryContextReset(batch->context);
+		batch->held = NIL;
+		if (DatumGetTimestampTz(slot_getattr(scan.slot, kept_at, &isnull)) >= cutoff)
+		{
+			if (in_order)
+				break;
+			continue;
+		}
+		if (!(table == TL_LATE_REPLY ? hold(batch, table, scan.slot) :
+			  hold_record(batch, scan.slot)))
+			continue;
+
+		/* we hold the rows, so this never waits, and none has changed */
+		foreach(cell, batch->held)
+		{
+			Held	   *held = lfirst(cell);
+			TM_Result	result PG_USED_FOR_ASSERTS_ONLY;
+
+			result = tl_rel_delete(held->rel, &held->tid, batch->snapshot);
+			Assert(result == TM_Ok);
+		}
+		batch->gone++;
+	}
 	tl_scan_end(&scan);
 }
 
-/* Due and dead replies; their kept_at is the time when they were stored. */
+/*
+ * Due and dead replies; their kept_at is the time when they were stored.  Ids
+ * of dead ones are in the order of age but for moments, as are replies that
+ * were never claimed; those that were are not.
+ */
 static void
 remove_undelivered(Batch *batch)
 {
 	int64		cutoff = batch->now - tl_undelivered_retention_us();
+	TlScan		all = {0};
 	text	   *platform = NULL;
 
-	remove_dead(batch, cutoff);
-
-	while (batch->room > 0 &&
-		   (platform = tl_delivery_next_platform(&batch->deliveries, platform, batch->snapshot)) != NULL)
-		remove_open_of(batch, PointerGetDatum(platform), cutoff);
-}
-
-/* Due replies of a platform. */
-static void
-remove_open_of(Batch *batch, Datum platform, int64 cutoff)
-{
-	int			round;
-
-	/*
-	 * replies that were never claimed stand in the order of age; the others do
-	 * not
-	 */
-	for (round = 0; round < 2 && batch->room > 0; round++)
+	remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_DEAD, all, cutoff, true);
+	while (batch->gone < batch->max &&
+		   (platform = tl_delivery_next_platform(&batch->rels[TL_DELIVERY], platform,
+												 batch->snapshot)) != NULL)
 	{
-		TlScan		scan = {0};
+		TlScan		unclaimed = {0};
+		TlScan		claimed;
 
-		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, platform);
-		tl_scan_key_int8(&scan, 2, round == 0 ? BTEqualStrategyNumber : BTGreaterStrategyNumber,
-						 DT_NOBEGIN);
-		tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, batch->snapshot);
-		while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
-		{
-			TlDelivery	d;
-
-			CHECK_FOR_INTERRUPTS();
-			tl_delivery_decode(scan.slot, &d);
-			if (d.kept >= cutoff)
-			{
-				if (round == 0)
-					break;
-				continue;
-			}
-			/* claimed: its gateway may be sending it */
-			if (tl_delivery_has_gateway(&d) && d.due > batch->now)
-				continue;
-			if (remove_record(batch, scan.slot))
-				expire(batch, scan.slot);
-		}
-		tl_scan_end(&scan);
+		tl_scan_key_text(&unclaimed, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
+		claimed = unclaimed;
+		tl_scan_key_int8(&unclaimed, 2, BTEqualStrategyNumber, DT_NOBEGIN);
+		tl_scan_key_int8(&claimed, 2, BTGreaterStrategyNumber, DT_NOBEGIN);
+		remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_OPEN_PLATFORM, unclaimed, cutoff, true);
+		remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_OPEN_PLATFORM, claimed, cutoff, false);
 	}
 }
 
-/*
- * Dead replies, in the order of their ids, which is that of age but for
- * moments.
- */
-static void
-remove_dead(Batch *batch, int64 cutoff)
+static int
+compare_strings(const ListCell *a, const ListCell *b)
 {
-	TlScan		scan = {0};
-
-	tl_scan_begin(&scan, &batch->deliveries, TL_IDX_DELIVERY_DEAD, batch->snapshot);
-	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
-	{
-		TlDelivery	d;
-
-		tl_delivery_decode(scan.slot, &d);
-		if (d.kept >= cutoff)
-			break;
-		if (remove_record(batch, scan.slot))
-			expire(batch, scan.slot);
-	}
-	tl_scan_end(&scan);
+	return strcmp(lfirst(a), lfirst(b));
 }
 
+/* Count the undelivered ones that went; one line in the log for each platform. */
 static void
-remove_late(Batch *batch)
+report_expired(List *expired)
 {
-	TlScan		scan = {0};
+	int			first = 0;
+	int			i;
 
-	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, batch->now - tl_retention * TL_MS - 1);
-	tl_scan_begin(&scan, &batch->late, TL_IDX_LATE_REPLY_KEPT, batch->snapshot);
-	while (batch->room > 0 && tl_scan_next(&scan, ForwardScanDirection))
+	list_sort(expired, compare_strings);
+	tl_counter_add(TL_COUNT_EXPIRED_UNDELIVERED, list_length(expired));
+	for (i = 1; i <= list_length(expired); i++)
 	{
-		ItemPointerData tid = scan.slot->tts_tid;
+		char	   *platform = list_nth(expired, first);
 
-		CHECK_FOR_INTERRUPTS();
-		if (!tl_rel_try_lock(&batch->late, &tid, batch->snapshot, batch->locked_late,
-							 LockTupleExclusive))
+		if (i < list_length(expired) && strcmp(platform, list_nth(expired, i)) == 0)
 			continue;
-		delete_locked(&batch->late, &tid, batch->snapshot);
-		batch->gone++;
-		batch->room--;
-	}
-	tl_scan_end(&scan);
-}
-
-/* Count an undelivered record that went, by platform. */
-static void
-expire(Batch *batch, TupleTableSlot *slot)
-{
-	bool		isnull;
-	char	   *platform = TextDatumGetCString(slot_getattr(slot, DELIVERY_PLATFORM, &isnull));
-	Expired    *expired;
-	ListCell   *cell;
-
-	foreach(cell, batch->expired)
-	{
-		expired = lfirst(cell);
-		if (strcmp(expired->platform, platform) == 0)
-		{
-			expired->n++;
-			pfree(platform);
-			return;
-		}
-	}
-	expired = palloc(sizeof(Expired));
-	expired->platform = platform;
-	expired->n = 1;
-	batch->expired = lappend(batch->expired, expired);
-}
-
-/* One line in the log for each platform. */
-static void
-report_expired(Batch *batch)
-{
-	ListCell   *cell;
-
-	foreach(cell, batch->expired)
-	{
-		Expired    *expired = lfirst(cell);
-
-		tl_counter_add(TL_COUNT_EXPIRED_UNDELIVERED, expired->n);
 		ereport(LOG,
 				(errcode(ERRCODE_WARNING),
 				 errhidecontext(true),
 				 errmsg_plural("%d undelivered reply of platform \"%s\" expired in database \"%s\"",
 							   "%d undelivered replies of platform \"%s\" expired in database \"%s\"",
-							   expired->n, expired->n, expired->platform,
-							   get_database_name(MyDatabaseId)),
+							   i - first, i - first, platform, get_database_name(MyDatabaseId)),
 				 errhint("Look at \"last_error\" and \"gateway\" in the view \"turn_liveness.replies\" for what keeps gateways of that platform from delivering.")));
+		first = i;
 	}
+}
+
+/* All tables are open. */
+static void
+remove_records(Batch *batch)
+{
+	int64		pause = Min(UNDELIVERED_PAUSE, tl_undelivered_retention_us() / 100);
+	int64		cutoff = batch->now - tl_retention * TL_MS;
+	TlScan		all = {0};
+
+	batch->snapshot = tl_latest_snapshot();
+	batch->context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness retention",
+										   ALLOCSET_SMALL_SIZES);
+	tl_scan_key_text(&batch->replies, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_int8(&batch->replies, 2, BTEqualStrategyNumber, 0);
+	tl_scan_begin(&batch->replies, &batch->rels[TL_REPLY], TL_IDX_REPLY_KEY, batch->snapshot);
+	tl_scan_key_text(&batch->turns, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_text(&batch->turns, 2, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_begin(&batch->turns, &batch->rels[TL_TURN], TL_IDX_TURN_KEY, batch->snapshot);
+
+	/*
+	 * Replies that were claimed before stand in no order of age, so the batch
+	 * looks through all of them: not each time.
+	 */
+	if (batch->now >= next_undelivered_us || next_undelivered_us > batch->now + pause)
+	{
+		remove_undelivered(batch);
+		if (batch->gone < batch->max)
+			next_undelivered_us = batch->now + pause;
+	}
+	remove_old(batch, TL_LATE_REPLY, TL_IDX_LATE_REPLY_KEPT, all, cutoff, true);
+	remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_DELIVERED, all, cutoff, true);
+	report_expired(batch->expired);
+
+	tl_scan_end(&batch->turns);
+	tl_scan_end(&batch->replies);
+	UnregisterSnapshot(batch->snapshot);
+	MemoryContextDelete(batch->context);
+}
+
+bool
+tl_retention_run(int max_rows, bool wait, int *gone)
+{
+	Batch		batch = {.now = tl_clock_now(), .max = max_rows};
+	int			opened;
+	int			i;
+
+	for (opened = 0; opened < TL_NTABLES; opened++)
+		if (!tl_rel_try_open(&batch.rels[opened], opened, wait))
+			break;
+	if (opened == TL_NTABLES)
+		remove_records(&batch);
+	for (i = 0; i < opened; i++)
+		tl_rel_close(&batch.rels[i]);
+	*gone = batch.gone;
+	return opened == TL_NTABLES;
 }

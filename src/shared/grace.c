@@ -20,9 +20,9 @@
 
 #include "base/guc.h"
 #include "shared/clock.h"
+#include "shared/database.h"
 #include "shared/grace.h"
 #include "shared/lease_table.h"
-#include "shared/database.h"
 
 #define CROWD			10
 #define CALL_RESOLUTION	(50 * TL_MS)

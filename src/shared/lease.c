@@ -18,9 +18,9 @@
  */
 #include "base/turn_liveness.h"
 
+#include "shared/database.h"
 #include "shared/lease.h"
 #include "shared/lease_table.h"
-#include "shared/database.h"
 
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4

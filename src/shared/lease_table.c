@@ -12,8 +12,8 @@
 #include "storage/shmem.h"
 
 #include "base/guc.h"
-#include "shared/lease_table.h"
 #include "shared/database.h"
+#include "shared/lease_table.h"
 
 TlLeaseTable *tl_lease_table = NULL;
 TlLease    *tl_leases;

@@ -10,12 +10,12 @@
  *
  * SQL does five things for its writers that are done otherwise here:
  * - CHECK constraints: the functions check their arguments.  Ours refuse what
- *   others write; a table with others of the DBA's is refused (rel_check.c).
+ *   others write; a table with others of the DBA's is refused (rel_open.c).
  * - NOT NULL: store() refuses a NULL where the table forbids it.  Generated
- *   columns are refused in rel_check.c.
+ *   columns are refused in rel_open.c.
  * - ON CONFLICT: tl_rel_insert_unless_there probes first, and takes each unique
  *   index over the key's columns as an arbiter.
- * - Deferred uniqueness: such a table is refused (rel_check.c).
+ * - Deferred uniqueness: such a table is refused (rel_open.c).
  * - Predicate locks: a scan under a dirty snapshot takes none; read.c takes
  *   them for itself.
  *
@@ -26,20 +26,45 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/htup_details.h"
 #include "access/nbtree.h"
-#include "access/tableam.h"
-#include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "store/rel.h"
 
-static void store(TlRel *r, const Datum *values, const bool *nulls);
-static bool wait_until_free(TlRel *r, TlIndex key, const Datum *values);
+/* Copy the columns that we know out of a slot. */
+void
+tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts)
+{
+	slot_getallattrs(slot);
+	memcpy(values, slot->tts_values, natts * sizeof(Datum));
+	memcpy(nulls, slot->tts_isnull, natts * sizeof(bool));
+}
+
+/* With assertions: the row belongs to no index that was left closed. */
+static void
+check_closed(TlRel *r)
+{
+#ifdef USE_ASSERT_CHECKING
+	ExprContext *econtext = GetPerTupleExprContext(r->indexes->estate);
+	int			i;
+
+	econtext->ecxt_scantuple = r->slot;
+	for (i = 0; i < r->indexes->n; i++)
+	{
+		IndexInfo  *info = r->indexes->rri->ri_IndexRelationInfo[i];
+
+		if (r->indexes->rri->ri_IndexRelationDescs[i] != NULL)
+			continue;
+		Assert(info->ii_Predicate != NIL);
+		if (info->ii_PredicateState == NULL)
+			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, r->indexes->estate);
+		Assert(!ExecQual(info->ii_PredicateState, econtext));
+	}
+#endif
+}
 
 /*
  * Make a row of the table in the slot that is written.  Columns of a DBA's
@@ -65,20 +90,75 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 					 errhint("Use ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL.")));
 	ExecStoreVirtualTuple(r->slot);
 	r->slot->tts_tableOid = RelationGetRelid(r->rel);
-	tl_rel_check_closed(r);
+	check_closed(r);
 }
 
-ItemPointer
+/* Make the index entries of the row that was written. */
+static void
+index_row(TlRel *r, bool update, TlUpdateIndexes which, bool *conflict)
+{
+	if (r->indexes->n > 0)
+		tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update,
+									  conflict != NULL, conflict,
+									  conflict ? r->indexes->arbiters : NIL, which);
+	ResetPerTupleExprContext(r->indexes->estate);
+}
+
+void
 tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 {
 	store(r, values, nulls);
 	table_tuple_insert(r->rel, r->slot, GetCurrentCommandId(true), 0, NULL);
-	if (r->rri->ri_NumIndices > 0)
-		tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, false, false,
-									  NULL, NIL, TL_INDEXES_ALL);
-	ResetPerTupleExprContext(r->estate);
+	index_row(r, false, TL_INDEXES_ALL, NULL);
 	CommandCounterIncrement();
-	return &r->slot->tts_tid;
+}
+
+/*
+ * True if no row has this key once every open transaction that inserts or
+ * deletes one has ended; false if there is one.  The key is the first two
+ * columns (text), or the first (uuid).
+ */
+static bool
+wait_until_free(TlRel *r, TlIndex key, const Datum *values)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	for (;;)
+	{
+		TlScan		scan = {0};
+		bool		found;
+		bool		inserting;
+		ItemPointerData ctid;
+
+		if (key == TL_IDX_TURN_KEY)
+		{
+			tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
+			tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
+		}
+		else
+			ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
+		tl_scan_begin(&scan, r, key, &dirty);
+		found = tl_scan_next(&scan, ForwardScanDirection);
+		ctid = scan.slot->tts_tid;
+		tl_scan_end(&scan);
+		if (!found)
+			return true;
+
+		/*
+		 * An open update of a committed row changes nothing for us: the key is
+		 * there whether it commits or not.  Only retention deletes, so what we
+		 * wait for below is an open insert or, at worst, retention.
+		 */
+		inserting = TransactionIdIsValid(dirty.xmin);
+		if (!inserting && (key == TL_IDX_TURN_KEY || !TransactionIdIsValid(dirty.xmax)))
+			return false;
+		if (inserting && dirty.speculativeToken != 0)
+			SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
+		else
+			XactLockTableWait(inserting ? dirty.xmin : dirty.xmax, r->rel, &ctid,
+							  XLTW_InsertIndex);
+	}
 }
 
 /*
@@ -88,10 +168,9 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
  */
 bool
 tl_rel_insert_unless_there(TlRel *r, TlIndex key,
-						   const Datum *values, const bool *nulls,
-						   ItemPointer tid)
+						   const Datum *values, const bool *nulls)
 {
-	Assert(r->arbiters != NIL);
+	Assert(r->indexes->arbiters != NIL);
 	while (wait_until_free(r, key, values))
 	{
 		uint32		token;
@@ -103,16 +182,11 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
 		table_tuple_insert_speculative(r->rel, r->slot, GetCurrentCommandId(true),
 									   0, NULL, token);
-		tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, false, true,
-									  &conflict, r->arbiters, TL_INDEXES_ALL);
+		index_row(r, false, TL_INDEXES_ALL, &conflict);
 		table_tuple_complete_speculative(r->rel, r->slot, token, !conflict);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
-		ResetPerTupleExprContext(r->estate);
-
 		if (!conflict)
 		{
-			if (tid)
-				*tid = r->slot->tts_tid;
 			CommandCounterIncrement();
 			return true;
 		}
@@ -121,93 +195,34 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 }
 
 /*
- * True if no row has this key once every open transaction that inserts or
- * deletes one has ended; false if there is one.  The key is the first two
- * columns (text), or the first (uuid).
+ * table_tuple_update has no way to pass over a row that another transaction
+ * holds, so a caller that does not want to wait locks first.
  */
-static bool
-wait_until_free(TlRel *r, TlIndex key, const Datum *values)
-{
-	for (;;)
-	{
-		SnapshotData dirty;
-		TlScan		scan = {0};
-		bool		found;
-		TransactionId xwait = InvalidTransactionId;
-		uint32		token = 0;
-		ItemPointerData ctid;
-
-		InitDirtySnapshot(dirty);
-		if (key == TL_IDX_TURN_KEY)
-		{
-			tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
-			tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
-		}
-		else
-		{
-			Assert(key == TL_IDX_LATE_REPLY_KEY);
-			ScanKeyInit(&scan.keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
-			scan.nkeys = 1;
-		}
-		tl_scan_begin(&scan, r, key, &dirty);
-		found = tl_scan_next(&scan, ForwardScanDirection);
-		if (found)
-		{
-			xwait = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
-			token = TransactionIdIsValid(dirty.xmin) ? dirty.speculativeToken : 0;
-			ctid = scan.slot->tts_tid;
-		}
-		tl_scan_end(&scan);
-
-		if (!found)
-			return true;
-
-		/*
-		 * An open update of a committed row changes nothing for us: the key is
-		 * there whether it commits or not.  Only retention deletes, so what we
-		 * wait for below is an open insert or, at worst, retention.
-		 */
-		if (!TransactionIdIsValid(xwait) ||
-			(!TransactionIdIsValid(dirty.xmin) && key == TL_IDX_TURN_KEY))
-			return false;
-		if (token != 0)
-			SpeculativeInsertionWait(xwait, token);
-		else
-			XactLockTableWait(xwait, r->rel, &ctid, XLTW_InsertIndex);
-	}
-}
-
-/*
- * Lock a row, or pass it over: false if another transaction holds it or has
- * changed it since the snapshot.  table_tuple_update has no way to pass over,
- * so a caller that does not want to wait locks first.
- */
-bool
-tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
-				TupleTableSlot *slot, LockTupleMode mode)
+static TM_Result
+lock_row(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
+		 LockTupleMode mode, LockWaitPolicy wait)
 {
 	TM_FailureData failure;
 	ItemPointerData at = *tid;
 
 	return table_tuple_lock(r->rel, &at, snapshot, slot, GetCurrentCommandId(true),
-							mode, LockWaitSkip, 0, &failure) == TM_Ok;
+							mode, wait, 0, &failure);
 }
 
-/*
- * Lock a row of a table that is open for writing, and wait for it or not.  A
- * caller that judges a row before it writes others locks first.
- */
+bool
+tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
+{
+	return lock_row(r, tid, snapshot, slot, LockTupleNoKeyExclusive, LockWaitSkip) == TM_Ok;
+}
+
 TM_Result
 tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
 			LockWaitPolicy wait)
 {
-	TM_FailureData failure;
-	ItemPointerData at = *tid;
 	TM_Result	result;
 
 	ExecClearTuple(r->slot);
-	result = table_tuple_lock(r->rel, &at, snapshot, r->slot, GetCurrentCommandId(true),
-							  mode, wait, 0, &failure);
+	result = lock_row(r, tid, snapshot, r->slot, mode, wait);
 	ExecClearTuple(r->slot);
 	return result;
 }
@@ -230,10 +245,8 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
-		if (tl_indexes_need_update_compat(update_indexes) && r->rri->ri_NumIndices > 0)
-			tl_insert_index_tuples_compat(r->rri, r->slot, r->estate, true, false,
-										  NULL, NIL, update_indexes);
-		ResetPerTupleExprContext(r->estate);
+		if (tl_indexes_need_update_compat(update_indexes))
+			index_row(r, true, update_indexes, NULL);
 		CommandCounterIncrement();
 	}
 	return result;
@@ -244,9 +257,8 @@ TM_Result
 tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
 	TM_FailureData failure;
-	TM_Result	result;
+	TM_Result	result = tl_table_tuple_delete_compat(r->rel, tid, snapshot, &failure);
 
-	result = tl_table_tuple_delete_compat(r->rel, tid, snapshot, &failure);
 	if (result == TM_Ok)
 		CommandCounterIncrement();
 	return result;
@@ -256,41 +268,39 @@ tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
 void
 tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value)
 {
-	RegProcedure proc = strategy == BTEqualStrategyNumber ? F_TEXTEQ :
-		strategy == BTGreaterStrategyNumber ? F_TEXT_GT : F_TEXT_GE;
-
 	Assert(s->nkeys < lengthof(s->keys));
-	ScanKeyEntryInitialize(&s->keys[s->nkeys++], 0, attno, strategy, InvalidOid,
-						   C_COLLATION_OID, proc, value);
+	ScanKeyEntryInitialize(&s->keys[s->nkeys++], 0, attno, strategy, InvalidOid, C_COLLATION_OID,
+						   strategy == BTEqualStrategyNumber ? F_TEXTEQ : F_TEXT_GT, value);
 }
 
+/* Times of our indexes compare as int8 do. */
 void
 tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value)
 {
-	RegProcedure proc = strategy == BTEqualStrategyNumber ? F_INT8EQ :
-		strategy == BTGreaterStrategyNumber ? F_INT8GT :
-		strategy == BTLessEqualStrategyNumber ? F_INT8LE : F_INT8GE;
-
 	Assert(s->nkeys < lengthof(s->keys));
-	ScanKeyInit(&s->keys[s->nkeys++], attno, strategy, proc, Int64GetDatum(value));
+	ScanKeyInit(&s->keys[s->nkeys++], attno, strategy,
+				strategy == BTEqualStrategyNumber ? F_INT8EQ :
+				strategy == BTGreaterStrategyNumber ? F_INT8GT : F_INT8LE, Int64GetDatum(value));
 }
 
-/*
- * Begin a walk under a snapshot.  r is open, so no index of it can be dropped.
- */
+/* Begin a walk.  r is open, so no index of it can be dropped. */
 void
 tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 {
-	Oid			indexid = tl_index_oid(index);
+	Oid			oid = tl_index_oid(index);
+	int			i;
 
-	/* open already, if the table is open for writing */
-	s->index = tl_rel_written_index(r, indexid);
+	/* it is open already, if the table is open for writing and the index with it */
+	s->index = NULL;
+	for (i = 0; r->indexes != NULL && i < r->indexes->n && s->index == NULL; i++)
+		if (r->indexes->oids[i] == oid)
+			s->index = r->indexes->rri->ri_IndexRelationDescs[i];
 	s->opened = s->index == NULL;
 	if (s->opened)
-		s->index = index_open(indexid, AccessShareLock);
+		s->index = index_open(oid, AccessShareLock);
 	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
 	s->slot = table_slot_create(r->rel, NULL);
-	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
+	tl_scan_restart(s);
 }
 
 bool
@@ -299,11 +309,20 @@ tl_scan_next(TlScan *s, ScanDirection direction)
 	return index_getnext_slot(s->scan, direction, s->slot);
 }
 
-/* Begin again with the keys as they are now. */
+/* An index looks at its keys' arguments with the first row, not before. */
 void
 tl_scan_restart(TlScan *s)
 {
 	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
+}
+
+bool
+tl_scan_find(TlScan *s, Datum first, Datum second)
+{
+	s->keys[0].sk_argument = first;
+	s->keys[1].sk_argument = second;
+	tl_scan_restart(s);
+	return tl_scan_next(s, ForwardScanDirection);
 }
 
 void
@@ -315,13 +334,23 @@ tl_scan_end(TlScan *s)
 		index_close(s->index, NoLock);
 }
 
-/*
- * The snapshot that functions judge rows under, whatever the transaction sees.
- */
+/* Functions judge rows under this, whatever the transaction sees. */
 Snapshot
 tl_latest_snapshot(void)
 {
 	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+bool
+tl_rel_shows(TlRel *r, TupleTableSlot *slot, Snapshot snapshot)
+{
+	bool		isnull;
+	Datum		xmin;
+
+	if (table_tuple_satisfies_snapshot(r->rel, slot, snapshot))
+		return true;
+	xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull);
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
 }
 
 /*
@@ -331,15 +360,7 @@ tl_latest_snapshot(void)
 void
 tl_rel_check_visible(TlRel *r, TupleTableSlot *slot)
 {
-	bool		isnull;
-	TransactionId xmin;
-
-	if (!IsolationUsesXactSnapshot())
-		return;
-	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
-	if (TransactionIdIsCurrentTransactionId(xmin))
-		return;
-	if (!table_tuple_satisfies_snapshot(r->rel, slot, GetTransactionSnapshot()))
+	if (IsolationUsesXactSnapshot() && !tl_rel_shows(r, slot, GetTransactionSnapshot()))
 		tl_serialization_failure();
 }
 

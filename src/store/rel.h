@@ -17,12 +17,25 @@ typedef struct TlRel
 {
 	Relation	rel;
 	int			natts;			/* columns that we know */
-	ResultRelInfo *rri;			/* NULL when open for reading only */
-	EState	   *estate;
-	TupleTableSlot *slot;		/* the row that is written */
-	List	   *arbiters;		/* unique indexes over our key's columns */
-	struct TlIndexCache *cache; /* owns rri and estate; NULL: r does */
+	TupleTableSlot *slot;		/* the row that is written; NULL: reading only */
+	struct TlIndexes *indexes;	/* likewise */
 } TlRel;
+
+/* what writing needs of a table's indexes; rel_open.c keeps it between calls */
+typedef struct TlIndexes
+{
+	MemoryContext context;
+	EState	   *estate;
+	ResultRelInfo *rri;			/* its indexes are NULL where they are closed */
+	List	   *arbiters;		/* unique indexes over our key's columns */
+	Oid			table;			/* InvalidOid while, or because, it was not made */
+	int			n;
+	Oid		   *oids;
+	uint32	   *bits;			/* TL_BIT of each; 0: an index of the DBA's */
+	bool		in_use;
+	int			nest_level;		/* transaction or savepoint of its user */
+	bool		stale;
+} TlIndexes;
 
 /* a walk over an index; it ends before its table is closed */
 typedef struct TlScan
@@ -35,43 +48,37 @@ typedef struct TlScan
 	int			nkeys;
 } TlScan;
 
-/*
- * rel_check.c: 55000 unless the table, or one of its indexes, is as installed;
- * returns how many columns of it we know
- */
-extern int	tl_rel_check(TlTable table, Relation rel, bool write);
-extern void tl_rel_check_index(Relation rel, Relation index);
+/* columns (from 1) of a struct that has values and nulls of a row */
+#define tl_row_value(row, att)	((row)->values[(att) - 1])
+#define tl_row_isnull(row, att)	((row)->nulls[(att) - 1])
+#define tl_row_set(row, att, value) \
+	(tl_row_isnull(row, att) = false, tl_row_value(row, att) = (value))
+#define tl_row_set_null(row, att) \
+	(tl_row_isnull(row, att) = true, tl_row_value(row, att) = (Datum) 0)
 
-/* rel_open.c */
+/* rel_open.c; all raise 55000 where the table is not as installed */
 extern void tl_rel_init(void);
 /* an error may have left tables open */
 extern void tl_rel_at_abort(int nest_level);
-
-/* raise 55000 where the table is not as installed */
 extern void tl_rel_open(TlRel *r, TlTable table, bool write);
-/* false, and nothing is open, where a lock on the table has to be waited for */
-extern bool tl_rel_open_if_free(TlRel *r, TlTable table, bool write);
 /* for writing rows that will be in none of these indexes (TL_BIT) */
 extern void tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without);
+/* for writing; false, and nothing is open, where it would have to wait */
+extern bool tl_rel_try_open(TlRel *r, TlTable table, bool wait);
 extern void tl_rel_close(TlRel *r);
-/* for rel.c only */
-extern Relation tl_rel_written_index(const TlRel *r, Oid index);
-extern void tl_rel_check_closed(TlRel *r);
 
 /* rel.c */
-extern ItemPointer tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
+extern void tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts);
+extern void tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
 /* false, and nothing was written, if a row with this key is there */
-extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
-									   const Datum *values, const bool *nulls,
-									   ItemPointer tid);
+extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values, const bool *nulls);
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							   const Datum *values, const bool *nulls);
 /*
- * without waiting: false if another transaction holds the row, or changed it
- * since
+ * lock a row and read it into this slot; false, without waiting, if another
+ * transaction holds it or changed it since the snapshot
  */
-extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
-							TupleTableSlot *slot, LockTupleMode mode);
+extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot);
 /* TM_Updated or TM_Deleted if the row was changed since the snapshot */
 extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							 LockTupleMode mode, LockWaitPolicy wait);
@@ -82,14 +89,17 @@ extern void tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datu
 extern void tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value);
 extern void tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot);
 extern bool tl_scan_next(TlScan *s, ScanDirection direction);
+/* begin again with the keys as they are now */
 extern void tl_scan_restart(TlScan *s);
+/* begin again with these arguments of the first two keys, and find the first row */
+extern bool tl_scan_find(TlScan *s, Datum first, Datum second);
 extern void tl_scan_end(TlScan *s);
 
-/*
- * the latest committed state, registered; give it back with UnregisterSnapshot
- */
+/* the latest committed state, registered; give it back with UnregisterSnapshot */
 extern Snapshot tl_latest_snapshot(void);
-/* 40001 unless the transaction's own snapshot shows the row of this slot */
+/* does the snapshot show the row of this slot, or did this transaction write it? */
+extern bool tl_rel_shows(TlRel *r, TupleTableSlot *slot, Snapshot snapshot);
+/* 40001 above READ COMMITTED unless the transaction's snapshot shows the row */
 extern void tl_rel_check_visible(TlRel *r, TupleTableSlot *slot);
 extern void tl_serialization_failure(void) pg_attribute_noreturn();
 

@@ -8,29 +8,32 @@
 #include "base/turn_liveness.h"
 
 #include "utils/datum.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "base/args.h"
 #include "store/turn_row.h"
 
-static int64 get_us(const TlTurn *turn, int att);
-static void put_us(TlTurn *turn, int att, int64 us);
-static void encode(TlTurn *turn);
-
-void
-tl_turn_set(TlTurn *turn, int att, Datum value)
+/*
+ * The columns that are times.  One that may be NULL is 0 in memory then; the
+ * others are always there.
+ */
+static const struct
 {
-	turn->values[att - 1] = value;
-	turn->nulls[att - 1] = false;
-}
+	int			att;
+	Size		offset;
+	bool		optional;
+}			times[] = {
+	{TURN_EPOCH, offsetof(TlTurn, times.epoch), false},
+	{TURN_BEGUN, offsetof(TlTurn, times.begun), false},
+	{TURN_ARMED, offsetof(TlTurn, times.armed), false},
+	{TURN_CHECK, offsetof(TlTurn, next_check), false},
+	{TURN_SEEN, offsetof(TlTurn, times.seen), true},
+	{TURN_BEAT, offsetof(TlTurn, times.beat), true},
+	{TURN_STARTED, offsetof(TlTurn, times.started), true},
+	{TURN_FROZEN, offsetof(TlTurn, times.frozen), true},
+};
 
-void
-tl_turn_set_null(TlTurn *turn, int att)
-{
-	turn->values[att - 1] = (Datum) 0;
-	turn->nulls[att - 1] = true;
-}
+#define time_of(turn, i) (*(int64 *) ((char *) (turn) + times[i].offset))
 
 /* A text column that is not NULL. */
 text *
@@ -54,56 +57,33 @@ tl_turn_armed_at(const TlTurn *turn)
 											 TURN_ARMED_AT : TURN_REARMED_AT));
 }
 
-static int64
-get_us(const TlTurn *turn, int att)
-{
-	return tl_turn_isnull(turn, att) ? 0 : DatumGetInt64(tl_turn_value(turn, att));
-}
-
-/* A time that there is not is 0 in memory and NULL in the row. */
-static void
-put_us(TlTurn *turn, int att, int64 us)
-{
-	if (us == 0)
-		tl_turn_set_null(turn, att);
-	else
-		tl_turn_set(turn, att, Int64GetDatum(us));
-}
-
 void
 tl_turn_decode(TupleTableSlot *slot, TlTurn *turn)
 {
-	slot_getallattrs(slot);
+	int			i;
+
 	turn->slot = slot;
 	turn->tid = slot->tts_tid;
-	memcpy(turn->values, slot->tts_values, sizeof(turn->values));
-	memcpy(turn->nulls, slot->tts_isnull, sizeof(turn->nulls));
-
-	turn->times.epoch = get_us(turn, TURN_EPOCH);
-	turn->times.begun = get_us(turn, TURN_BEGUN);
-	turn->times.armed = get_us(turn, TURN_ARMED);
-	turn->times.seen = get_us(turn, TURN_SEEN);
-	turn->times.beat = get_us(turn, TURN_BEAT);
-	turn->times.started = get_us(turn, TURN_STARTED);
-	turn->times.frozen = get_us(turn, TURN_FROZEN);
+	tl_row_get(slot, turn->values, turn->nulls, TURN_NATTS);
+	for (i = 0; i < lengthof(times); i++)
+		time_of(turn, i) = tl_turn_isnull(turn, times[i].att) ? 0 :
+			DatumGetInt64(tl_turn_value(turn, times[i].att));
 	turn->times.admission_ms = DatumGetInt32(tl_turn_value(turn, TURN_ADMISSION));
 	turn->times.silence_ms = DatumGetInt32(tl_turn_value(turn, TURN_SILENCE));
 	turn->times.duration_ms = DatumGetInt32(tl_turn_value(turn, TURN_DURATION));
-	turn->next_check = get_us(turn, TURN_CHECK);
 	tl_turn_set_keys(turn);
 }
 
 static void
 encode(TlTurn *turn)
 {
-	tl_turn_set(turn, TURN_EPOCH, Int64GetDatum(turn->times.epoch));
-	tl_turn_set(turn, TURN_BEGUN, Int64GetDatum(turn->times.begun));
-	tl_turn_set(turn, TURN_ARMED, Int64GetDatum(turn->times.armed));
-	tl_turn_set(turn, TURN_CHECK, Int64GetDatum(turn->next_check));
-	put_us(turn, TURN_SEEN, turn->times.seen);
-	put_us(turn, TURN_BEAT, turn->times.beat);
-	put_us(turn, TURN_STARTED, turn->times.started);
-	put_us(turn, TURN_FROZEN, turn->times.frozen);
+	int			i;
+
+	for (i = 0; i < lengthof(times); i++)
+		if (times[i].optional && time_of(turn, i) == 0)
+			tl_turn_set_null(turn, times[i].att);
+		else
+			tl_turn_set(turn, times[i].att, Int64GetDatum(time_of(turn, i)));
 	tl_turn_set(turn, TURN_ADMISSION, Int32GetDatum(turn->times.admission_ms));
 	tl_turn_set(turn, TURN_SILENCE, Int32GetDatum(turn->times.silence_ms));
 	tl_turn_set(turn, TURN_DURATION, Int32GetDatum(turn->times.duration_ms));
@@ -113,12 +93,11 @@ encode(TlTurn *turn)
 void
 tl_turn_detach(TlTurn *turn)
 {
-	TupleDesc	desc = turn->slot->tts_tupleDescriptor;
 	int			i;
 
 	for (i = 0; i < TURN_NATTS; i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Form_pg_attribute att = TupleDescAttr(turn->slot->tts_tupleDescriptor, i);
 
 		if (!turn->nulls[i])
 			turn->values[i] = datumCopy(turn->values[i], att->attbyval, att->attlen);
@@ -129,9 +108,13 @@ tl_turn_detach(TlTurn *turn)
 bool
 tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn)
 {
+	bool		inserted;
+
 	encode(turn);
-	return tl_rel_insert_unless_there(turns, TL_IDX_TURN_KEY, turn->values, turn->nulls,
-									  &turn->tid);
+	inserted = tl_rel_insert_unless_there(turns, TL_IDX_TURN_KEY, turn->values, turn->nulls);
+	if (inserted)
+		turn->tid = turns->slot->tts_tid;
+	return inserted;
 }
 
 TM_Result
@@ -178,24 +161,20 @@ tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted, voi
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlScan		scan = {0};
-	int			size = 16;
-	text	  **ids = palloc(size * sizeof(text *));
+	text	  **ids = palloc(16 * sizeof(text *));
+	TlTurn		turn;
 
 	*n = 0;
 	tl_turn_scan_owed(turns, &scan, deployment, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
 	{
-		TlTurn		turn;
-
 		CHECK_FOR_INTERRUPTS();
 		tl_turn_decode(scan.slot, &turn);
 		if (wanted != NULL && !wanted(&turn, arg))
 			continue;
-		if (*n == size)
-		{
-			size *= 2;
-			ids = repalloc_huge(ids, size * sizeof(text *));
-		}
+		/* the array doubles whenever a power of two is full */
+		if (*n >= 16 && (*n & (*n - 1)) == 0)
+			ids = repalloc_huge(ids, 2 * (Size) *n * sizeof(text *));
 		ids[(*n)++] = DatumGetTextPCopy(tl_turn_value(&turn, TURN_MESSAGE_ID));
 	}
 	tl_scan_end(&scan);

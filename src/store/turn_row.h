@@ -15,28 +15,10 @@
 
 enum
 {
-	TURN_DEPLOYMENT = 1,
-	TURN_MESSAGE_ID,
-	TURN_OUTCOME,
-	TURN_EPOCH,
-	TURN_BEGUN,
-	TURN_ARMED,
-	TURN_CHECK,
-	TURN_SEEN,
-	TURN_BEAT,
-	TURN_STARTED,
-	TURN_FROZEN,
-	TURN_ADMISSION,
-	TURN_SILENCE,
-	TURN_DURATION,
-	TURN_ARMED_AT,
-	TURN_REARMED_AT,
-	TURN_CONVERSATION,
-	TURN_ROUTING,
-	TURN_ERROR_CODE,
-	TURN_REASON,
-	TURN_REQUEST,
-	TURN_REPLY_ID,
+	TURN_DEPLOYMENT = 1, TURN_MESSAGE_ID, TURN_OUTCOME, TURN_EPOCH, TURN_BEGUN, TURN_ARMED,
+	TURN_CHECK, TURN_SEEN, TURN_BEAT, TURN_STARTED, TURN_FROZEN, TURN_ADMISSION, TURN_SILENCE,
+	TURN_DURATION, TURN_ARMED_AT, TURN_REARMED_AT, TURN_CONVERSATION, TURN_ROUTING,
+	TURN_ERROR_CODE, TURN_REASON, TURN_REQUEST, TURN_REPLY_ID,
 	TURN_NATTS = TURN_REPLY_ID
 };
 
@@ -58,14 +40,14 @@ typedef struct TlTurn
 	TlLeaseKey	turn_key;
 } TlTurn;
 
-#define tl_turn_value(turn, att) ((turn)->values[(att) - 1])
-#define tl_turn_isnull(turn, att) ((turn)->nulls[(att) - 1])
+#define tl_turn_value tl_row_value
+#define tl_turn_isnull tl_row_isnull
+#define tl_turn_set tl_row_set
+#define tl_turn_set_null tl_row_set_null
 #define tl_turn_is_owed(turn) tl_turn_isnull(turn, TURN_OUTCOME)
 
 extern void tl_turn_decode(TupleTableSlot *slot, TlTurn *turn);
 extern void tl_turn_detach(TlTurn *turn);
-extern void tl_turn_set(TlTurn *turn, int att, Datum value);
-extern void tl_turn_set_null(TlTurn *turn, int att);
 extern text *tl_turn_text(const TlTurn *turn, int att);
 /* compute both lease keys from the turn's names */
 extern void tl_turn_set_keys(TlTurn *turn);
@@ -76,19 +58,15 @@ extern TimestampTz tl_turn_armed_at(const TlTurn *turn);
 extern bool tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn);
 extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
 
-/*
- * Find the row of a key under a snapshot.  The scan must be zeroed; the caller
- * ends it in any case.
- */
+/* find the row of a key; the scan is zeroed, and the caller ends it in any case */
 extern bool tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment,
 						 const text *message_id, Snapshot snapshot, TlTurn *turn);
 /* begin a walk over the owed rows of a deployment */
 extern void tl_turn_scan_owed(TlRel *turns, TlScan *scan, const text *deployment,
 							  Snapshot snapshot);
 /*
- * List the ids of the owed turns of a deployment, in the order of COLLATE "C":
- * of those that are wanted as they are committed now, or of all with a NULL
- * there.
+ * List the ids of the owed turns that are wanted, or of all with a NULL there,
+ * in the order of COLLATE "C".
  */
 typedef bool (*TlTurnWanted) (const TlTurn *turn, void *arg);
 extern text **tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted,

@@ -7,8 +7,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "shared/counters.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
@@ -16,8 +14,8 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/database.h"
-#include "turns/judge.h"
 #include "turns/turn.h"
 
 /* an arm of a turn that is there already */
@@ -36,16 +34,14 @@ typedef struct Mark
 	int			changed;
 } Mark;
 
-static bool arm_again(TlTurn *turn, void *arg);
-static TlArmResult arm(TlTurn *turn, text *deployment, text *message_id);
-static bool is_to_be_marked(const TlTurn *turn, void *arg);
-static bool mark_turn(TlTurn *turn, void *arg);
-static int	mark_owed(text *deployment, text *error_code, text *reason);
-
 PG_FUNCTION_INFO_V1(turn_liveness_arm_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_mark_provider_failed);
 PG_FUNCTION_INFO_V1(turn_liveness_clear_provider_failed);
 
+/*
+ * The turn starts anew, with the deadlines of this call; its duration goes on
+ * to count from the first arm.
+ */
 static bool
 arm_again(TlTurn *turn, void *arg)
 {
@@ -90,9 +86,8 @@ arm(TlTurn *turn, text *deployment, text *message_id)
 		CHECK_FOR_INTERRUPTS();
 		if (tl_turn_insert_unless_there(&turns, turn))
 		{
-			tl_xact_touch(turn->deployment_key, 0);
-			tl_xact_watch_turn(turn, true);
-			tl_xact_wrote_turn(turn, true);
+			tl_xact_count(turn, false);
+			tl_xact_wrote(turn, true);
 			tl_counter_add(TL_COUNT_ARMED, 1);
 			break;
 		}
@@ -125,16 +120,17 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	int32		admission_ms = tl_arg_milliseconds(fcinfo, 3, "admission", tl_admission_deadline);
 	int32		silence_ms = tl_arg_milliseconds(fcinfo, 4, "silence", tl_turn_deadline);
 	int32		duration_ms = tl_arg_milliseconds(fcinfo, 5, "duration", tl_default_duration());
+	const char *longer = !PG_ARGISNULL(3) && admission_ms > duration_ms ? "admission" :
+		!PG_ARGISNULL(4) && silence_ms > duration_ms ? "silence" : NULL;
 	TlTurn		turn;
 
-	if ((!PG_ARGISNULL(3) && admission_ms > duration_ms) ||
-		(!PG_ARGISNULL(4) && silence_ms > duration_ms))
+	if (longer != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be longer than the duration limit",
-						!PG_ARGISNULL(3) && admission_ms > duration_ms ? "admission" : "silence"),
+				 errmsg("%s must not be longer than the duration limit", longer),
 				 errdetail("The duration limit of this turn is %d ms.", duration_ms),
 				 TL_UNIT_HINT));
+	/* a default that is longer gives way to the duration */
 	admission_ms = Min(admission_ms, duration_ms);
 	silence_ms = Min(silence_ms, duration_ms);
 
@@ -152,36 +148,32 @@ is_to_be_marked(const TlTurn *turn, void *arg)
 	return tl_turn_is_owed(turn) && (turn->times.frozen == 0) == (mark->error_code != NULL);
 }
 
+/*
+ * A mark withholds the turn from beats: its deadline stays as it is now.
+ * Without the mark the beats count again.
+ */
 static bool
 mark_turn(TlTurn *turn, void *arg)
 {
 	Mark	   *mark = arg;
 	TlTimes    *times = &turn->times;
+	bool		marks = mark->error_code != NULL;
 	TlVerdict	verdict;
 
 	if (!is_to_be_marked(turn, mark))
 		return false;
-	if (mark->error_code != NULL)
-	{
-		(void) tl_turn_judge(turn, &verdict);
-		tl_turn_adopt(turn, 0);
-		/* the leases forget beats: the row keeps them with the mark */
-		if (verdict.last_beat > 0)
-			times->beat = verdict.last_beat;
-		if (verdict.first_beat > 0)
-			times->started = verdict.first_beat;
-		times->frozen = verdict.deadline;
-		tl_turn_set(turn, TURN_ERROR_CODE, PointerGetDatum(mark->error_code));
-		if (mark->reason)
-			tl_turn_set(turn, TURN_REASON, PointerGetDatum(mark->reason));
-	}
-	else
-	{
-		tl_turn_adopt(turn, 0);
-		times->frozen = 0;
-		tl_turn_set_null(turn, TURN_ERROR_CODE);
-		tl_turn_set_null(turn, TURN_REASON);
-	}
+	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
+	tl_turn_adopt(turn, 0);
+	/* the leases forget beats: the row keeps them with the mark */
+	if (marks && verdict.last_beat > 0)
+		times->beat = verdict.last_beat;
+	if (marks && verdict.first_beat > 0)
+		times->started = verdict.first_beat;
+	times->frozen = marks ? verdict.deadline : 0;
+	tl_turn_value(turn, TURN_ERROR_CODE) = PointerGetDatum(mark->error_code);
+	tl_turn_isnull(turn, TURN_ERROR_CODE) = !marks;
+	tl_turn_value(turn, TURN_REASON) = PointerGetDatum(mark->reason);
+	tl_turn_isnull(turn, TURN_REASON) = mark->reason == NULL;
 	turn->next_check = tl_times_next_check(times);
 	mark->changed++;
 	return true;

@@ -10,24 +10,19 @@
  */
 #include "base/turn_liveness.h"
 
-#include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/pidfile.h"
 
 #include "base/args.h"
 #include "base/guc.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "shared/database.h"
-#include "turns/attach.h"
+#include "shared/grace.h"
 
-/* the part of the table that one session may hold */
-#define SESSION_SHARE	4
+/* what one session may attach: a part of the table */
+#define SESSION_MAX		Max(1, tl_attach_capacity / 4)
 
 typedef struct Attached
 {
@@ -35,18 +30,14 @@ typedef struct Attached
 	int			entry;			/* of the shared table */
 } Attached;
 
+/* with room for SESSION_MAX, which the first attachment makes */
 static Attached *attached = NULL;
 static int	nattached = 0;
-static int	maxattached = 0;
-static bool exit_registered = false;
-
-static void session_ends(int code, Datum arg);
-static int	find_attached(TlLeaseKey key);
-static void make_room(void);
 
 PG_FUNCTION_INFO_V1(turn_liveness_attach_worker);
 PG_FUNCTION_INFO_V1(turn_liveness_detach_worker);
 
+/* The place of a deployment in this session's list; -1 if it is not there. */
 static int
 find_attached(TlLeaseKey key)
 {
@@ -56,82 +47,6 @@ find_attached(TlLeaseKey key)
 		if (tl_lease_key_equal(attached[i].key, key))
 			return i;
 	return -1;
-}
-
-/* Do all that can fail before the shared table is changed. */
-static void
-make_room(void)
-{
-	if (nattached >= Max(1, tl_attach_capacity / SESSION_SHARE))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many deployments are attached to this session"),
-				 errdetail("One session may attach at most a quarter of \"%s\".",
-						   "turn_liveness.attach_capacity"),
-				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
-						 "turn_liveness.attach_capacity")));
-	if (nattached == maxattached)
-	{
-		int			size = Max(8, maxattached * 2);
-
-		attached = attached ? repalloc(attached, size * sizeof(Attached)) :
-			MemoryContextAlloc(TopMemoryContext, size * sizeof(Attached));
-		maxattached = size;
-	}
-	if (!exit_registered)
-	{
-		before_shmem_exit(session_ends, (Datum) 0);
-		exit_registered = true;
-	}
-}
-
-Datum
-turn_liveness_attach_worker(PG_FUNCTION_ARGS)
-{
-	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	TlLeaseKey	key;
-	int			entry;
-
-	tl_check_writable("attach_worker");
-	if (tl_database() == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s must be loaded via \"%s\"", TL_EXTENSION, "shared_preload_libraries"),
-				 errhint("Add \"%s\" to \"%s\" and restart the server.",
-						 TL_EXTENSION, "shared_preload_libraries")));
-	tl_grace_note_call();
-	key = tl_lease_key(deployment);
-	if (find_attached(key) >= 0)
-		PG_RETURN_INT32(MyProcPid);
-
-	make_room();
-	entry = tl_attach_add(deployment, key);
-	if (entry < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many deployments are attached to sessions"),
-				 errhint("Raise \"%s\".", "turn_liveness.attach_capacity")));
-	attached[nattached].key = key;
-	attached[nattached++].entry = entry;
-	PG_RETURN_INT32(MyProcPid);
-}
-
-Datum
-turn_liveness_detach_worker(PG_FUNCTION_ARGS)
-{
-	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	int			i;
-
-	tl_check_writable("detach_worker");
-	if (tl_database() == NULL)
-		PG_RETURN_BOOL(false);
-	tl_grace_note_call();
-	i = find_attached(tl_lease_key(deployment));
-	if (i < 0)
-		PG_RETURN_BOOL(false);
-	(void) tl_attach_remove(attached[i].entry, 0);
-	attached[i] = attached[--nattached];
-	PG_RETURN_BOOL(true);
 }
 
 /*
@@ -158,24 +73,59 @@ session_ends(int code, Datum arg)
 	}
 }
 
-/*
- * The postmaster writes into its lock file that it stops before it signals a
- * process; nothing else tells a session that a shutdown ended from a session
- * that an administrator ended.  The sweep reads it only when there are deaths.
- */
-bool
-tl_attach_is_shutdown(void)
+Datum
+turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 {
-	FILE	   *file = AllocateFile("postmaster.pid", "r");
-	char		line[MAXPGPATH];
-	bool		stopping = false;
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	TlLeaseKey	key;
+	int			entry;
+
+	tl_check_writable("attach_worker");
+	if (tl_database() == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s must be loaded via \"%s\"", TL_EXTENSION, "shared_preload_libraries"),
+				 errhint("Add \"%s\" to \"%s\" and restart the server.",
+						 TL_EXTENSION, "shared_preload_libraries")));
+	tl_grace_note_call();
+	key = tl_lease_key(deployment);
+	if (find_attached(key) >= 0)
+		PG_RETURN_INT32(MyProcPid);
+
+	/* all that can fail comes before the shared table is changed */
+	if (attached == NULL)
+	{
+		attached = MemoryContextAlloc(TopMemoryContext, SESSION_MAX * sizeof(Attached));
+		before_shmem_exit(session_ends, (Datum) 0);
+	}
+	entry = nattached < SESSION_MAX ? tl_attach_add(deployment, key) : -1;
+	if (entry < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many deployments are attached to sessions"),
+				 errdetail("One session may attach %d, all sessions together %d.",
+						   SESSION_MAX, tl_attach_capacity),
+				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
+						 "turn_liveness.attach_capacity")));
+	attached[nattached].key = key;
+	attached[nattached++].entry = entry;
+	PG_RETURN_INT32(MyProcPid);
+}
+
+Datum
+turn_liveness_detach_worker(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	int			i;
 
-	if (file == NULL)
-		return false;
-	for (i = 1; fgets(line, sizeof(line), file) != NULL; i++)
-		if (i == LOCK_FILE_LINE_PM_STATUS)
-			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
-	FreeFile(file);
-	return stopping;
+	tl_check_writable("detach_worker");
+	if (tl_database() == NULL)
+		PG_RETURN_BOOL(false);
+	tl_grace_note_call();
+	i = find_attached(tl_lease_key(deployment));
+	if (i < 0)
+		PG_RETURN_BOOL(false);
+	(void) tl_attach_remove(attached[i].entry, 0);
+	attached[i] = attached[--nattached];
+	PG_RETURN_BOOL(true);
 }

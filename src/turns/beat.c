@@ -5,71 +5,201 @@
  * The usual beat touches shared memory only (lease.c).  Where the count is not
  * known it probes the table under the latest snapshot, which assigns no
  * transaction id and writes nothing.  Where there is no room for a lease, and
- * without preload, the beat is an update of the turns' rows (row_beat.c).
+ * without preload, the beat is an update of the turns' rows.
+ *
+ * A beat must not be lost when its row is in the hands of another transaction
+ * (a sweep, another beat, a mark).  It tries the row again for a second.  A
+ * transaction that holds the row for longer covers the beat: if it commits, it
+ * stamps the row as first seen then (xact.c); if it rolls back, its id stays
+ * in the row, and the next session that rewrites the row gives the turn its
+ * time again (turn.c).  The second is longer than the half second after which
+ * a transaction stamps.  A beat holds locks of other rows while it tries, so it
+ * never waits for a lock.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "shared/counters.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
+#include "storage/latch.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
+#include "utils/wait_event.h"
 
 #include "base/args.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
 #include "shared/lease_table.h"
-#include "shared/database.h"
-#include "store/turn_row.h"
-#include "turns/row_beat.h"
+#include "turns/turn.h"
 
-#define MAX_TRIES	10			/* generations that move under a probe */
+#define MAX_TRIES		10		/* generations that move under a probe */
+#define PATIENCE_US		TL_SECOND	/* for held rows, of one call, in real time */
+#define PAUSE_MS		5
 
 /* how many elements ahead a batch asks the memory */
 #define PREFETCH_BUCKET	16
 #define PREFETCH_LEASE	8
 
-static int64 counts_from(const TlTimes *times);
-static int32 probe_deployment(text *deployment, int64 *sole_armed);
-static bool probe_turn(text *deployment, text *message_id, int64 *armed);
-static void beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed);
-static void beat_turn(text *deployment, TlLeaseKey key, text *message_id, TlRowBeats *rows,
-					  int32 *owed);
-static void check_beat_allowed(void);
+/* one beat of a call */
+typedef struct Beat
+{
+	text	   *deployment;		/* NULL: not valid, so nothing is owed */
+	text	   *message_id;		/* NULL: all that the deployment owes */
+	TlLeaseKey	key;			/* the deployment's */
+	int32		owed;			/* the verdict */
+} Beat;
+
+/* its part on one row */
+typedef struct RowBeat
+{
+	Beat	   *beat;
+	text	   *message_id;
+	bool		starts;			/* it starts the turn, if none did before */
+} RowBeat;
 
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
 
-/* From when on beats count for the turn: see rules/deadline.c. */
-static int64
-counts_from(const TlTimes *times)
+/*
+ * List the rows of a beat, which has no lease.  The call writes them when it
+ * has been through all its beats, so that it opens the table once.
+ */
+static List *
+list_rows(List *rows, Beat *beat)
 {
-	return tl_epoch_run(times->epoch) == tl_epoch_run(tl_clock_epoch()) ?
-		times->armed : tl_clock_server_start();
+	TlDatabase *db = tl_database();
+	text	  **ids = &beat->message_id;
+	int			nids = 1;
+	int			i;
+
+	PreventCommandIfReadOnly("heartbeat");
+	PreventCommandIfParallelMode("heartbeat");
+	if (db != NULL)
+	{
+		/* beats may be missing in rows from here on; the log tells it once */
+		pg_atomic_write_u32(&db->rows_beaten, 1);
+		tl_counter_add(TL_COUNT_BEATS_IN_ROWS, 1);
+		if (pg_atomic_exchange_u32(&db->logged_full, 1) == 0)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("shared memory for beats is full; beats of database \"%s\" are written to the table",
+							get_database_name(MyDatabaseId)),
+					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
+	}
+	if (beat->message_id == NULL)
+	{
+		TlRel		turns;
+
+		tl_rel_open(&turns, TL_TURN, false);
+		ids = tl_turn_list_owed(&turns, beat->deployment, NULL, NULL, &nids);
+		tl_rel_close(&turns);
+	}
+	beat->owed = nids;
+	for (i = 0; i < nids; i++)
+	{
+		RowBeat    *row = palloc(sizeof(RowBeat));
+
+		*row = (RowBeat) {beat, ids[i], nids == 1};
+		rows = lappend(rows, row);
+	}
+	return rows;
 }
 
-/* How many turns the deployment owes, and when the only one was armed. */
+/*
+ * Write one row, if its turn has not ended meanwhile.  False if another
+ * transaction holds the row, or has changed it since this looked.
+ */
+static bool
+write_row(TlRel *turns, const RowBeat *row, int64 now)
+{
+	Snapshot	snapshot = tl_latest_snapshot();
+	TlScan		scan = {0};
+	TlTurn		turn;
+	bool		done = true;
+
+	if (!tl_turn_find(turns, &scan, row->beat->deployment, row->message_id, snapshot, &turn) ||
+		!tl_turn_is_owed(&turn))
+		row->beat->owed--;
+	else if (tl_rel_lock(turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
+						 LockWaitSkip) != TM_Ok)
+		done = false;
+	else
+	{
+		tl_turn_adopt(&turn, 0);
+		turn.times.beat = Max(turn.times.beat, now);
+		if (row->starts && turn.times.started < turn.times.armed)
+			turn.times.started = now;
+		tl_turn_write(turns, &turn, snapshot, false);
+	}
+	tl_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return done;
+}
+
+/* Write the rows of a call's beats, and try those that are held again. */
+static void
+write_rows(List *rows, int64 now)
+{
+	int64		until = tl_monotonic() + PATIENCE_US;
+
+	for (;;)
+	{
+		List	   *held = NIL;
+		ListCell   *cell;
+		TlRel		turns;
+
+		tl_rel_open(&turns, TL_TURN, true);
+		foreach(cell, rows)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!write_row(&turns, lfirst(cell), now))
+				held = lappend(held, lfirst(cell));
+		}
+		tl_rel_close(&turns);
+		list_free(rows);
+		rows = held;
+		if (rows == NIL || tl_monotonic() >= until)
+			return;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 PAUSE_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * How many turns the beat finds owed, and from when on beats count for the
+ * only one: see rules/deadline.c.
+ */
 static int32
-probe_deployment(text *deployment, int64 *sole_armed)
+probe(const Beat *beat, int64 *counts_from)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
 	TlScan		scan = {0};
 	TlTurn		turn;
 	int32		owed = 0;
+	bool		found;
 
 	tl_rel_open(&turns, TL_TURN, false);
-	tl_turn_scan_owed(&turns, &scan, deployment, snapshot);
-	while (tl_scan_next(&scan, ForwardScanDirection))
+	if (beat->message_id != NULL)
+		found = tl_turn_find(&turns, &scan, beat->deployment, beat->message_id, snapshot, &turn) &&
+			tl_turn_is_owed(&turn);
+	else
+	{
+		tl_turn_scan_owed(&turns, &scan, beat->deployment, snapshot);
+		found = tl_scan_next(&scan, ForwardScanDirection);
+		if (found)
+			tl_turn_decode(scan.slot, &turn);
+	}
+	if (found)
+		*counts_from = tl_epoch_run(turn.times.epoch) == tl_epoch_run(tl_clock_epoch()) ?
+			turn.times.armed : tl_clock_server_start();
+	for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
-		tl_turn_decode(scan.slot, &turn);
-		*sole_armed = counts_from(&turn.times);
 		owed++;
 	}
 	tl_scan_end(&scan);
@@ -78,163 +208,122 @@ probe_deployment(text *deployment, int64 *sole_armed)
 	return owed;
 }
 
-/* Is this turn owed, and when was it armed? */
-static bool
-probe_turn(text *deployment, text *message_id, int64 *armed)
-{
-	Snapshot	snapshot = tl_latest_snapshot();
-	TlRel		turns;
-	TlScan		scan = {0};
-	TlTurn		turn;
-	bool		owed;
-
-	tl_rel_open(&turns, TL_TURN, false);
-	owed = tl_turn_find(&turns, &scan, deployment, message_id, snapshot, &turn) &&
-		tl_turn_is_owed(&turn);
-	if (owed)
-		*armed = counts_from(&turn.times);
-	tl_scan_end(&scan);
-	tl_rel_close(&turns);
-	UnregisterSnapshot(snapshot);
-	return owed;
-}
-
 /*
- * Record a beat for the whole deployment.  The loop ends as soon as the count
- * is known to be of the generation that the lease had when the beat was
- * recorded.
+ * Record one beat.  The loop ends as soon as the count is known to be of the
+ * generation that the lease had when the beat was recorded.  A beat that finds
+ * no room for a lease is added to the rows.
  */
-TL_HOT static void
-beat_deployment(text *deployment, TlLeaseKey key, TlRowBeats *rows, int32 *owed)
+TL_HOT static List *
+record(Beat *beat, int64 now, List *rows)
 {
-	int64		now = rows->now;
-	uint32		generation = 0;
-	int64		sole_armed = 0;
-	int			tries;
-
-	for (tries = 0;; tries++)
-	{
-		switch (tl_lease_beat(key, now, &generation, owed))
-		{
-			case TL_BEAT_KNOWN:
-				return;
-
-			case TL_BEAT_PROBE:
-				*owed = probe_deployment(deployment, &sole_armed);
-
-				/*
-				 * A turn that was armed after we looked at the clock is not
-				 * started by this beat: the next one must probe again.
-				 */
-				if (tl_lease_found(key, generation, *owed, sole_armed, now,
-								   !tl_xact_has_touched(key) &&
-								   (*owed != 1 || now >= sole_armed)) ||
-					tries >= MAX_TRIES)
-					return;
-				break;
-
-			case TL_BEAT_ABSENT:
-				/* a deployment that owes nothing gets no lease */
-				*owed = probe_deployment(deployment, &sole_armed);
-				if (*owed == 0)
-					return;
-				if (!tl_lease_enter(key, key, now))
-				{
-					tl_row_beat(rows, deployment, NULL, *owed == 1, owed);
-					return;
-				}
-				/* a commit may have come in between: look again */
-				break;
-		}
-	}
-}
-
-/* The same for one turn; *owed is 1 or 0. */
-static void
-beat_turn(text *deployment, TlLeaseKey key, text *message_id, TlRowBeats *rows, int32 *owed)
-{
-	int64		now = rows->now;
-	TlLeaseKey	turn = tl_lease_turn_key(key, message_id);
+	TlLeaseKey	key = beat->key;
+	TlLeaseKey	turn = key;
+	bool		named = beat->message_id != NULL;
 	uint32		generation = 0;
 	int64		armed = 0;
 	int			tries;
 
+	if (named)
+		turn = tl_lease_turn_key(key, beat->message_id);
 	for (tries = 0;; tries++)
 	{
-		switch (tl_lease_beat_turn(key, turn, now, &generation))
+		TlBeat		result = named ? tl_lease_beat_turn(key, turn, now, &generation) :
+			tl_lease_beat(key, now, &generation, &beat->owed);
+
+		if (result == TL_BEAT_KNOWN)
 		{
-			case TL_BEAT_KNOWN:
-				*owed = 1;
-				return;
-
-			case TL_BEAT_PROBE:
-				*owed = probe_turn(deployment, message_id, &armed);
-				if (*owed)
-					tl_lease_start_turn(key, turn, armed, now);
-				if (tl_lease_found_turn(key, turn, generation, *owed,
-										!tl_xact_has_touched(key) && (!*owed || now >= armed)) ||
-					tries >= MAX_TRIES)
-					return;
-				break;
-
-			case TL_BEAT_ABSENT:
-				*owed = probe_turn(deployment, message_id, &armed);
-				if (*owed == 0)
-					return;
-				if (!tl_lease_enter(key, turn, now))
-				{
-					tl_row_beat(rows, deployment, message_id, true, owed);
-					return;
-				}
-				break;
+			if (named)
+				beat->owed = 1;
+			return rows;
 		}
+		beat->owed = probe(beat, &armed);
+		if (result == TL_BEAT_PROBE)
+		{
+			/*
+			 * A turn that was armed after we looked at the clock is not
+			 * started by this beat: the next one must probe again.
+			 */
+			bool		keep = !tl_xact_has_touched(key) && (beat->owed != 1 || now >= armed);
+
+			if (named && beat->owed)
+				tl_lease_start_turn(key, turn, armed, now);
+			if ((named ? tl_lease_found_turn(key, turn, generation, beat->owed, keep) :
+				 tl_lease_found(key, generation, beat->owed, armed, now, keep)) ||
+				tries >= MAX_TRIES)
+				return rows;
+		}
+		/* a deployment that owes nothing gets no lease */
+		else if (beat->owed == 0)
+			return rows;
+		else if (!tl_lease_enter(key, turn, now))
+			return list_rows(rows, beat);
+		/* a commit may have come in between: look again */
 	}
 }
 
-/* A read-only transaction may write soft state, but a standby may not. */
+/* The beats of one call, at one time. */
 TL_HOT static void
-check_beat_allowed(void)
+beat_each(Beat *beats, int n, int counted)
 {
+	List	   *rows = NIL;
+	int64		now;
+	int			i;
+
+	/* a read-only transaction may write soft state, but a standby may not */
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("heartbeat");
 	if (!OidIsValid(tl_extension_oid()))
 		(void) tl_table_oid(TL_TURN);	/* raises */
+	/* memory is slow: it comes while we look at the clock and count */
+	tl_lease_prefetch_bucket(beats->key);
+	now = tl_clock_now();
+	tl_lease_prefetch(beats->key);
+	tl_grace_note_call_at(now);
+	tl_counter_add(TL_COUNT_BEATS, counted);
+	for (i = 0; i < n; i++)
+	{
+		if (i + PREFETCH_BUCKET < n)
+			tl_lease_prefetch_bucket(beats[i + PREFETCH_BUCKET].key);
+		if (i + PREFETCH_LEASE < n)
+			tl_lease_prefetch(beats[i + PREFETCH_LEASE].key);
+		CHECK_FOR_INTERRUPTS();
+		if (beats[i].deployment != NULL)
+			rows = record(&beats[i], now, rows);
+	}
+	if (rows != NIL)
+		write_rows(rows, now);
 }
 
 TL_HOT Datum
 turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
-	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	TlLeaseKey	key;
-	TlRowBeats	rows = {0};
+	Beat		whole = {.deployment = tl_arg_name(fcinfo, 0, "deployment")};
+	Beat	   *beats = &whole;
+	int			n = 1;
 	int32		owed = 0;
-	int			nids = 0;
-	text	  **ids;
-	int32	   *each = NULL;
 	int			i;
 
-	check_beat_allowed();
-	key = tl_lease_key(deployment);
-	/* memory is slow: it comes while we look at the clock and count */
-	tl_lease_prefetch_bucket(key);
-	rows.now = tl_clock_now();
-	tl_lease_prefetch(key);
-	tl_grace_note_call_at(rows.now);
-	tl_counter_add(TL_COUNT_BEATS, 1);
-
-	if (PG_ARGISNULL(1))
-		beat_deployment(deployment, key, &rows, &owed);
-	else if (ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)), ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1))) > 0)
+	whole.key = tl_lease_key(whole.deployment);
+	if (!PG_ARGISNULL(1))
 	{
-		ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
-		each = palloc0(nids * sizeof(int32));
-		for (i = 0; i < nids; i++)
-			beat_turn(deployment, key, ids[i], &rows, &each[i]);
+		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);
+
+		n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+		if (n > 0)
+		{
+			text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &n);
+
+			beats = palloc(n * sizeof(Beat));
+			for (i = 0; i < n; i++)
+			{
+				beats[i] = whole;
+				beats[i].message_id = ids[i];
+			}
+		}
 	}
-	if (rows.held != NIL)
-		tl_row_beats_finish(&rows);
-	for (i = 0; i < nids; i++)
-		owed += each[i];
+	beat_each(beats, n, 1);
+	for (i = 0; i < n; i++)
+		owed += beats[i].owed;
 	PG_RETURN_INT32(owed);
 }
 
@@ -246,9 +335,7 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	int			nids;
 	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &n);
 	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
-	TlLeaseKey *keys;
-	int32	   *owed;
-	TlRowBeats	rows = {0};
+	Beat	   *beats;
 	int			i;
 
 	if (!PG_ARGISNULL(1) && nids != n)
@@ -256,47 +343,26 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("deployments and message_ids must have the same length"),
 				 errhint("Pass NULL for an element that beats for its whole deployment.")));
-	check_beat_allowed();
 	InitMaterializedSRF(fcinfo, 0);
-	rows.now = tl_clock_now();
-	tl_grace_note_call_at(rows.now);
-	tl_counter_add(TL_COUNT_BEATS, n);
 
-	owed = palloc_extended(sizeof(int32) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	keys = palloc_extended(sizeof(TlLeaseKey) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (i = 0; i < n; i++)
-		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]))
-			keys[i] = tl_lease_key(deployments[i]);
-
+	beats = palloc_extended(sizeof(Beat) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (i = 0; i < n; i++)
 	{
-		if (i + PREFETCH_BUCKET < n)
-			tl_lease_prefetch_bucket(keys[i + PREFETCH_BUCKET]);
-		if (i + PREFETCH_LEASE < n)
-			tl_lease_prefetch(keys[i + PREFETCH_LEASE]);
-
-		if ((i & 0xff) == 0)
-			CHECK_FOR_INTERRUPTS();
-		if (deployments[i] == NULL || !tl_name_is_valid(deployments[i]))
+		beats[i].message_id = ids != NULL ? ids[i] : NULL;
+		if (deployments[i] == NULL || !tl_name_is_valid(deployments[i]) ||
+			(beats[i].message_id != NULL && !tl_name_is_valid(beats[i].message_id)))
 			continue;
-		if (ids == NULL || ids[i] == NULL)
-			beat_deployment(deployments[i], keys[i], &rows, &owed[i]);
-		else if (tl_name_is_valid(ids[i]))
-			beat_turn(deployments[i], keys[i], ids[i], &rows, &owed[i]);
+		beats[i].deployment = deployments[i];
+		beats[i].key = tl_lease_key(deployments[i]);
 	}
-	if (rows.held != NIL)
-		tl_row_beats_finish(&rows);
+	beat_each(beats, n, n);
 
 	for (i = 0; i < n; i++)
-		if (owed[i] == 0)
+		if (beats[i].owed == 0)
 		{
-			Datum		values[2];
-			bool		nulls[2];
+			Datum		values[2] = {PointerGetDatum(deployments[i]), PointerGetDatum(beats[i].message_id)};
+			bool		nulls[2] = {deployments[i] == NULL, beats[i].message_id == NULL};
 
-			nulls[0] = deployments[i] == NULL;
-			nulls[1] = ids == NULL || ids[i] == NULL;
-			values[0] = PointerGetDatum(deployments[i]);
-			values[1] = nulls[1] ? (Datum) 0 : PointerGetDatum(ids[i]);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 	return (Datum) 0;

@@ -1,7 +1,7 @@
 /*
  * election.c
- *		Taking a turn from owed to ended, once; answers and discharges.
- *		Failures are in failure.c.
+ *		Taking a turn from owed to ended, once; replies of workers.  The calls
+ *		that end turns without a worker's reply are in failure.c.
  *
  * The transaction locks the rows of all turns in question and judges them,
  * stores the replies of those it has won, and then updates their rows, which
@@ -28,16 +28,20 @@
 #include "shared/clock.h"
 #include "shared/grace.h"
 #include "turns/election.h"
-#include "turns/judge.h"
 #include "turns/turn.h"
 
-/* a turn that was owed when it was locked; a copy, so it outlives the scan */
+/*
+ * A turn that was owed when it was locked, in the order of the ids; a copy, so
+ * it outlives the scan.
+ */
 typedef struct Candidate
 {
+	text	   *message_id;		/* first, so that bsearch can compare it */
 	TlTurn		turn;
-	TlElected	elected;
-	int			position;		/* of its id in the caller's list */
-	int64		reply_id;		/* 0: not stored yet */
+	TlReply		reply;
+	bool		listed;			/* in the caller's order */
+	struct Candidate *first;	/* of those in one reply; NULL: not stored yet */
+	int64		reply_id;		/* of the first */
 } Candidate;
 
 /* a call of commit_terminal_reply */
@@ -55,34 +59,34 @@ typedef struct Commit
 	text	   *conversation;	/* of a turn that had ended */
 } Commit;
 
-static bool judge_candidate(TlTurn *turn, void *arg);
-static bool same_address(const TlReply *a, const TlReply *b);
-static int	compare_positions(const void *a, const void *b);
-static Candidate **order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, Commit *commit);
-static void store_replies(Commit *commit, Candidate **won);
-static TlElection keep_late(Commit *commit, text **ids, int nids);
-static bool discharge(TlTurn *turn, void *arg);
-
 PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
-PG_FUNCTION_INFO_V1(turn_liveness_discharge_turn);
 
-void
-tl_elected_read(TlElected *elected, const TlTurn *turn, const TlVerdict *verdict, int64 now)
+/* NULL for a turn that was armed without, or has ended. */
+static Jsonb *
+routing_of(const TlTurn *turn)
 {
-	TlReply    *reply = &elected->reply;
+	return tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
+		DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING));
+}
 
-	memset(elected, 0, sizeof(*elected));
-	elected->message_id = tl_turn_text(turn, TURN_MESSAGE_ID);
+/* What the turn tells its reply: where it goes, and the turn's times. */
+static void
+read_turn(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict, int64 now)
+{
+	Jsonb	   *routing = routing_of(turn);
+
+	memset(reply, 0, sizeof(*reply));
 	reply->deployment = tl_turn_text(turn, TURN_DEPLOYMENT);
 	reply->conversation = tl_turn_text(turn, TURN_CONVERSATION);
-	if (!tl_turn_isnull(turn, TURN_ROUTING))
+	if (routing != NULL)
 	{
-		elected->routing = DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING));
-		reply->platform = tl_routing_text(elected->routing, "platform", true);
-		reply->organization = tl_routing_text(elected->routing, "organizationId", false);
+		reply->platform = tl_routing_text(routing, "platform", true);
+		reply->organization = tl_routing_text(routing, "organizationId", false);
 	}
 	if (reply->platform == NULL)
 		reply->platform = cstring_to_text(TL_DEFAULT_PLATFORM);
+	if (verdict == NULL)
+		return;
 	reply->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
 	if (verdict->first_beat > 0)
 		reply->first_beat = tl_clock_to_wall(verdict->first_beat, now);
@@ -90,20 +94,39 @@ tl_elected_read(TlElected *elected, const TlTurn *turn, const TlVerdict *verdict
 		reply->last_beat = tl_clock_to_wall(verdict->last_beat, now);
 }
 
-void
-tl_turn_end(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id)
+/* The reply is stored and has it all: the row that stays is small. */
+static void
+end_turn(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id)
 {
-	/* the reply has it all: the row that stays is small */
+	/* a turn that was never owed changes no count of owed turns */
+	if (tl_turn_is_owed(turn))
+		tl_xact_count(turn, true);
 	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(outcome));
 	tl_turn_set_null(turn, TURN_ROUTING);
 	tl_turn_set_null(turn, TURN_REASON);
 	if (request)
 		tl_turn_set(turn, TURN_REQUEST, UUIDPGetDatum(request));
 	tl_turn_set(turn, TURN_REPLY_ID, Int64GetDatum(reply_id));
-
 	ForceSyncCommit();
-	tl_xact_touch(turn->deployment_key, 1);
-	tl_xact_forget_turn(turn->deployment_key, turn->turn_key);
+}
+
+void
+tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
+			const text *error, const text *error_code, char decided_by)
+{
+	text	   *message_id = tl_turn_text(turn, TURN_MESSAGE_ID);
+	TlReply		reply;
+
+	read_turn(&reply, turn, verdict, now);
+	reply.message_ids = &message_id;
+	reply.nids = 1;
+	reply.outcome = error != NULL ? TL_OUTCOME_ERROR : TL_OUTCOME_DISCHARGED;
+	if (error != NULL)
+		reply.payload = tl_payload_error(routing_of(turn), message_id, error, error_code);
+	reply.error_code = error_code;
+	reply.decided_by = decided_by;
+	tl_outbox_open(outbox, error == NULL);
+	end_turn(turn, reply.outcome, NULL, tl_outbox_store(outbox, &reply, now));
 }
 
 /* Nothing is written here: the reply comes first, when all turns are locked. */
@@ -113,7 +136,7 @@ judge_candidate(TlTurn *turn, void *arg)
 	Commit	   *commit = arg;
 	Candidate  *candidate = &commit->won[commit->nwon];
 	TlVerdict	verdict;
-	int64		now;
+	int64		now = tl_clock_now();
 
 	if (!tl_turn_is_owed(turn))
 	{
@@ -125,11 +148,11 @@ judge_candidate(TlTurn *turn, void *arg)
 				   UUID_LEN) == 0;
 		return false;
 	}
-	now = tl_turn_judge(turn, &verdict);
+	tl_turn_judge(turn, now, 0, &verdict);
 	candidate->turn = *turn;
 	tl_turn_detach(&candidate->turn);
-	tl_elected_read(&candidate->elected, &candidate->turn, &verdict, now);
-	candidate->reply_id = 0;
+	read_turn(&candidate->reply, &candidate->turn, &verdict, now);
+	candidate->message_id = tl_turn_text(&candidate->turn, TURN_MESSAGE_ID);
 	commit->nwon++;
 	return false;
 }
@@ -144,40 +167,30 @@ same_address(const TlReply *a, const TlReply *b)
 		(a->organization == NULL || tl_compare_texts(&a->organization, &b->organization) == 0);
 }
 
-static int
-compare_positions(const void *a, const void *b)
-{
-	return (*(Candidate *const *) a)->position - (*(Candidate *const *) b)->position;
-}
-
 /*
  * Turns are locked in the order of COLLATE "C" and listed in the caller's
  * order: the reply is to the caller's first.
  */
 static Candidate **
-order_as_called(FunctionCallInfo fcinfo, text **ids, int nids, Commit *commit)
+order_as_called(FunctionCallInfo fcinfo, Commit *commit)
 {
 	int			ncalled;
 	text	  **called = tl_arg_text_array(fcinfo, 1, "message_ids", &ncalled);
-	int		   *positions = palloc(nids * sizeof(int));
 	Candidate **won = palloc(commit->nwon * sizeof(Candidate *));
+	int			n = 0;
 	int			i;
 
-	for (i = ncalled - 1; i >= 0; i--)
+	for (i = 0; i < ncalled; i++)
 	{
-		text	  **id = bsearch(&called[i], ids, nids, sizeof(text *), tl_compare_texts);
+		Candidate  *candidate = bsearch(&called[i], commit->won, commit->nwon,
+										sizeof(Candidate), tl_compare_texts);
 
-		positions[id - ids] = i;
+		if (candidate == NULL || candidate->listed)
+			continue;
+		candidate->listed = true;
+		won[n++] = candidate;
 	}
-	for (i = 0; i < commit->nwon; i++)
-	{
-		text	  **id = bsearch(&commit->won[i].elected.message_id, ids, nids,
-								 sizeof(text *), tl_compare_texts);
-
-		won[i] = &commit->won[i];
-		won[i]->position = positions[id - ids];
-	}
-	qsort(won, commit->nwon, sizeof(Candidate *), compare_positions);
+	Assert(n == commit->nwon);
 	return won;
 }
 
@@ -194,29 +207,31 @@ store_replies(Commit *commit, Candidate **won)
 	tl_outbox_open(&outbox, false);
 	for (i = 0; i < commit->nwon; i++)
 	{
-		TlReply    *reply = &won[i]->elected.reply;
-		int64		id;
+		TlReply    *reply = &won[i]->reply;
 
-		if (won[i]->reply_id != 0)
+		if (won[i]->first != NULL)
 			continue;
-		reply->nids = 0;
 		for (j = i; j < commit->nwon; j++)
-			if (won[j]->reply_id == 0 && same_address(reply, &won[j]->elected.reply))
-				ids[reply->nids++] = won[j]->elected.message_id;
+			if (won[j]->first == NULL && same_address(reply, &won[j]->reply))
+			{
+				won[j]->first = won[i];
+				ids[reply->nids++] = won[j]->message_id;
+			}
 		reply->message_ids = ids;
-		reply->payload = tl_payload_reply(commit->reply, won[i]->elected.routing, ids, reply->nids);
+		reply->payload = tl_payload_reply(commit->reply, routing_of(&won[i]->turn), ids,
+										  reply->nids);
 		reply->outcome = commit->outcome;
 		reply->error_code = commit->error_code;
 		reply->decided_by = TL_DECIDED_REPLY;
-		id = tl_outbox_store(&outbox, reply, now);
-		for (j = i; j < commit->nwon; j++)
-			if (won[j]->reply_id == 0 && same_address(reply, &won[j]->elected.reply))
-				won[j]->reply_id = id;
+		won[i]->reply_id = tl_outbox_store(&outbox, reply, now);
 	}
 	tl_outbox_close(&outbox);
 }
 
-/* No turn was won: keep the reply for inspection, unless the call is repeated. */
+/*
+ * No turn was won: the reply is kept for inspection, unless this call is
+ * repeated.
+ */
 static TlElection
 keep_late(Commit *commit, text **ids, int nids)
 {
@@ -237,6 +252,10 @@ keep_late(Commit *commit, text **ids, int nids)
 	return commit->ended ? TL_LOST : TL_UNKNOWN;
 }
 
+/*
+ * A worker has the reply for some turns of a deployment.  It wins those that
+ * are still owed; it has lost only if it wins none of them.
+ */
 Datum
 turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 {
@@ -256,63 +275,23 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	commit.outcome = tl_payload_is_error(commit.reply, &commit.error_code) ?
 		TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;
 
-	commit.won = palloc_extended(nids * sizeof(Candidate), MCXT_ALLOC_HUGE);
+	commit.won = palloc0(nids * sizeof(Candidate));
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
 		(void) tl_turn_change(&turns, commit.deployment, ids[i], judge_candidate, &commit);
 	if (commit.nwon > 0)
 	{
-		store_replies(&commit, order_as_called(fcinfo, ids, nids, &commit));
+		store_replies(&commit, order_as_called(fcinfo, &commit));
 		snapshot = tl_latest_snapshot();
 		for (i = 0; i < commit.nwon; i++)
 		{
 			Candidate  *won = &commit.won[i];
 
-			tl_turn_end(&won->turn, commit.outcome, commit.request, won->reply_id);
-			tl_turn_write(&turns, &won->turn, snapshot);
+			end_turn(&won->turn, commit.outcome, commit.request, won->first->reply_id);
+			tl_turn_write(&turns, &won->turn, snapshot, false);
 		}
 		UnregisterSnapshot(snapshot);
 	}
 	tl_rel_close(&turns);
 	PG_RETURN_OID(tl_election_oid(commit.nwon > 0 ? TL_WON : keep_late(&commit, ids, nids)));
-}
-
-/* A record that the turn has ended, delivered already. */
-static bool
-discharge(TlTurn *turn, void *arg)
-{
-	bool	   *discharged = arg;
-	TlOutbox	outbox = {0};
-	TlElected	elected;
-	TlVerdict	verdict;
-	int64		now;
-
-	if (!tl_turn_is_owed(turn))
-		return false;
-	now = tl_turn_judge(turn, &verdict);
-	tl_elected_read(&elected, turn, &verdict, now);
-	elected.reply.message_ids = &elected.message_id;
-	elected.reply.nids = 1;
-	elected.reply.outcome = TL_OUTCOME_DISCHARGED;
-	elected.reply.decided_by = TL_DECIDED_DISCHARGE;
-	tl_outbox_open(&outbox, true);
-	tl_turn_end(turn, TL_OUTCOME_DISCHARGED, NULL, tl_outbox_store(&outbox, &elected.reply, now));
-	tl_outbox_close(&outbox);
-	*discharged = true;
-	return true;
-}
-
-Datum
-turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
-{
-	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
-	TlRel		turns;
-	bool		discharged = false;
-
-	tl_check_writable("discharge_turn");
-	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	(void) tl_turn_change(&turns, deployment, message_id, discharge, &discharged);
-	tl_rel_close(&turns);
-	PG_RETURN_BOOL(discharged);
 }

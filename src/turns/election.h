@@ -9,23 +9,12 @@
 #include "store/turn_row.h"
 
 /*
- * What an owed turn tells its reply.  The reply lacks its message ids,
- * payload, outcome, error code and decider.
+ * Store the terminal record of one turn that this transaction has locked, or
+ * inserted (22023: bad address), and make the turn ended; the caller writes the
+ * row.  Without an error the record is a discharge; without a verdict the turn
+ * was never armed.  From here on the transaction's commit is flushed.
  */
-typedef struct TlElected
-{
-	TlReply		reply;
-	text	   *message_id;
-	Jsonb	   *routing;		/* or NULL */
-} TlElected;
-
-/* read it from a row that this transaction has locked (22023: bad address) */
-extern void tl_elected_read(TlElected *elected, const TlTurn *turn,
-							const TlVerdict *verdict, int64 now);
-/*
- * Make the turn ended.  The caller has stored its reply and writes the row;
- * from here on the transaction's commit is flushed and told of.
- */
-extern void tl_turn_end(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id);
+extern void tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
+						const text *error, const text *error_code, char decided_by);
 
 #endif							/* TL_ELECTION_H */

@@ -1,188 +1,138 @@
 /*
  * failure.c
- *		Ending turns with an error: the calls of a gateway that do, and what
- *		every failure stores and logs, the sweep's too.
+ *		The calls of a gateway that end turns without a worker's reply: with an
+ *		error, or with a record that the caller has delivered a reply itself.
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "base/enums.h"
 #include "base/guc.h"
-#include "replies/payload.h"
 #include "shared/clock.h"
-#include "turns/failure.h"
-#include "turns/judge.h"
+#include "turns/election.h"
 #include "turns/turn.h"
 
-/* a call that fails turns */
-typedef struct Failing
+/* a call that ends turns */
+typedef struct Ending
 {
 	TlOutbox	outbox;
-	const text *error;
+	const text *error;			/* NULL: discharges */
 	const text *error_code;		/* or NULL */
 	char		decided_by;
 	TimestampTz armed_before;	/* DT_NOEND: whenever it was armed */
-	int			failed;
-	bool		found;			/* the turn that was asked for */
-} Failing;
-
-static bool is_to_be_failed(const TlTurn *turn, void *arg);
-static bool fail(TlTurn *turn, void *arg);
-static TlElection fail_one(TlRel *turns, text *deployment, text *message_id, Failing *failing);
-static int64 store_rejected(TlTurn *turn, Jsonb *routing, Failing *failing);
+	int			ended;
+} Ending;
 
 PG_FUNCTION_INFO_V1(turn_liveness_fail_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_fail_deployment);
 PG_FUNCTION_INFO_V1(turn_liveness_reject_turn);
+PG_FUNCTION_INFO_V1(turn_liveness_discharge_turn);
 
-int64
-tl_store_error(TlOutbox *outbox, TlElected *elected, const text *error,
-			   const text *error_code, char decided_by, int64 now)
-{
-	TlReply    *reply = &elected->reply;
-
-	reply->message_ids = &elected->message_id;
-	reply->nids = 1;
-	reply->payload = tl_payload_error(elected->routing, elected->message_id, error, error_code);
-	reply->outcome = TL_OUTCOME_ERROR;
-	reply->error_code = error_code;
-	reply->decided_by = decided_by;
-	return tl_outbox_store(outbox, reply, now);
-}
-
-char *
-tl_failure_line(const TlElected *elected, const text *error_code, const char *decided_by)
-{
-	static char *database = NULL;
-
-	if (database == NULL)
-		database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
-	return psprintf("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
-					text_to_cstring(elected->message_id),
-					text_to_cstring(elected->reply.deployment),
-					text_to_cstring(error_code), decided_by, database);
-}
-
-void
-tl_log_failure(const char *line)
-{
-	ereport(LOG,
-			(errcode(ERRCODE_WARNING),
-			 errhidestmt(true),
-			 errhidecontext(true),
-			 errmsg_internal("%s", line)));
-}
-
+/* Asked when the turns are listed, and again when the row is locked. */
 static bool
-is_to_be_failed(const TlTurn *turn, void *arg)
+is_to_be_ended(const TlTurn *turn, void *arg)
 {
-	const Failing *failing = arg;
+	const Ending *ending = arg;
 
-	return tl_turn_is_owed(turn) && tl_turn_armed_at(turn) < failing->armed_before;
+	return tl_turn_is_owed(turn) && tl_turn_armed_at(turn) < ending->armed_before;
 }
 
 /* The row is locked: armed_before is judged on the version that ends here. */
 static bool
-fail(TlTurn *turn, void *arg)
+end_turn(TlTurn *turn, void *arg)
 {
-	Failing    *failing = arg;
-	TlElected	elected;
+	Ending	   *ending = arg;
 	TlVerdict	verdict;
-	int64		now;
+	int64		now = tl_clock_now();
 
-	failing->found = true;
-	if (!is_to_be_failed(turn, failing))
+	if (!is_to_be_ended(turn, ending))
 		return false;
-	now = tl_turn_judge(turn, &verdict);
-	tl_elected_read(&elected, turn, &verdict, now);
-	tl_outbox_open(&failing->outbox, false);
-	tl_turn_end(turn, TL_OUTCOME_ERROR, NULL,
-				tl_store_error(&failing->outbox, &elected, failing->error, failing->error_code,
-							   failing->decided_by, now));
-	failing->failed++;
+	tl_turn_judge(turn, now, 0, &verdict);
+	tl_turn_end(&ending->outbox, turn, &verdict, now, ending->error, ending->error_code,
+				ending->decided_by);
+	ending->ended++;
 	return true;
 }
 
-/* Fail one turn, whenever it was armed. */
+/* End the turns of these ids.  The result tells what became of one of them. */
 static TlElection
-fail_one(TlRel *turns, text *deployment, text *message_id, Failing *failing)
+end_turns(text *deployment, text **ids, int nids, Ending *ending)
 {
-	(void) tl_turn_change(turns, deployment, message_id, fail, failing);
-	return failing->failed > 0 ? TL_WON : failing->found ? TL_LOST : TL_UNKNOWN;
+	bool		found = false;
+	TlRel		turns;
+	int			i;
+
+	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
+	for (i = 0; i < nids; i++)
+		found |= tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
+	tl_outbox_close(&ending->outbox);
+	tl_rel_close(&turns);
+	return ending->ended > 0 ? TL_WON : found ? TL_LOST : TL_UNKNOWN;
 }
 
+/* A gateway knows that this turn will get no reply. */
 Datum
 turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
-	Failing		failing = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
-	TlRel		turns;
-	TlElection	election;
+	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
 
-	failing.error = tl_arg_text(fcinfo, 2, "error");
-	failing.error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
+	ending.error = tl_arg_text(fcinfo, 2, "error");
+	ending.error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
 	tl_check_writable("fail_turn");
-	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	election = fail_one(&turns, deployment, message_id, &failing);
-	tl_outbox_close(&failing.outbox);
-	tl_rel_close(&turns);
-	PG_RETURN_OID(tl_election_oid(election));
+	PG_RETURN_OID(tl_election_oid(end_turns(deployment, &message_id, 1, &ending)));
 }
 
+/* The caller has delivered a reply itself, or wants none: a record is kept. */
+Datum
+turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
+	Ending		ending = {.decided_by = TL_DECIDED_DISCHARGE, .armed_before = DT_NOEND};
+
+	tl_check_writable("discharge_turn");
+	PG_RETURN_BOOL(end_turns(deployment, &message_id, 1, &ending) == TL_WON);
+}
+
+/*
+ * The whole deployment is gone: each turn that it owes is failed, in the order
+ * of the ids, so that two calls cannot deadlock.
+ */
 Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	Failing		failing = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
+	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
 	TlRel		turns;
 	text	  **ids;
 	int			nids;
-	int			i;
 
-	failing.error = tl_arg_optional_text(fcinfo, 1, "error");
-	failing.error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
+	ending.error = tl_arg_optional_text(fcinfo, 1, "error");
+	ending.error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
 	if (!PG_ARGISNULL(3))
-		failing.armed_before = PG_GETARG_TIMESTAMPTZ(3);
+		ending.armed_before = PG_GETARG_TIMESTAMPTZ(3);
 	tl_check_writable("fail_deployment");
-	if (failing.error == NULL)
-		failing.error = cstring_to_text(tl_code_message(TL_CODE_DIED));
+	if (ending.error == NULL)
+		ending.error = cstring_to_text(tl_code_message(TL_CODE_DIED));
 
-	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	ids = tl_turn_list_owed(&turns, deployment, is_to_be_failed, &failing, &nids);
-	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, deployment, ids[i], fail, &failing);
-	tl_outbox_close(&failing.outbox);
+	tl_rel_open(&turns, TL_TURN, false);
+	ids = tl_turn_list_owed(&turns, deployment, is_to_be_ended, &ending, &nids);
 	tl_rel_close(&turns);
-	PG_RETURN_INT32(failing.failed);
-}
-
-/* The reply of a turn that was never armed: without times. */
-static int64
-store_rejected(TlTurn *turn, Jsonb *routing, Failing *failing)
-{
-	TlVerdict	verdict = {0};
-	TlElected	elected;
-
-	tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
-	tl_elected_read(&elected, turn, &verdict, turn->times.armed);
-	elected.reply.armed_at = 0;
-	tl_outbox_open(&failing->outbox, false);
-	return tl_store_error(&failing->outbox, &elected, failing->error, failing->error_code,
-						  failing->decided_by, turn->times.armed);
+	(void) end_turns(deployment, ids, nids, &ending);
+	PG_RETURN_INT32(ending.ended);
 }
 
 /*
  * A message is refused before dispatch: its row is inserted as ended, so that
  * it meets an arm of the same turn on the same unique key.  The reply follows
- * when the key is ours, and the row then names it.
+ * when the key is ours, and the row then names it.  An owed turn that is there
+ * is failed.
  */
 Datum
 turn_liveness_reject_turn(PG_FUNCTION_ARGS)
@@ -190,13 +140,13 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
 	Jsonb	   *routing = tl_arg_object(fcinfo, 2, "routing", tl_max_routing_size, "turn_liveness.max_routing_size");
-	Failing		failing = {.decided_by = TL_DECIDED_REJECT, .armed_before = DT_NOEND};
+	Ending		ending = {.decided_by = TL_DECIDED_REJECT, .armed_before = DT_NOEND};
 	TlTurn		turn;
 	TlRel		turns;
-	TlElection	election = TL_WON;
+	bool		is_ours;
 
-	failing.error = tl_arg_text(fcinfo, 3, "error");
-	failing.error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
+	ending.error = tl_arg_text(fcinfo, 3, "error");
+	ending.error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
 	tl_check_writable("reject_turn");
 	tl_turn_make(&turn, deployment, message_id, routing,
 				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
@@ -204,22 +154,19 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	tl_turn_set_null(&turn, TURN_ROUTING);
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	if (tl_turn_insert_unless_there(&turns, &turn))
+	is_ours = tl_turn_insert_unless_there(&turns, &turn);
+	if (is_ours)
 	{
-		Snapshot	snapshot;
+		Snapshot	snapshot = tl_latest_snapshot();
 
-		/* it was never owed: no count of owed turns changes */
-		ForceSyncCommit();
-		tl_turn_set(&turn, TURN_REPLY_ID,
-					Int64GetDatum(store_rejected(&turn, routing, &failing)));
-		tl_turn_set_null(&turn, TURN_ROUTING);
-		snapshot = tl_latest_snapshot();
-		tl_turn_write(&turns, &turn, snapshot);
+		tl_turn_set(&turn, TURN_ROUTING, JsonbPGetDatum(routing));
+		tl_turn_end(&ending.outbox, &turn, NULL, turn.times.armed, ending.error,
+					ending.error_code, ending.decided_by);
+		tl_turn_write(&turns, &turn, snapshot, false);
 		UnregisterSnapshot(snapshot);
+		tl_outbox_close(&ending.outbox);
 	}
-	else
-		election = fail_one(&turns, deployment, message_id, &failing);
-	tl_outbox_close(&failing.outbox);
 	tl_rel_close(&turns);
-	PG_RETURN_OID(tl_election_oid(election));
+	PG_RETURN_OID(tl_election_oid(is_ours ? TL_WON :
+								  end_turns(deployment, &message_id, 1, &ending)));
 }

@@ -1,25 +1,32 @@
 /*
  * sweep.c
  *		Failing the turns that have lapsed: pure transaction code, which the
- *		worker and sweep_expired_turns() call.  One row: see sweep_row.c.
+ *		worker and sweep_expired_turns() call.
  *
  * A batch runs in one subtransaction.  If a row in it raises an error, the
  * batch is done again row by row, so that one bad row never blocks the others.
+ *
+ * A row is read under the latest snapshot and judged without a lock first, for
+ * most rows live.  Then it is locked without waiting: a row that another
+ * transaction holds is passed over, for that transaction decides.  The leases
+ * are read again under the lock, and the turn is failed or left.
  */
 #include "base/turn_liveness.h"
 
+#include "access/tableam.h"
 #include "access/xact.h"
-#include "fmgr.h"
 #include "miscadmin.h"
-#include "shared/counters.h"
+#include "replication/syncrep.h"
 #include "storage/bufmgr.h"
+#include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
+#include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/delivery.h"
@@ -27,35 +34,191 @@
 #include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
+#include "shared/counters.h"
 #include "shared/grace.h"
-#include "turns/attach.h"
-#include "turns/failure.h"
+#include "shared/lease.h"
+#include "turns/election.h"
 #include "turns/sweep.h"
+#include "turns/turn.h"
 
 #define CHUNK			500
+#define BUSY_PAUSE		TL_SECOND
 #define BAD_ROW_PAUSE	(60 * TL_SECOND)
+#define WORKER_LEAD		TL_SECOND	/* a worker fails what lapses within that */
 
-static bool is_alone(void);
-static int	sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check);
-static bool is_about_a_row(const ErrorData *error);
-static int	sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
-									bool move_check, ErrorData **error);
-static void log_bad_row(const TlSweepItem *item, const ErrorData *error);
-static bool sweep_death(const TlDeath *death, int max, int *failed);
-static int	sweep_overdue(int64 now, int max);
+/* what the rows of a batch share */
+typedef struct Sweep
+{
+	TlRel		turns;
+	TlOutbox	outbox;
+	TupleTableSlot *slot;
+	BlockNumber nblocks;
+	bool		move_check;		/* see tl_sweep_items */
+	bool		alone;			/* no worker serves the database */
+	List	   *lines;			/* for the log, once the batch is done */
+	MemoryContext context;		/* of the batch */
+} Sweep;
 
 PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 
+/* Where no worker serves the database, sessions do all that it does. */
 static bool
 is_alone(void)
 {
 	return tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
 }
 
+/*
+ * A session cannot tell a turn that lapsed long ago from one whose commit
+ * waited, for a standby say, or that was restored, and that just became
+ * visible.  The worker can, for it is told at the commit and has seen each
+ * restored row, and it fails what lapses within a second: the session leaves
+ * the others to it, which is false here.  Without a worker such a turn counts
+ * from this first sight; the session writes that down with the row.
+ */
+static bool
+may_decide(const Sweep *sweep, TlTurn *turn)
+{
+	int64		now = tl_clock_now();
+	bool		unseen;
+	TlGrace		grace;
+	TlVerdict	verdict;
+
+	tl_grace_get(&grace);
+	unseen = tl_epoch_run(turn->times.epoch) != tl_epoch_run(grace.epoch) &&
+		(grace.start_is_unsure ||
+		 tl_epoch_place(turn->times.epoch) != tl_epoch_place(grace.epoch));
+	if (unseen && !sweep->alone)
+		return false;
+	if (unseen || turn->times.seen == TL_SEEN_UNKNOWN)
+	{
+		tl_turn_adopt(turn, now);
+		turn->times.seen = now;
+	}
+	now = tl_clock_sweep_time();
+	tl_turn_judge(turn, now, 0, &verdict);
+	if (turn->times.seen != 0 || verdict.deadline + WORKER_LEAD >= now)
+		return true;
+	if (!sweep->alone)
+		return pg_atomic_read_u32(&tl_database()->grace.sweep_off) != 0;
+	/* can commits wait so at all? */
+	if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
+		turn->times.seen = now;
+	return true;
+}
+
+/* Judge a turn, and note when to look at it again if it has not lapsed. */
+static bool
+has_lapsed(TlSweepItem *item, const TlTurn *turn, int64 now, TlVerdict *verdict)
+{
+	tl_turn_judge(turn, now, item->seen, verdict);
+	item->look_us = verdict->held ? now + BUSY_PAUSE : verdict->deadline;
+	return verdict->deadline <= now && !verdict->held;
+}
+
+/* Its session ended after the arm, and the deployment has not beaten since. */
+static bool
+has_died(const TlTurn *turn, int64 died)
+{
+	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
+
+	/* a death is stamped like an arm: see tl_clock_arm_stamp() */
+	return died > 0 && last < died && turn->times.armed < died;
+}
+
+/* A mark of a provider's failure names the error of the turn. */
+static void
+fail(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, bool died, int64 now)
+{
+	TlCode		lapse = died ? TL_CODE_DIED : verdict->code;
+	text	   *code = tl_turn_isnull(turn, TURN_ERROR_CODE) ?
+		cstring_to_text(tl_code_name(lapse)) : tl_turn_text(turn, TURN_ERROR_CODE);
+	text	   *error = tl_turn_isnull(turn, TURN_REASON) ?
+		cstring_to_text(tl_code_message(lapse)) : tl_turn_text(turn, TURN_REASON);
+
+	if (tl_log_failures)
+	{
+		char	   *line = psprintf("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
+									text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)),
+									text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)),
+									text_to_cstring(code), died ? "session" : "sweep",
+									get_database_name(MyDatabaseId));
+		MemoryContext row_context = MemoryContextSwitchTo(sweep->context);
+
+		sweep->lines = lappend(sweep->lines, pstrdup(line));
+		MemoryContextSwitchTo(row_context);
+	}
+	tl_turn_end(&sweep->outbox, turn, verdict, now, error, code,
+				died ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
+}
+
+/* Decide about one row, and say in the item what became of it. */
+static void
+sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
+{
+	int64		now;
+	TlTurn		turn;
+	TlVerdict	verdict;
+	bool		missing = false;
+	bool		lapsed;
+
+	/* the table may have been rewritten since the address was noted */
+	item->status = TL_SWEEP_GONE;
+	if (ItemPointerGetBlockNumberNoCheck(&item->tid) >= sweep->nblocks ||
+		!table_tuple_fetch_row_version(sweep->turns.rel, &item->tid, snapshot, sweep->slot))
+		return;
+	tl_turn_decode(sweep->slot, &turn);
+	if (!tl_turn_is_owed(&turn))
+		return;
+
+	item->status = TL_SWEEP_LIVE;
+	if (sweep->move_check && !may_decide(sweep, &turn))
+		return;
+	now = tl_clock_sweep_time();
+	if (!has_lapsed(item, &turn, now, &verdict) && !sweep->move_check && item->died == 0)
+		return;
+
+	/* when a batch is done again, its first try has left marks of its own */
+	if (!item->unmarked)
+		missing = tl_turn_beat_may_be_missing(&turn);
+	item->unmarked = !missing;
+	if (tl_rel_lock(&sweep->turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
+					LockWaitSkip) != TM_Ok)
+	{
+		/* an open transaction decides about it, or has just done so */
+		item->status = TL_SWEEP_BUSY;
+		item->look_us = now + BUSY_PAUSE;
+		return;
+	}
+	if (missing)
+	{
+		tl_turn_adopt(&turn, item->seen);
+		turn.times.seen = now;
+	}
+
+	/* a beat may have come since the first look */
+	now = tl_clock_sweep_time();
+	lapsed = has_lapsed(item, &turn, now, &verdict);
+	if (lapsed || (!missing && has_died(&turn, item->died)))
+	{
+		fail(sweep, &turn, &verdict, !lapsed, now);
+		item->status = TL_SWEEP_FAILED;
+	}
+	else if (sweep->move_check || missing)
+	{
+		tl_turn_adopt(&turn, item->seen);
+		turn.next_check = item->look_us;
+	}
+	else
+		return;
+	tl_turn_write(&sweep->turns, &turn, snapshot, false);
+}
+
+/* Decide about a batch; an error leaves it by longjmp. */
 static int
 sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 {
-	TlSweep		sweep = {.move_check = move_check, .alone = is_alone()};
+	Sweep		sweep = {.move_check = move_check, .alone = is_alone()};
 	int			failed = 0;
 	int			i;
 	ListCell   *cell;
@@ -70,16 +233,20 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	for (i = 0; i < nitems; i++)
 	{
+		Snapshot	snapshot;
+
 		CHECK_FOR_INTERRUPTS();
 		tl_clock_tick_if_worker();
+		/* what is beyond the limit is looked at again at once */
+		items[i].status = TL_SWEEP_BUSY;
+		items[i].look_us = 0;
 		if (failed >= max)
-		{
-			items[i].status = TL_SWEEP_BUSY;
-			items[i].look_us = 0;
 			continue;
-		}
 		MemoryContextSwitchTo(row_context);
-		tl_sweep_row(&sweep, &items[i]);
+		snapshot = tl_latest_snapshot();
+		sweep_row(&sweep, &items[i], snapshot);
+		ExecClearTuple(sweep.slot);
+		UnregisterSnapshot(snapshot);
 		failed += items[i].status == TL_SWEEP_FAILED;
 		MemoryContextSwitchTo(sweep.context);
 		MemoryContextReset(row_context);
@@ -89,150 +256,153 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_rel_close(&sweep.turns);
 	MemoryContextDelete(row_context);
 	foreach(cell, sweep.lines)
-		tl_log_failure(lfirst(cell));
+		ereport(LOG,
+				(errcode(ERRCODE_WARNING),
+				 errhidestmt(true),
+				 errhidecontext(true),
+				 errmsg_internal("%s", (char *) lfirst(cell))));
 	list_free_deep(sweep.lines);
 	return failed;
 }
 
-/* Would the same error meet the next row as well? */
+/*
+ * Only an error that is about one row is worth a second try of the batch: a
+ * cancel, a lock or a full disk would meet the next row as well.
+ */
 static bool
 is_about_a_row(const ErrorData *error)
 {
-	switch (error->sqlerrcode)
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
-		case ERRCODE_QUERY_CANCELED:
-		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+			return error->sqlerrcode == ERRCODE_OUT_OF_MEMORY;
+		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_OPERATOR_INTERVENTION:
 			return false;
-		case ERRCODE_OUT_OF_MEMORY:
-			return true;
 		default:
-			return ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES &&
-				ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TRANSACTION_ROLLBACK;
+			return true;
 	}
 }
 
-/* -1 and the error if there was one; all of it is undone then. */
-static int
-sweep_in_subtransaction(TlSweepItem *items, int nitems, int max,
-						bool move_check, ErrorData **error)
+int
+tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	volatile int failed = -1;
+	ErrorData  *volatile error = NULL;
+	volatile int failed = 0;
+	int			i;
 
-	*error = NULL;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
 		failed = sweep_rows(items, nitems, max, move_check);
 		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		*error = CopyErrorData();
+		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (!is_about_a_row(*error))
-			ReThrowError(*error);
-		failed = -1;
+		failed = 0;
 	}
 	PG_END_TRY();
-	return failed;
-}
-
-static void
-log_bad_row(const TlSweepItem *item, const ErrorData *error)
-{
-	tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
-	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errhidestmt(true),
-			 errhidecontext(true),
-			 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
-					ItemPointerGetBlockNumberNoCheck(&item->tid),
-					ItemPointerGetOffsetNumberNoCheck(&item->tid),
-					TL_SCHEMA, "turn", get_database_name(MyDatabaseId), error->message),
-			 errdetail("It is tried again; the other turns are not held up.")));
-}
-
-int
-tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
-{
-	ErrorData  *error;
-	int			failed = sweep_in_subtransaction(items, nitems, max, move_check, &error);
-	int			i;
-
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
 	if (error == NULL)
 		return failed;
+	if (!is_about_a_row(error))
+		ReThrowError(error);
 
 	/* one of them is bad: find it, and serve the rest */
-	failed = 0;
-	for (i = 0; i < nitems && failed < max; i++)
+	for (i = 0; nitems > 1 && i < nitems; i++)
+		failed += tl_sweep_items(&items[i], 1, max - failed, move_check);
+	if (nitems == 1)
 	{
-		int			n = sweep_in_subtransaction(&items[i], 1, 1, move_check, &error);
-
-		if (error == NULL)
-		{
-			failed += n;
-			continue;
-		}
-		log_bad_row(&items[i], error);
-		FreeErrorData(error);
-		items[i].status = TL_SWEEP_BUSY;
-		items[i].look_us = tl_clock_now() + BAD_ROW_PAUSE;
+		tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errhidestmt(true),
+				 errhidecontext(true),
+				 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
+						ItemPointerGetBlockNumberNoCheck(&items->tid),
+						ItemPointerGetOffsetNumberNoCheck(&items->tid),
+						TL_SCHEMA, "turn", get_database_name(MyDatabaseId), error->message),
+				 errdetail("It is tried again; the other turns are not held up.")));
+		items->status = TL_SWEEP_BUSY;
+		items->look_us = tl_clock_now() + BAD_ROW_PAUSE;
 	}
-	for (; i < nitems; i++)
-	{
-		items[i].status = TL_SWEEP_BUSY;
-		items[i].look_us = 0;
-	}
+	FreeErrorData(error);
 	return failed;
 }
 
-/* Fail the turns of one ended session; true if none of them is left. */
+/*
+ * Sweep the owed turns of a deployment whose session died, or with death NULL
+ * the rows that are to be looked at by now, in the order of that time.  True if
+ * none of them is left over.
+ */
 static bool
-sweep_death(const TlDeath *death, int max, int *failed)
+sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 {
-	text	   *deployment = cstring_to_text(death->deployment);
-	Snapshot	snapshot = tl_latest_snapshot();
 	TlSweepItem *items = palloc(sizeof(TlSweepItem) * CHUNK);
+	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
 	TlScan		scan = {0};
-	int			nitems;
+	int			n;
 	bool		busy = false;
 	int			i;
 
 	tl_rel_open(&turns, TL_TURN, false);
-	tl_turn_scan_owed(&turns, &scan, deployment, snapshot);
+	if (death != NULL)
+		tl_turn_scan_owed(&turns, &scan, cstring_to_text(death->deployment), snapshot);
+	else
+	{
+		tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, now);
+		tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_CHECK, snapshot);
+	}
 	do
 	{
-		CHECK_FOR_INTERRUPTS();
-		nitems = 0;
-		while (nitems < CHUNK && tl_scan_next(&scan, ForwardScanDirection))
+		memset(items, 0, sizeof(TlSweepItem) * CHUNK);
+		for (n = 0; n < CHUNK && tl_scan_next(&scan, ForwardScanDirection); n++)
 		{
-			memset(&items[nitems], 0, sizeof(TlSweepItem));
-			items[nitems].tid = scan.slot->tts_tid;
-			items[nitems].died = death->died;
-			nitems++;
+			items[n].tid = scan.slot->tts_tid;
+			items[n].died = death != NULL ? death->died : 0;
 		}
-		if (nitems > 0)
-			*failed += tl_sweep_items(items, nitems, max - *failed, false);
-		for (i = 0; i < nitems; i++)
+		if (n > 0)
+			*failed += tl_sweep_items(items, n, max - *failed, death == NULL);
+		for (i = 0; i < n; i++)
 			busy |= items[i].status == TL_SWEEP_BUSY;
-	} while (nitems == CHUNK && *failed < max);
+	} while (n == CHUNK && *failed < max);
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
 	pfree(items);
-	return !busy && nitems < CHUNK;
+	return !busy && n < CHUNK;
+}
+
+/*
+ * The postmaster writes into its lock file that it stops before it signals a
+ * process; nothing else tells a session that a shutdown ended from a session
+ * that an administrator ended.  The sweep reads it only when there are deaths.
+ */
+static bool
+is_shutdown(void)
+{
+	FILE	   *file = AllocateFile("postmaster.pid", "r");
+	char		line[MAXPGPATH];
+	bool		stopping = false;
+	int			i;
+
+	if (file == NULL)
+		return false;
+	for (i = 1; fgets(line, sizeof(line), file) != NULL; i++)
+		if (i == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+	FreeFile(file);
+	return stopping;
 }
 
 int
@@ -242,44 +412,11 @@ tl_sweep_deaths(int64 before, int max)
 	int			failed = 0;
 	int			at = 0;
 
-	if (tl_attach_is_shutdown())
-		return 0;
-
 	/* one round over the list; a death with a busy turn is left for the next */
-	while (failed < max && tl_attach_next_death(before, &at, &death))
-		if (sweep_death(&death, max, &failed))
-			tl_xact_settle(&death);
-	return failed;
-}
-
-/* Look at the rows that are to be looked at by now, in the order of that time. */
-static int
-sweep_overdue(int64 now, int max)
-{
-	TlSweepItem *items = palloc(sizeof(TlSweepItem) * CHUNK);
-	Snapshot	snapshot = tl_latest_snapshot();
-	TlRel		turns;
-	TlScan		scan = {0};
-	int			nitems;
-	int			failed = 0;
-
-	tl_rel_open(&turns, TL_TURN, false);
-	tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, now);
-	tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_CHECK, snapshot);
-	do
-	{
-		nitems = 0;
-		while (nitems < CHUNK && tl_scan_next(&scan, ForwardScanDirection))
-		{
-			memset(&items[nitems], 0, sizeof(TlSweepItem));
-			items[nitems++].tid = scan.slot->tts_tid;
-		}
-		if (nitems > 0)
-			failed += tl_sweep_items(items, nitems, max - failed, true);
-	} while (nitems == CHUNK && failed < max);
-	tl_scan_end(&scan);
-	tl_rel_close(&turns);
-	UnregisterSnapshot(snapshot);
+	if (tl_attach_oldest_death() <= before && !is_shutdown())
+		while (failed < max && tl_attach_next_death(before, &at, &death))
+			if (sweep_table(&death, 0, max, &failed))
+				tl_xact_settle(&death);
 	return failed;
 }
 
@@ -293,8 +430,10 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	int32		max = PG_ARGISNULL(0) ? tl_sweep_batch : PG_GETARG_INT32(0);
 	TlDatabase *db;
 	bool		alone;
-	int			failed = 0;
+	int			failed;
+	int			gone;
 	int64		now;
+	int64		next;
 	int64		start = tl_monotonic();
 
 	if (max < 0)
@@ -310,9 +449,8 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 		PG_RETURN_INT32(0);
 
 	now = tl_clock_sweep_time();
-	if (tl_attach_oldest_death() <= now - tl_reconnect_window * TL_MS)
-		failed = tl_sweep_deaths(now - tl_reconnect_window * TL_MS, max);
-	failed += sweep_overdue(now, max - failed);
+	failed = tl_sweep_deaths(now - tl_reconnect_window * TL_MS, max);
+	(void) sweep_table(NULL, now, max, &failed);
 
 	if (db != NULL)
 	{
@@ -322,9 +460,6 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	}
 	if (alone)
 	{
-		int64		next;
-		int			gone;
-
 		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now(), true, &next);
 		(void) tl_retention_run(tl_sweep_batch, true, &gone);
 		tl_notify_in_transaction();

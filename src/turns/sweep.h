@@ -5,7 +5,26 @@
 #ifndef TL_SWEEP_H
 #define TL_SWEEP_H
 
-#include "turns/sweep_row.h"
+#include "storage/itemptr.h"
+
+typedef enum TlSweepStatus
+{
+	TL_SWEEP_GONE,				/* not owed any more, or not there */
+	TL_SWEEP_FAILED,
+	TL_SWEEP_LIVE,				/* look again at look_us */
+	TL_SWEEP_BUSY				/* an open transaction holds it: look again soon */
+} TlSweepStatus;
+
+/* a row that may have lapsed, and what became of it */
+typedef struct TlSweepItem
+{
+	ItemPointerData tid;
+	int64		seen;			/* when it was first seen, if it became visible late */
+	int64		died;			/* its session ended then; 0 = no */
+	TlSweepStatus status;
+	bool		unmarked;		/* no beat was missing when it was looked at first */
+	int64		look_us;
+} TlSweepItem;
 
 /*
  * Decide about these rows, in the current transaction; returns how many

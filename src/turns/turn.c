@@ -1,6 +1,6 @@
 /*
  * turn.c
- *		Making the row of a turn, and changing it.
+ *		Making, judging and changing the row of a turn.
  *
  * All functions that change one turn do it in the same steps: find the row
  * under the latest snapshot, lock it, judge it, write it.  The lock waits for
@@ -14,8 +14,10 @@
  */
 #include "base/turn_liveness.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -23,11 +25,9 @@
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "turns/judge.h"
+#include "shared/grace.h"
+#include "shared/lease.h"
 #include "turns/turn.h"
-
-static TM_Result lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot);
-static void write_changed(TlRel *turns, TlTurn *turn, Snapshot snapshot, int64 was_armed);
 
 void
 tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
@@ -55,6 +55,71 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 	tl_turn_set_keys(turn);
 }
 
+void
+tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict)
+{
+	TlSigns		signs;
+	TlGrace		grace;
+
+	tl_grace_get(&grace);
+	tl_lease_read(turn->deployment_key, turn->turn_key, &signs);
+	signs.seen = seen;
+	tl_deadline(&turn->times, &signs, &grace, now, verdict);
+}
+
+void
+tl_turn_adopt(TlTurn *turn, int64 seen)
+{
+	TlGrace		grace;
+
+	tl_grace_get(&grace);
+	tl_times_adopt(&turn->times, &grace, seen, tl_clock_now());
+}
+
+/*
+ * A beat that meets a row in the hands of another transaction waits for a
+ * second at most (beat.c).  If that transaction commits, it has stamped
+ * the row (xact.c).  If it rolls back, its id stays in the row until the row
+ * is locked or replaced: a caller that does so asks first, and gives the turn
+ * its time again.
+ */
+bool
+tl_turn_beat_may_be_missing(const TlTurn *turn)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) turn->slot;
+	HeapTupleHeader tuple = slot->base.tuple->t_data;
+	bool		held;
+
+	Assert(TTS_IS_BUFFERTUPLE(turn->slot));
+	if (!tl_rows_are_beaten())
+		return false;
+	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
+	/* the transaction that wrote the row locked the version before it first */
+	held = TransactionIdIsValid(HeapTupleHeaderGetRawXmax(tuple)) &&
+		HeapTupleHeaderGetRawXmax(tuple) != HeapTupleHeaderGetRawXmin(tuple);
+	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+	return held;
+}
+
+/*
+ * A row that stays owed has a new address: the worker must be told.  A row
+ * that this transaction armed is told of as of an arm, so that the stamp
+ * before the commit finds it (xact.c).
+ */
+void
+tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed)
+{
+	bool		owed = tl_turn_is_owed(turn);
+	TM_Result	result;
+
+	armed = owed && (armed || tl_xact_has_armed(&turn->tid));
+	result = tl_turn_update(turns, turn, snapshot);
+	if (result != TM_Ok)
+		elog(ERROR, "unexpected result of updating a locked row: %d", (int) result);
+	if (owed)
+		tl_xact_wrote(turn, armed);
+}
+
 /*
  * Lock an owed turn.  Its lock wipes out the trace of a beat that may be
  * missing, so the turn counts as first seen now if there may be one.
@@ -63,9 +128,9 @@ static TM_Result
 lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 {
 	bool		missing = tl_turn_beat_may_be_missing(turn);
-	TM_Result	result;
+	TM_Result	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive,
+									 LockWaitSkip);
 
-	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip);
 	if (result == TM_WouldBlock)
 	{
 		missing = tl_rows_are_beaten();
@@ -74,33 +139,6 @@ lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 	if (missing)
 		turn->times.seen = tl_clock_now();
 	return result;
-}
-
-void
-tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot)
-{
-	TM_Result	result = tl_turn_update(turns, turn, snapshot);
-
-	if (result != TM_Ok)
-		elog(ERROR, "unexpected result of updating a locked row: %d", (int) result);
-}
-
-/*
- * A row that stays owed has a new address: the worker must be told.  A row
- * that this transaction armed is told of as of an arm, so that the stamp
- * before the commit finds it (xact.c).
- */
-static void
-write_changed(TlRel *turns, TlTurn *turn, Snapshot snapshot, int64 was_armed)
-{
-	bool		armed = turn->times.armed != was_armed || tl_xact_has_armed(&turn->tid);
-
-	tl_turn_write(turns, turn, snapshot);
-	if (!tl_turn_is_owed(turn))
-		return;
-	tl_xact_touch(turn->deployment_key, 0);
-	tl_xact_watch_turn(turn, armed);
-	tl_xact_wrote_turn(turn, armed);
 }
 
 bool
@@ -125,7 +163,11 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 			if (tl_turn_is_owed(&turn))
 				result = lock_turn(turns, &turn, snapshot);
 			if (result == TM_Ok && callback(&turn, arg))
-				write_changed(turns, &turn, snapshot, was_armed);
+			{
+				tl_turn_write(turns, &turn, snapshot, turn.times.armed != was_armed);
+				if (tl_turn_is_owed(&turn))
+					tl_xact_count(&turn, false);
+			}
 		}
 		tl_scan_end(&scan);
 		UnregisterSnapshot(snapshot);

@@ -1,6 +1,6 @@
 /*
  * turn.h
- *		Making the row of a turn, and changing it.
+ *		Making, judging and changing the row of a turn.
  */
 #ifndef TL_TURN_H
 #define TL_TURN_H
@@ -15,6 +15,22 @@ extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb
 						 int32 admission_ms, int32 silence_ms, int32 duration_ms);
 
 /*
+ * When an owed turn lapses, and why, by its row, the leases and the grace that
+ * is in force.  The caller has read the clock first, so each pause that the
+ * clock has left is known; a sweep may have seen the row first at "seen".
+ */
+extern void tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict);
+
+/* before the row is rewritten: its times become times of this run */
+extern void tl_turn_adopt(TlTurn *turn, int64 seen);
+
+/* may a beat have met the row while a transaction held it that rolled back? */
+extern bool tl_turn_beat_may_be_missing(const TlTurn *turn);
+
+/* write a row that this transaction has locked, or inserted, or just armed */
+extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed);
+
+/*
  * Judges the turn, and may change it: true if its row is to be written.  It is
  * called once.  An owed turn is locked by then; one that has ended must not be
  * changed.
@@ -27,8 +43,5 @@ typedef bool (*TlTurnCallback) (TlTurn *turn, void *arg);
  */
 extern bool tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 						   TlTurnCallback callback, void *arg);
-
-/* write a row that this transaction has locked, or inserted */
-extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot);
 
 #endif							/* TL_TURN_H */

@@ -153,6 +153,8 @@ cmp_ok((clock_us($node) - $since) / 1e6, '<', 55, 'not by a look at everything')
 
 # --- a shutdown does not wait for a lock that a prepared transaction holds
 
+# all that it can put off it puts off, but not a turn that has lapsed
+$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('held', 'm', admission => '30s')});
 prepared('forever', 'LOCK TABLE turn_liveness.turn, turn_liveness.late_reply IN ACCESS EXCLUSIVE MODE');
 advance($node, '61s');
 $node->poll_query_until('unarmed', "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pid = $pid")

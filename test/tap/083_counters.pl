@@ -58,7 +58,7 @@ is($node->safe_psql('postgres', 'SELECT claims, acknowledged FROM turn_liveness.
 
 # --- a call counts, as it does in pg_stat: what is rolled back too, and what is prepared
 
-my $counters = 'SELECT armed, answered, discharged FROM turn_liveness.stat';
+my $columns = 'SELECT armed, answered, discharged FROM turn_liveness.stat';
 $node->safe_psql('postgres', 'SELECT turn_liveness.stat_reset()');
 $node->safe_psql('postgres', q{
 BEGIN;
@@ -68,15 +68,15 @@ SELECT turn_liveness.commit_terminal_reply('counted', '{m1,m2}', '{}');
 ROLLBACK TO s;
 SELECT turn_liveness.discharge_turn('counted', 'm3');
 ROLLBACK});
-is($node->safe_psql('postgres', $counters), '3|2|1', 'what is rolled back was counted');
+is($node->safe_psql('postgres', $columns), '3|2|1', 'what is rolled back was counted');
 $node->safe_psql('postgres', q{
 BEGIN;
 SELECT turn_liveness.arm_turn('counted', 'm' || i) FROM generate_series(1, 3) i;
 SELECT turn_liveness.commit_terminal_reply('counted', '{m1}', '{}');
 PREPARE TRANSACTION 'count'});
-is($node->safe_psql('postgres', $counters), '6|3|1', 'what is prepared is counted at once');
+is($node->safe_psql('postgres', $columns), '6|3|1', 'what is prepared is counted at once');
 $node->safe_psql('postgres', "COMMIT PREPARED 'count'");
-is($node->safe_psql('postgres', $counters), '6|3|1', 'and not again when it is committed');
+is($node->safe_psql('postgres', $columns), '6|3|1', 'and not again when it is committed');
 
 $node->stop;
 done_testing();
