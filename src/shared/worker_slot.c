@@ -140,11 +140,11 @@ void
 tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 {
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (db != NULL)
+	/* the slot is free if its database was dropped while the worker waited to connect */
+	if (db != NULL && db->worker.pid == MyProcPid)
 	{
 		TlWorkerSlot *slot = &db->worker;
 
-		Assert(slot->pid == MyProcPid);
 		slot->failed = failed && !slot->look_again;
 		slot->state = slot->look_again ? TL_WORKER_WANTED : state;
 		slot->next_try_us = slot->failed ? tl_monotonic() + TL_WORKER_RETRY : 0;
@@ -154,7 +154,7 @@ tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 		slot->skipped_since_us = 0;
 		pg_atomic_write_u64(&db->wake_us, PG_INT64_MAX);
 	}
-	else if (failed)
+	else if (db == NULL && failed)
 		/* the launcher cannot tell a look that failed from one that found nothing */
 		tl_shared->rescan_us = Min(tl_shared->rescan_us, tl_monotonic() + LOOK_RETRY);
 	tl_wake_launcher();

@@ -60,7 +60,6 @@ static int64 next_retention = 0;
 static int64 next_subscriptions = 0;
 static int64 next_death_look = 0;
 static int64 due_again_from = DT_NOBEGIN;
-static int64 due_again_next = 0;	/* found by the last look */
 static int	retention_gone = 0;
 static bool tables_known = false;	/* of this generation */
 static bool first_scan = true;	/* the watch list has none of the rows yet */
@@ -187,7 +186,7 @@ tl_worker_round_begin(void)
 	rescan(now);
 
 	/* between the last worker and this one none has notified */
-	if (used_here)
+	if (used_here || !tables_known)
 		tl_notify_add_all();
 	tl_due_again_by(tl_database(), now);
 	tl_counter_add(TL_COUNT_WORKER_STARTS, 1);
@@ -340,10 +339,12 @@ static bool
 look_for_due_again(void)
 {
 	int64		now = tl_clock_now();
+	int64		next;
 
-	if (!tl_delivery_due_again(due_again_from, now, false, &due_again_next))
+	if (!tl_delivery_due_again(due_again_from, now, false, &next))
 		return false;
 	due_again_from = now;
+	tl_due_again_by(tl_database(), next);
 	return true;
 }
 
@@ -351,7 +352,7 @@ look_for_due_again(void)
 static void
 redeliver(TlDatabase *db, int64 now)
 {
-	int64		due;
+	int64		from;
 
 	if (now < (int64) pg_atomic_read_u64(&db->due_again_us))
 		return;
@@ -360,12 +361,13 @@ redeliver(TlDatabase *db, int64 now)
 	 * Taken before the look, so that a commit meanwhile is not lost.  A commit
 	 * that came late may name a time that an earlier look has passed.
 	 */
-	due = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX);
-	due_again_from = Min(due_again_from, due - 1);
+	from = (int64) pg_atomic_exchange_u64(&db->due_again_us, PG_INT64_MAX) - 1;
+	from = due_again_from = Min(due_again_from, from);
 	if (run_optional("looking for replies that are due again", NoLock, 0, look_for_due_again))
-		tl_due_again_by(db, due_again_next);
-	else
-		tl_due_again_by(db, now + RETRY_US);
+		return;
+	/* the look may have been rolled back */
+	due_again_from = from;
+	tl_due_again_by(db, now + RETRY_US);
 }
 
 static bool
