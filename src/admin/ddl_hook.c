@@ -295,8 +295,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	{
 		PG_TRY();
 		{
-			if (!TL_DDL_ENDS_WORKERS_COMPAT)
-				exclude_worker(dboid);
+			exclude_worker(dboid);
 			RUN_COMMAND();
 		}
 		PG_CATCH();

@@ -259,10 +259,8 @@ tl_live_rows_compat(Oid relid)
 /* from 19 on DROP DATABASE and its like end such a background worker themselves */
 #if PG_VERSION_NUM >= 190000
 #define TL_BGWORKER_INTERRUPTIBLE_COMPAT	BGWORKER_INTERRUPTIBLE
-#define TL_DDL_ENDS_WORKERS_COMPAT			true
 #else
 #define TL_BGWORKER_INTERRUPTIBLE_COMPAT	0
-#define TL_DDL_ENDS_WORKERS_COMPAT			false
 #endif
 
 /*
