@@ -5,8 +5,8 @@
  * TlShared.directory guards the list of databases and the processes in it.
  * Latches are set under it, so that no session sets the latch of a process that
  * has withdrawn.  A process that holds it takes no other lock, but for the
- * server's ProcArrayLock, to count the sessions of a database whose slot another
- * one is to get.
+ * server's ProcArrayLock, to count the sessions of a database whose slot
+ * another one is to get.
  *
  * All of it is soft: the postmaster makes it anew after a crash of the server,
  * and src/README.md says what its loss means.
@@ -57,8 +57,8 @@ tl_database_shmem_startup(int tranche)
 
 /*
  * A slot whose extension has gone may serve another database, once no session
- * is left that could hold a pointer to it.  A session takes that pointer under the
- * directory lock, so its caller counts the sessions under the same lock.
+ * is left that could hold a pointer to it.  A session takes that pointer under
+ * the directory lock, so its caller counts the sessions under the same lock.
  */
 static bool
 may_recycle(TlDatabase *db)
