@@ -126,11 +126,13 @@ tl_database_free(TlDatabase *db)
 TL_HOT TlDatabase *
 tl_database(void)
 {
+	static TimestampTz no_room_until = 0;
 	bool		make;
 
 	if (my_database != NULL)
 		return my_database;
-	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
+	if (tl_shared == NULL || !OidIsValid(MyDatabaseId) ||
+		GetCurrentStatementStartTimestamp() < no_room_until)
 		return NULL;
 
 	/* the catalog is read before the lock is taken, and never after a commit */
@@ -142,6 +144,9 @@ tl_database(void)
 		my_database = tl_database_find(MyDatabaseId, true);
 		if (my_database != NULL)
 			tl_wake_launcher();
+		else
+			/* all other databases' sessions and workers want this lock too */
+			no_room_until = GetCurrentStatementStartTimestamp() + TL_SECOND;
 	}
 	LWLockRelease(&tl_shared->directory);
 	return my_database;
