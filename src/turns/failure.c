@@ -42,7 +42,7 @@ is_to_be_ended(const TlTurn *turn, void *arg)
 }
 
 /* The row is locked: armed_before is judged on the version that ends here. */
-static bool
+static TlTurnChange
 end_turn(TlTurn *turn, void *arg)
 {
 	Ending	   *ending = arg;
@@ -50,12 +50,12 @@ end_turn(TlTurn *turn, void *arg)
 	int64		now = tl_clock_now();
 
 	if (!is_to_be_ended(turn, ending))
-		return false;
+		return TL_TURN_KEPT;
 	tl_turn_judge(turn, now, 0, &verdict);
 	tl_turn_end(&ending->outbox, turn, &verdict, now, ending->error, ending->error_code,
 				ending->decided_by);
 	ending->ended++;
-	return true;
+	return TL_TURN_CHANGED;
 }
 
 /* End the turns of these ids.  The result tells what became of one of them. */
