@@ -120,8 +120,8 @@ look_at_tables(void)
 	 */
 	if (file != turn_file)
 	{
-		turn_file = file;
 		tl_watch_list_reset(tl_clock_now());
+		turn_file = file;
 		first_scan = true;
 		next_rescan = 0;
 	}
