@@ -8,6 +8,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -60,17 +61,34 @@ end_turn(TlTurn *turn, void *arg)
 	return TL_TURN_CHANGED;
 }
 
-/* End the turns of these ids.  The result tells what became of one of them. */
+/*
+ * End the turns of these ids.  The result tells what became of one of them.
+ * What many turns take (routings, payloads) is freed turn by turn.
+ */
 static TlElection
 end_turns(text *deployment, text **ids, int nids, Ending *ending)
 {
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext of_turn = context;
 	bool		found = false;
 	TlRel		turns;
 	int			i;
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
+	if (nids > 1)
+	{
+		/* it outlives each turn */
+		tl_outbox_open(&ending->outbox, ending->error == NULL);
+		of_turn = AllocSetContextCreate(context, "turn_liveness ended turn", ALLOCSET_DEFAULT_SIZES);
+	}
 	for (i = 0; i < nids; i++)
+	{
+		MemoryContextSwitchTo(of_turn);
 		found |= tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
+		MemoryContextSwitchTo(context);
+		if (of_turn != context)
+			MemoryContextReset(of_turn);
+	}
 	tl_outbox_close(&ending->outbox);
 	tl_rel_close(&turns);
 	return ending->ended > 0 ? TL_WON : found ? TL_LOST : TL_UNKNOWN;
