@@ -128,7 +128,8 @@ Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
+	/* what another session arms again while this one waits for a row lives on */
+	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = GetCurrentTimestamp() + 1};
 	TlRel		turns;
 	text	  **ids;
 	int			nids;
