@@ -8,10 +8,10 @@
  * callback: the utility hook (ddl_hook.c) raises the look flags then.
  *
  * A rolled-back savepoint leaves its part in the lists, which costs a needless
- * look.  But only a transaction that rolled back no savepoint and did nothing
- * but end turns drops a lease with its last turn: a turn that is armed and
- * ended in one transaction is none of those that were counted, and a turn that
- * is owed must keep its beats.
+ * look; only the deaths that it settled are taken back.  And only a transaction
+ * that rolled back no savepoint and did nothing but end turns drops a lease
+ * with its last turn: a turn that is armed and ended in one transaction is none
+ * of those that were counted, and a turn that is owed must keep its beats.
  *
  * Before the commit the transaction stamps rows that become visible later than
  * they were armed.  A transaction that stays open for long after it armed a
@@ -58,6 +58,13 @@ typedef struct Written
 	int64		since;			/* written then */
 	int64		patience;		/* it is stamped if the transaction takes longer */
 } Written;
+
+/* a death whose turns are dealt with, unless this savepoint is rolled back */
+typedef struct Settled
+{
+	TlDeath		death;
+	SubTransactionId savepoint;
+} Settled;
 
 /* a growing array in TopTransactionContext; its room is a power of two */
 typedef struct Array
@@ -239,7 +246,10 @@ tl_xact_due_again(int64 due_us)
 void
 tl_xact_settle(const TlDeath *death)
 {
-	*(TlDeath *) append(&get_pending()->deaths, sizeof(TlDeath)) = *death;
+	Settled    *settled = append(&get_pending()->deaths, sizeof(Settled));
+
+	settled->death = *death;
+	settled->savepoint = GetCurrentSubTransactionId();
 }
 
 void
@@ -344,8 +354,8 @@ after_commit(Pending *p)
 	}
 	if (p->everything)
 		tl_lease_move_database();
-	for (i = 0; i < p->deaths.n && !p->rolled_back; i++)
-		tl_attach_settle(ITEM(TlDeath, &p->deaths, i));
+	for (i = 0; i < p->deaths.n; i++)
+		tl_attach_settle(&ITEM(Settled, &p->deaths, i)->death);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
 	if (p->written.n > 0)
@@ -376,8 +386,18 @@ at_end_of_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId pa
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	tl_rel_at_abort(GetCurrentTransactionNestLevel());
-	if (pending != NULL)
-		pending->rolled_back = true;
+	if (pending == NULL)
+		return;
+	pending->rolled_back = true;
+
+	/*
+	 * Savepoints are numbered as they begin, so the deaths of this one, and of
+	 * those inside of it, stand at the end.  The others stay settled: a sweep
+	 * rolls back a savepoint of its own for each bad row.
+	 */
+	while (pending->deaths.n > 0 &&
+		   ITEM(Settled, &pending->deaths, pending->deaths.n - 1)->savepoint >= mine)
+		pending->deaths.n--;
 }
 
 void

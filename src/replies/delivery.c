@@ -191,14 +191,17 @@ acknowledge(const Request *request, TlDelivery *d)
 	return true;
 }
 
-/* A delay that is not given doubles with each attempt. */
+/*
+ * A delay that is not given doubles with each attempt.  A longer one than a
+ * caller may give would look like a time of another server: see handle().
+ */
 static bool
 release(const Request *request, TlDelivery *d)
 {
 	int64		first = tl_retry_delay * TL_MS;
 	int			doubled = Max(0, Min(tl_delivery_attempt(d) - 1, 20));
 	int64		delay = request->delay >= 0 ? request->delay :
-		Min(first << doubled, Max(MAX_DEFAULT_DELAY, first));
+		Min(first << doubled, Min(Max(MAX_DEFAULT_DELAY, first), MAX_DELAY));
 
 	if (tl_delivery_state(d) != TL_DELIVERY_OPEN || tl_delivery_due(d) <= request->now ||
 		!is_mine(request, d))
@@ -311,6 +314,7 @@ handle(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 	TM_Result	result;
 
 	CHECK_FOR_INTERRUPTS();
+	tl_clock_tick_if_worker();
 	tl_delivery_decode(scan->slot, &d);
 	foreign = tl_delivery_due(&d) > now;
 	if (!foreign && tl_delivery_attempt(&d) < tl_max_attempts)

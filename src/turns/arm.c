@@ -42,7 +42,7 @@ PG_FUNCTION_INFO_V1(turn_liveness_clear_provider_failed);
  * The turn starts anew, with the deadlines of this call; its duration goes on
  * to count from the first arm.
  */
-static bool
+static TlTurnChange
 arm_again(TlTurn *turn, void *arg)
 {
 	ArmAgain   *again = arg;
@@ -51,7 +51,7 @@ arm_again(TlTurn *turn, void *arg)
 	if (!tl_turn_is_owed(turn))
 	{
 		again->result = TL_ANSWERED;
-		return false;
+		return TL_TURN_KEPT;
 	}
 	tl_turn_adopt(turn, 0);
 	times->armed = tl_clock_arm_stamp();
@@ -68,7 +68,7 @@ arm_again(TlTurn *turn, void *arg)
 	turn->next_check = tl_times_next_check(times);
 	tl_turn_set(turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 	again->result = TL_PENDING;
-	return true;
+	return TL_TURN_ARMED;
 }
 
 /* Insert the row of a new turn, or arm the turn that is there again. */
@@ -152,7 +152,7 @@ is_to_be_marked(const TlTurn *turn, void *arg)
  * A mark withholds the turn from beats: its deadline stays as it is now.
  * Without the mark the beats count again.
  */
-static bool
+static TlTurnChange
 mark_turn(TlTurn *turn, void *arg)
 {
 	Mark	   *mark = arg;
@@ -161,7 +161,7 @@ mark_turn(TlTurn *turn, void *arg)
 	TlVerdict	verdict;
 
 	if (!is_to_be_marked(turn, mark))
-		return false;
+		return TL_TURN_KEPT;
 	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
 	tl_turn_adopt(turn, 0);
 	/* the leases forget beats: the row keeps them with the mark */
@@ -176,7 +176,7 @@ mark_turn(TlTurn *turn, void *arg)
 	tl_turn_isnull(turn, TURN_REASON) = mark->reason == NULL;
 	turn->next_check = tl_times_next_check(times);
 	mark->changed++;
-	return true;
+	return TL_TURN_CHANGED;
 }
 
 /* Mark or clear every owed turn of a deployment, in the order of their ids. */

@@ -130,7 +130,7 @@ tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
 }
 
 /* Nothing is written here: the reply comes first, when all turns are locked. */
-static bool
+static TlTurnChange
 judge_candidate(TlTurn *turn, void *arg)
 {
 	Commit	   *commit = arg;
@@ -146,7 +146,7 @@ judge_candidate(TlTurn *turn, void *arg)
 		commit->same_request |= !tl_turn_isnull(turn, TURN_REQUEST) &&
 			memcmp(DatumGetUUIDP(tl_turn_value(turn, TURN_REQUEST)), commit->request,
 				   UUID_LEN) == 0;
-		return false;
+		return TL_TURN_KEPT;
 	}
 	tl_turn_judge(turn, now, 0, &verdict);
 	candidate->turn = *turn;
@@ -154,7 +154,7 @@ judge_candidate(TlTurn *turn, void *arg)
 	read_turn(&candidate->reply, &candidate->turn, &verdict, now);
 	candidate->message_id = tl_turn_text(&candidate->turn, TURN_MESSAGE_ID);
 	commit->nwon++;
-	return false;
+	return TL_TURN_KEPT;
 }
 
 /* The same address: conversation, platform, organization. */

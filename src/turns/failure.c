@@ -5,7 +5,10 @@
  */
 #include "base/turn_liveness.h"
 
+#include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -42,7 +45,7 @@ is_to_be_ended(const TlTurn *turn, void *arg)
 }
 
 /* The row is locked: armed_before is judged on the version that ends here. */
-static bool
+static TlTurnChange
 end_turn(TlTurn *turn, void *arg)
 {
 	Ending	   *ending = arg;
@@ -50,25 +53,42 @@ end_turn(TlTurn *turn, void *arg)
 	int64		now = tl_clock_now();
 
 	if (!is_to_be_ended(turn, ending))
-		return false;
+		return TL_TURN_KEPT;
 	tl_turn_judge(turn, now, 0, &verdict);
 	tl_turn_end(&ending->outbox, turn, &verdict, now, ending->error, ending->error_code,
 				ending->decided_by);
 	ending->ended++;
-	return true;
+	return TL_TURN_CHANGED;
 }
 
-/* End the turns of these ids.  The result tells what became of one of them. */
+/*
+ * End the turns of these ids.  The result tells what became of one of them.
+ * What many turns take (routings, payloads) is freed turn by turn.
+ */
 static TlElection
 end_turns(text *deployment, text **ids, int nids, Ending *ending)
 {
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext of_turn = context;
 	bool		found = false;
 	TlRel		turns;
 	int			i;
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
+	if (nids > 1)
+	{
+		/* it outlives each turn */
+		tl_outbox_open(&ending->outbox, ending->error == NULL);
+		of_turn = AllocSetContextCreate(context, "turn_liveness ended turn", ALLOCSET_DEFAULT_SIZES);
+	}
 	for (i = 0; i < nids; i++)
+	{
+		MemoryContextSwitchTo(of_turn);
 		found |= tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
+		MemoryContextSwitchTo(context);
+		if (of_turn != context)
+			MemoryContextReset(of_turn);
+	}
 	tl_outbox_close(&ending->outbox);
 	tl_rel_close(&turns);
 	return ending->ended > 0 ? TL_WON : found ? TL_LOST : TL_UNKNOWN;
@@ -108,7 +128,8 @@ Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
+	/* what another session arms again while this one waits for a row lives on */
+	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = GetCurrentTimestamp() + 1};
 	TlRel		turns;
 	text	  **ids;
 	int			nids;
@@ -129,11 +150,37 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 }
 
 /*
- * A message is refused before dispatch: its row is inserted as ended, so that
- * it meets an arm of the same turn on the same unique key.  The reply follows
- * when the key is ours, and the row then names it.  An owed turn that is there
- * is failed.
+ * Insert the row of a turn as ended, so that it meets an arm of the same turn
+ * on the same unique key; false if a row is there.  The reply follows when the
+ * key is ours, and the row then names it.
  */
+static bool
+insert_ended(TlTurn *turn, Jsonb *routing, Ending *ending)
+{
+	TlRel		turns;
+	bool		is_ours;
+
+	CHECK_FOR_INTERRUPTS();
+	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(TL_OUTCOME_ERROR));
+	tl_turn_set_null(turn, TURN_ROUTING);
+	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
+	is_ours = tl_turn_insert_unless_there(&turns, turn);
+	if (is_ours)
+	{
+		Snapshot	snapshot = tl_latest_snapshot();
+
+		tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
+		tl_turn_end(&ending->outbox, turn, NULL, turn->times.armed, ending->error,
+					ending->error_code, ending->decided_by);
+		tl_turn_write(&turns, turn, snapshot, false);
+		UnregisterSnapshot(snapshot);
+		tl_outbox_close(&ending->outbox);
+	}
+	tl_rel_close(&turns);
+	return is_ours;
+}
+
+/* A message is refused before dispatch; an owed turn that is there is failed. */
 Datum
 turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 {
@@ -142,31 +189,20 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	Jsonb	   *routing = tl_arg_object(fcinfo, 2, "routing", tl_max_routing_size, "turn_liveness.max_routing_size");
 	Ending		ending = {.decided_by = TL_DECIDED_REJECT, .armed_before = DT_NOEND};
 	TlTurn		turn;
-	TlRel		turns;
-	bool		is_ours;
+	TlElection	result;
 
 	ending.error = tl_arg_text(fcinfo, 3, "error");
 	ending.error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
 	tl_check_writable("reject_turn");
 	tl_turn_make(&turn, deployment, message_id, routing,
 				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
-	tl_turn_set(&turn, TURN_OUTCOME, CharGetDatum(TL_OUTCOME_ERROR));
-	tl_turn_set_null(&turn, TURN_ROUTING);
 
-	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	is_ours = tl_turn_insert_unless_there(&turns, &turn);
-	if (is_ours)
-	{
-		Snapshot	snapshot = tl_latest_snapshot();
-
-		tl_turn_set(&turn, TURN_ROUTING, JsonbPGetDatum(routing));
-		tl_turn_end(&ending.outbox, &turn, NULL, turn.times.armed, ending.error,
-					ending.error_code, ending.decided_by);
-		tl_turn_write(&turns, &turn, snapshot, false);
-		UnregisterSnapshot(snapshot);
-		tl_outbox_close(&ending.outbox);
-	}
-	tl_rel_close(&turns);
-	PG_RETURN_OID(tl_election_oid(is_ours ? TL_WON :
-								  end_turns(deployment, &message_id, 1, &ending)));
+	/* unknown: retention has removed the row that was there since */
+	do
+		result = insert_ended(&turn, routing, &ending) ? TL_WON :
+			end_turns(deployment, &message_id, 1, &ending);
+	while (result == TL_UNKNOWN && !IsolationUsesXactSnapshot());
+	if (result == TL_UNKNOWN)
+		tl_serialization_failure();
+	PG_RETURN_OID(tl_election_oid(result));
 }

@@ -285,6 +285,24 @@ is_about_a_row(const ErrorData *error)
 	}
 }
 
+/*
+ * The log is told of a bad row once a minute, though the sweep of a death tries
+ * it each second.  Rows that share an entry have one line.
+ */
+static bool
+is_news(const ItemPointerData *tid)
+{
+	static int64 quiet_until[64];
+	int64		now = tl_monotonic();
+	int			i = (ItemPointerGetBlockNumberNoCheck(tid) +
+					 ItemPointerGetOffsetNumberNoCheck(tid)) % lengthof(quiet_until);
+
+	if (now < quiet_until[i])
+		return false;
+	quiet_until[i] = now + BAD_ROW_PAUSE;
+	return true;
+}
+
 int
 tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 {
@@ -323,15 +341,16 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 	if (nitems == 1)
 	{
 		tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errhidestmt(true),
-				 errhidecontext(true),
-				 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
-						ItemPointerGetBlockNumberNoCheck(&items->tid),
-						ItemPointerGetOffsetNumberNoCheck(&items->tid),
-						TL_SCHEMA, "turn", get_database_name(MyDatabaseId), error->message),
-				 errdetail("It is tried again; the other turns are not held up.")));
+		if (is_news(&items->tid))
+			ereport(LOG,
+					(errcode(error->sqlerrcode),
+					 errhidestmt(true),
+					 errhidecontext(true),
+					 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
+							ItemPointerGetBlockNumberNoCheck(&items->tid),
+							ItemPointerGetOffsetNumberNoCheck(&items->tid),
+							TL_SCHEMA, "turn", get_database_name(MyDatabaseId), error->message),
+					 errdetail("It is tried again; the other turns are not held up.")));
 		items->status = TL_SWEEP_BUSY;
 		items->look_us = tl_clock_now() + BAD_ROW_PAUSE;
 	}

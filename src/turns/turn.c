@@ -137,7 +137,11 @@ lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 		result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitBlock);
 	}
 	if (missing)
+	{
+		/* the stamp is of this run, so the other times must be, too */
+		tl_turn_adopt(turn, 0);
 		turn->times.seen = tl_clock_now();
+	}
 	return result;
 }
 
@@ -157,14 +161,16 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 		found = tl_turn_find(turns, &scan, deployment, message_id, snapshot, &turn);
 		if (found)
 		{
-			int64		was_armed = turn.times.armed;
+			TlTurnChange change = TL_TURN_KEPT;
 
 			tl_rel_check_visible(turns, turn.slot);
 			if (tl_turn_is_owed(&turn))
 				result = lock_turn(turns, &turn, snapshot);
-			if (result == TM_Ok && callback(&turn, arg))
+			if (result == TM_Ok)
+				change = callback(&turn, arg);
+			if (change != TL_TURN_KEPT)
 			{
-				tl_turn_write(turns, &turn, snapshot, turn.times.armed != was_armed);
+				tl_turn_write(turns, &turn, snapshot, change == TL_TURN_ARMED);
 				if (tl_turn_is_owed(&turn))
 					tl_xact_count(&turn, false);
 			}

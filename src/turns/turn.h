@@ -30,12 +30,19 @@ extern bool tl_turn_beat_may_be_missing(const TlTurn *turn);
 /* write a row that this transaction has locked, or inserted, or just armed */
 extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed);
 
+/* what a callback did with the turn, so whether its row is to be written */
+typedef enum TlTurnChange
+{
+	TL_TURN_KEPT,
+	TL_TURN_CHANGED,
+	TL_TURN_ARMED				/* changed, and armed again */
+} TlTurnChange;
+
 /*
- * Judges the turn, and may change it: true if its row is to be written.  It is
- * called once.  An owed turn is locked by then; one that has ended must not be
- * changed.
+ * Judges the turn, and may change it.  It is called once.  An owed turn is
+ * locked by then; one that has ended must not be changed.
  */
-typedef bool (*TlTurnCallback) (TlTurn *turn, void *arg);
+typedef TlTurnChange (*TlTurnCallback) (TlTurn *turn, void *arg);
 
 /*
  * Find a turn by its key, lock it, have it judged, and write what was changed.

@@ -50,14 +50,16 @@ void
 tl_watch_list_reset(int64 now)
 {
 	HASHCTL		ctl;
+	HTAB	   *old = entries;
 
-	if (entries != NULL)
-		hash_destroy(entries);
 	ctl.keysize = sizeof(ItemPointerData);
 	ctl.entrysize = sizeof(Entry);
 	ctl.hcxt = TopMemoryContext;
+	/* if memory runs out here, the buckets still lead to the old entries */
 	entries = hash_create("turn_liveness watch list", 1024, &ctl,
 						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	if (old != NULL)
+		hash_destroy(old);
 	memset(buckets, 0, sizeof(buckets));
 	position = now / BUCKET_US;
 }

@@ -6,9 +6,9 @@
  * Each step is a short transaction of its own (worker_xact.c), and none is open
  * when a round ends.  No step loses anything by being done again.
  *
- * The sweep is the essential step.  It waits for a lock on our tables, and its
- * error leaves this file by longjmp and ends the round: worker.c reports it and
- * begins another round.  All other steps are optional: run_optional() tries
+ * The sweep is the essential step.  It waits for a lock on our tables, and an
+ * error of it, but for that of ended sessions, leaves this file by longjmp and
+ * ends the round: worker.c reports it and begins another round.  All other steps are optional: run_optional() tries
  * them, and what a lock or an error keeps from being done is tried again a
  * second later, while the sweep goes on.
  */
@@ -121,8 +121,8 @@ look_at_tables(void)
 	 */
 	if (file != turn_file)
 	{
-		turn_file = file;
 		tl_watch_list_reset(tl_clock_now());
+		turn_file = file;
 		first_scan = true;
 		next_rescan = 0;
 	}
@@ -261,13 +261,17 @@ notify(void)
 	}
 }
 
-/* Fail the turns of sessions that ended with deployments attached. */
+/*
+ * Fail the turns of sessions that ended with deployments attached.  An error
+ * ends here, for what has lapsed is to be failed all the same.
+ */
 static void
 fail_dead(TlDatabase *db)
 {
+	MemoryContext context = CurrentMemoryContext;
 	int64		window = tl_reconnect_window * TL_MS;
 	int64		now = tl_clock_now();
-	int64		retry = now;
+	volatile int64 retry = now;
 	int64		oldest;
 
 	if (pg_atomic_exchange_u64(&db->death_us, PG_INT64_MAX) != PG_INT64_MAX)
@@ -277,14 +281,22 @@ fail_dead(TlDatabase *db)
 	oldest = tl_attach_oldest_death();
 	if (oldest <= now - window)
 	{
-		next_death_look = now + RETRY_US;	/* if this fails */
-		if (tl_worker_xact_begin("failing the turns of ended sessions"))
+		PG_TRY();
 		{
-			/* there may be more, or an open transaction holds some */
-			if (tl_sweep_deaths(now - window, tl_sweep_batch) == 0)
-				retry = now + RETRY_US;
-			tl_worker_xact_end(true);
+			if (tl_worker_xact_begin("failing the turns of ended sessions"))
+			{
+				/* there may be more, or an open transaction holds some */
+				if (tl_sweep_deaths(now - window, tl_sweep_batch) == 0)
+					retry = now + RETRY_US;
+				tl_worker_xact_end(true);
+			}
 		}
+		PG_CATCH();
+		{
+			retry = now + RETRY_US;
+			tl_worker_recover(context, NULL);
+		}
+		PG_END_TRY();
 		oldest = tl_attach_oldest_death();
 	}
 	next_death_look = oldest == PG_INT64_MAX ? PG_INT64_MAX : Max(oldest + window, retry);

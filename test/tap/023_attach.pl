@@ -436,6 +436,28 @@ isnt($node->psql('postgres', "SELECT turn_liveness.attach_worker('another')"), 0
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.reconnect_window');
 is(wait_ended($node, 'greedy1', 'm'), 'WORKER_DIED session', 'until the worker has dealt with it');
 ok($node->poll_query_until('postgres', "SELECT turn_liveness.attach_worker('another') > 0"), 'then there is room');
+
+# --- a death with a turn that cannot be failed keeps its own place, and no other
+
+$node->safe_psql('postgres', q{
+CREATE FUNCTION public.poison(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+	$$ BEGIN IF $1 = 'bad' THEN RAISE 'this row is poisoned'; END IF; RETURN $1; END $$;
+CREATE INDEX poison ON turn_liveness.reply (public.poison(deployment))});
+arm_long('bad');
+my $from = -s $node->logfile;
+my $errors = $node->safe_psql('postgres', 'SELECT sweep_errors FROM turn_liveness.stat_row()');
+$node->safe_psql('postgres', q{SELECT turn_liveness.attach_worker('bad')});
+my $room = 0;
+foreach my $n (1 .. 20)
+{
+	$room += $node->poll_query_until('postgres', "SELECT turn_liveness.attach_worker('after$n') > 0");
+	last if $room < $n;
+}
+is($room, 20, 'other deaths are settled');
+ok($node->poll_query_until('postgres', "SELECT sweep_errors >= $errors + 3 FROM turn_liveness.stat_row()"), 'the bad one is tried each second');
+is(scalar(() = slurp_file($node->logfile, $from) =~ /could not fail the turn/g), 1, 'the log is told once');
+$node->safe_psql('postgres', 'DROP INDEX turn_liveness.poison');
+is(wait_ended($node, 'bad', 'm'), 'WORKER_DIED session', 'it is failed when it can be');
 $_->quit foreach $session, @others;
 
 # --- another extension since: the death of a session that attached to the last one is no news

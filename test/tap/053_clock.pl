@@ -155,6 +155,7 @@ due_in('waits', 5, 'long after the last checkpoint: at most all of its admission
 # Rows that are rewritten after the start keep their floors.
 armed('again', "admission => '2 h', silence => '1 h', duration => '2 h'");
 armed('clear', "admission => '1 h', silence => '1 h'");
+armed('mark', "admission => '2 h', silence => '2 h'");
 hours_pass(1.9);
 sql(q{SELECT turn_liveness.mark_provider_failed('waits', 'X', 'x')});
 $node->restart;
@@ -163,6 +164,9 @@ sql(q{SELECT turn_liveness.clear_provider_failed('waits')});
 due_in('waits', 3.1, 'a mark that was cleared after the start');
 sql(q{SELECT turn_liveness.arm_turn('again', 'm', admission => '1 h', silence => '1 h')});
 due_in('again', 1, 'armed again after the start: a turn deadline for its duration too');
+hours_pass(0.9);
+sql(q{SELECT turn_liveness.mark_provider_failed('mark', 'X', 'x')});
+due_in('mark', 1.1, 'a mark that came after the start freezes the deadline as it stands');
 end_all();
 
 # --- the wall clock steps while the server runs, and is wrong when it starts

@@ -136,6 +136,18 @@ is(worker_pid($node, 'app'), $serves, 'by the same worker');
 is(app("SELECT worker_starts - $starts FROM turn_liveness.stat_row()"), '1', 'which has started once');
 is(app('SELECT worker_problem FROM turn_liveness.stat_row()'), '', 'and has no problem any more');
 
+# --- an index that the sweep of ended sessions needs, and that of lapsed turns does not
+
+$errors = app('SELECT sweep_errors FROM turn_liveness.stat_row()');
+app(q{SELECT turn_liveness.arm_turn('ended', 'm')});
+app('ALTER INDEX turn_liveness.turn_owed_deployment RENAME TO elsewhere');
+app(q{SELECT turn_liveness.attach_worker('ended')});
+ok($node->poll_query_until('app', "SELECT sweep_errors > $errors FROM turn_liveness.stat_row()"), 'turns of ended sessions cannot be failed');
+app(q{SELECT turn_liveness.arm_turn('lapsed', 'm', admission => '1ms', silence => '1ms')});
+ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'lapsed'}), 'what lapses is failed all the same');
+app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_deployment');
+ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'ended'}), 'and those of ended sessions once it is mended');
+
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 6|signal 11/, 'nothing crashed');
 $node->stop;
 done_testing();
