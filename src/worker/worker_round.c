@@ -8,9 +8,9 @@
  *
  * The sweep is the essential step.  It waits for a lock on our tables, and an
  * error of it, but for that of ended sessions, leaves this file by longjmp and
- * ends the round: worker.c reports it and begins another round.  All other steps are optional: run_optional() tries
- * them, and what a lock or an error keeps from being done is tried again a
- * second later, while the sweep goes on.
+ * ends the round: worker.c reports it and begins another round.  All other
+ * steps are optional: run_optional() tries them, and what a lock or an error
+ * keeps from being done is tried again a second later, while the sweep goes on.
  */
 #include "base/turn_liveness.h"
 
