@@ -55,7 +55,7 @@ help:
 	@echo 'make            build'
 	@echo 'make install    install into the server of PG_CONFIG'
 	@echo 'make installcheck  SQL, isolation and TAP tests against that installation'
-	@echo 'make checkver   compare the places that hold the version'
+	@echo 'make checkver   compare the places that hold the version; rules of the sources'
 	@echo 'make dist       make the archive for PGXN'
 
 # Told to the harness only where the user chose: it looks for its own otherwise.

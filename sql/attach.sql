@@ -1,5 +1,5 @@
 --
--- attach_worker and detach_worker: the session that a deployment is tied to. Its end is seen by whoever sweeps.
+-- attach_worker and detach_worker: the session that a deployment is tied to. Each sweep sees its end.
 --
 \pset null '(null)'
 -- the server process's id; detach says whether it was attached in this session

@@ -49,7 +49,7 @@ SELECT * FROM tl_test.delivery;
 SELECT payload ->> 'content' AS content FROM turn_liveness.claim_replies('gw-2', ARRAY['dv-A', 'dv-B', 'dv-C']);
 SELECT payload ->> 'content' AS content, state, attempt FROM turn_liveness.read_replies(ARRAY['dv-A']);
 
--- acknowledge: what this gateway holds, and due ones that nobody holds
+-- acknowledge: what this gateway holds, and due ones that no gateway holds
 SELECT turn_liveness.ack_replies('gw-2', ARRAY[tl_test.reply('a1')]);
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('a1'), tl_test.reply('a1'), 0, -1, NULL, 9223372036854775807]);
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('a1')]);
@@ -70,7 +70,7 @@ SELECT payload ->> 'content' AS content, attempt FROM turn_liveness.claim_replie
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('a2'), tl_test.reply('b1'), tl_test.reply('a3')]);
 SELECT turn_liveness.release_replies('gw-1', ARRAY[tl_test.reply('a2'), tl_test.reply('b1')]);
 SELECT turn_liveness.ack_replies('gw-2', ARRAY[tl_test.reply('a2'), tl_test.reply('a3')]);
--- timed out and taken by nobody: its last holder, or anybody, may say that it was delivered
+-- timed out and not taken: its last holder, or any other, may say that it was delivered
 SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('c1')]);
 SELECT * FROM tl_test.delivery;
 
@@ -130,7 +130,7 @@ SELECT count(*) FROM turn_liveness.claim_replies('gw-2', ARRAY['dv-E']);
 SELECT turn_liveness.sweep_expired_turns();
 SELECT * FROM tl_test.delivery WHERE content = 'e1';
 RESET turn_liveness.max_attempts;
--- being held by nobody costs no attempt
+-- waiting for a gateway costs no attempt
 SELECT tl_test.answer('dv-2', 'dv-F', 'dv-slack', 'f1');
 SELECT tl_test.advance('1 h');
 SELECT turn_liveness.sweep_expired_turns();

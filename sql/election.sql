@@ -102,7 +102,7 @@ SELECT turn_liveness.commit_terminal_reply('el-6', ARRAY['m3'], '{"error": "", "
 SELECT turn_liveness.commit_terminal_reply('el-6', ARRAY['m4'], '{"error": null}');
 SELECT message_ids, outcome, error_code, decided_by FROM tl_test.stored WHERE deployment = 'el-6';
 
--- who ended it first stays the winner
+-- the call that ended it first stays the winner
 SELECT turn_liveness.arm_turn('el-7', m) FROM unnest(ARRAY['m1', 'm2', 'm3']) m;
 SELECT turn_liveness.fail_turn('el-7', 'm1', 'stopped', 'CANCELLED');
 SELECT turn_liveness.commit_terminal_reply('el-7', ARRAY['m1'], '{"content": "late"}');

@@ -30,7 +30,7 @@ SELECT name, tl_test.run(format('SET %s = %L', name, boot_val)) FROM pg_settings
 SET turn_liveness.no_such_setting = 1;
 \set VERBOSITY default
 
--- an ordinary user sets nothing that decides who is failed or what is kept; ALTER DATABASE does
+-- an ordinary user sets nothing that decides which turns fail or what is kept; ALTER DATABASE does
 CREATE ROLE tl_guc_user;
 SET ROLE tl_guc_user;
 SELECT name, tl_test.run(format('SET %s = %L', name, boot_val)) FROM pg_settings WHERE name LIKE 'turn\_liveness.%' AND name <> 'turn_liveness.attach_capacity' AND name <> 'turn_liveness.lease_capacity' ORDER BY name COLLATE "C";

@@ -115,6 +115,7 @@ SELECT tl_test.try($$SELECT turn_liveness.heartbeat('in-x', ARRAY(SELECT 'm' || 
 SELECT tl_test.try($$SELECT turn_liveness.mark_provider_failed('in-x', 'c', repeat('x', 8193))$$);
 SELECT tl_test.try($$SELECT turn_liveness.mark_provider_failed('in-x', 'c', repeat('x', 8192))$$);
 SELECT tl_test.try($$SELECT turn_liveness.arm_turn('in-x', 'm', '{"organizationId": 1e255}')$$);
+SELECT tl_test.try($$SELECT turn_liveness.arm_turn('in-x', 'm', '{"organizationId": true}')$$);
 
 SELECT tl_test.rows() = :'before' AS nothing_written;
 -- it is the size of the reply and not of its compressed form that counts, and a turn that is owed stays so

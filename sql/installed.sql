@@ -122,7 +122,7 @@ ROLLBACK;
 DROP ROLE tl_owner, tl_super;
 
 DROP FUNCTION tl_test.calls();
--- what the functions refuse the tables refuse too, whoever writes
+-- what the functions refuse the tables refuse too, by any way to write
 SELECT c AS change, tl_test.run(format('UPDATE turn_liveness.%s', c)) AS gives
   FROM unnest(ARRAY[
 	'turn SET deployment = ''''', 'turn SET deployment = repeat(''x'', 256)', 'turn SET message_id = ''''', 'turn SET message_id = repeat(''x'', 256)',

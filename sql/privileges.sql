@@ -1,5 +1,5 @@
 --
--- Who may do what: PUBLIC nothing, each role exactly its own; hostile paths, names, triggers and rules.
+-- Which role may do what: PUBLIC nothing, each role exactly its own; hostile paths, names, triggers and rules.
 --
 \pset null '(null)'
 CREATE ROLE tl_nobody;

@@ -18,9 +18,9 @@
 PG_MODULE_MAGIC;
 
 /*
- * Without preload there is no shared memory and no worker: beats go to the rows,
- * and sessions call sweep_expired_turns().  In binary-upgrade mode no process of
- * ours may run.
+ * Without preload there is no shared memory and no worker: beats go to the
+ * rows, and sessions call sweep_expired_turns().  In binary-upgrade mode no
+ * process of ours may run.
  */
 void
 _PG_init(void)

@@ -26,7 +26,7 @@ CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
 /*
  * The CHECK constraints refuse from others (COPY, restores, replication) what
  * the functions refuse from their callers.  The functions write without SQL and
- * check their arguments themselves; store/rel_check.c knows how many
+ * check their arguments themselves; store/rel_open.c knows how many
  * constraints each table has.
  */
 
@@ -284,7 +284,7 @@ RETURNS integer
 AS 'MODULE_PATHNAME', 'turn_liveness_ack_replies'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.ack_replies(text, bigint[]) IS
-'delivered; counts the replies that this gateway holds and due ones that nobody holds';
+'delivered; counts the replies that this gateway holds and due ones that no gateway holds';
 
 CREATE FUNCTION turn_liveness.release_replies(gateway text, reply_ids bigint[], delay interval DEFAULT NULL, error text DEFAULT NULL)
 RETURNS integer
@@ -340,7 +340,7 @@ COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, runnin
 
 -- One branch for each state, each with its own join: a query for one state is
 -- planned on that state's index and the other branches vanish, and a look-up by
--- message, conversation or id reaches the indexes of every branch.
+-- conversation or id reaches the indexes of every branch.
 CREATE VIEW turn_liveness.replies AS
 	SELECT x.reply_id, x.deployment, x.message_ids, x.conversation_id, x.platform, x.organization_id, x.payload,
 		   CASE x.outcome WHEN 'a' THEN 'answer' WHEN 'e' THEN 'error' WHEN 'd' THEN 'discharged' END AS outcome,
@@ -457,7 +457,7 @@ CREATE VIEW turn_liveness.stat AS
 COMMENT ON VIEW turn_liveness.stat IS 'what happens in this database, in one row; counters are cumulative since stats_reset or the start of the server, and NULL without preload';
 COMMENT ON COLUMN turn_liveness.stat.worker_state IS 'none, wanted, running, disabled or no slot';
 COMMENT ON COLUMN turn_liveness.stat.worker_pid IS 'process id of the worker of this database';
-COMMENT ON COLUMN turn_liveness.stat.worker_problem IS 'why no worker runs; NULL when one does';
+COMMENT ON COLUMN turn_liveness.stat.worker_problem IS 'why no worker runs, or which of its steps waits for a lock; NULL when all is well';
 COMMENT ON COLUMN turn_liveness.stat.launcher_pid IS 'process id of the launcher, which starts the workers of all databases';
 COMMENT ON COLUMN turn_liveness.stat.sweep_enabled IS 'false while turn_liveness.sweep = off holds every automatic failure';
 COMMENT ON COLUMN turn_liveness.stat.grace IS 'what holds failures back now: sweep off, server start, pause, sweep on again, mass silence; NULL when nothing does';

@@ -10,15 +10,15 @@
  *    note in the database's slot, under the identifier of the transaction, for
  *    the session that runs COMMIT PREPARED.
  *
- * 2. DROP DATABASE and its like (RENAME, SET TABLESPACE, and the template of CREATE
- *    DATABASE) fail, after five seconds, when any process is connected to the
- *    database.  The session that runs one excludes our worker (worker_slot.c),
- *    ends the worker that is there, and waits until that has left the database.
- *    This takes some milliseconds.  After five seconds the session gives up, and
- *    the command says by itself what is in its way.  An exclusion expires by
- *    itself, so a session that dies leaves none behind.  It need not last as long
- *    as the command: the command soon locks the database, and from then on a
- *    worker that connects waits for that lock.
+ * 2. DROP DATABASE and its like (RENAME, SET TABLESPACE, and the template of
+ *    CREATE DATABASE) fail, after five seconds, when any process is connected
+ *    to the database.  The session that runs one excludes our worker
+ *    (worker_slot.c), ends the worker that is there, and waits until that has
+ *    left the database.  This takes some milliseconds.  After five seconds the
+ *    session gives up, and the command says by itself what is in its way.  An
+ *    exclusion expires by itself, so a session that dies leaves none behind.
+ *    It need not last as long as the command: the command soon locks the
+ *    database, and from then on a worker that connects waits for that lock.
  *
  * DROP EXTENSION needs nothing of us: it locks the extension, which the worker
  * locks in each of its transactions, and so waits for the worker.  It locks the
@@ -54,7 +54,7 @@
 
 static ProcessUtility_hook_type prev_utility = NULL;
 
-/* databases to look at afresh once this transaction is committed; in its memory */
+/* databases to look at once this transaction is committed; in its memory */
 static List *wanted = NIL;
 static uint64 preparing = 0;	/* hash of the identifier in PREPARE TRANSACTION */
 
@@ -101,10 +101,10 @@ find_option(List *options, const char *name)
 }
 
 /*
- * Which database must be free of connections for this command; InvalidOid if none,
- * or if the command will refuse: a session that may not run it must not be able to
- * end the worker.  The rules are those of dbcommands.c.  A template that another
- * role owns may be copied, too, but no template has a worker.
+ * Which database must be free of connections for this command; InvalidOid if
+ * none, or if the command will refuse: a session that may not run it must not
+ * be able to end the worker.  The rules are those of dbcommands.c.  A template
+ * that another role owns may be copied, too, but no template has a worker.
  */
 static Oid
 database_to_free(Node *node, bool top)
@@ -151,7 +151,7 @@ exclude_worker(Oid dboid)
 	pid_t		last = 0;
 	pid_t		pid;
 
-	/* a worker withdraws from its slot a moment before it leaves the database */
+	/* a worker withdraws from its slot just before it leaves the database */
 	while (((pid = tl_worker_exclude(dboid, start + EXCLUSION_US)) != 0 ||
 			(last != 0 && BackendPidGetProc(last) != NULL)) &&
 		   tl_monotonic() < start + WORKER_PATIENCE_US)
@@ -263,7 +263,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 				uint64		name = stmt->gid == NULL ? 0 :
 					hash_bytes_extended((unsigned char *) stmt->gid, strlen(stmt->gid), MyDatabaseId) | 1;
 
-				/* the transaction is prepared after this command has returned */
+				/* the transaction is prepared after this command returns */
 				if (kind == TRANS_STMT_PREPARE)
 					preparing = name;
 				RUN_COMMAND();
@@ -272,7 +272,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 				return;
 			}
 		case T_CreateExtensionStmt:
-			/* IF NOT EXISTS creates none, and CASCADE may create ours without naming it */
+			/* IF NOT EXISTS may create none, and CASCADE create ours unnamed */
 			extension = get_extension_oid(TL_EXTENSION, true);
 			break;
 		case T_CreatedbStmt:

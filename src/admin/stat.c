@@ -8,7 +8,8 @@
  *
  * Rules: no lock but the directory's, and that for a copy; numbers that belong
  * together may be an instant apart.  Columns are found by position: keep the
- * order here and of TlCounter in step with the function stat_row in the SQL script.
+ * order here and of TlCounter in step with the function stat_row in the SQL
+ * script.
  */
 #include "base/turn_liveness.h"
 
@@ -84,7 +85,7 @@ stuck_step(TlWorkerSlot *slot)
 	int64		now = tl_monotonic();
 	int64		since = (int64) pg_atomic_read_u64(&slot->step_since_us);
 
-	/* an idle worker has no wait of these types, however long ago its last step was */
+	/* an idle worker has no wait of these types, however old its step */
 	if (now - since >= TL_SECOND && type && (strcmp(type, "Lock") == 0 || strcmp(type, "IPC") == 0))
 	{
 		name = pgstat_get_backend_current_activity(slot->pid, false);
@@ -100,8 +101,9 @@ stuck_step(TlWorkerSlot *slot)
 }
 
 /*
- * What the launcher and the worker say of themselves, and why no worker serves this
- * database, or does so badly, for the person on call: the first reason that holds.
+ * What the launcher and the worker say of themselves, and why no worker serves
+ * this database, or does so badly, for the person on call: the first reason
+ * that holds.
  */
 static void
 describe_worker(StatRow *row, TlDatabase *db)
@@ -136,7 +138,7 @@ describe_worker(StatRow *row, TlDatabase *db)
 			{tl_shared == NULL, "turn_liveness is not in shared_preload_libraries"},
 			{standby, "the server is a standby"},
 			{db == NULL, "too many databases use the extension"},
-			/* the setting of this session is that of the database: a worker may not know it yet */
+			/* this session knows the database's setting, a worker not yet */
 			{slot.state == TL_WORKER_DISABLED || !tl_enabled, "turn_liveness.enabled is off"},
 			{launcher == 0, "the launcher is not running: look for free max_worker_processes and at the server log"},
 			{slot.state == TL_WORKER_NO_SLOT, "no background worker is free: increase max_worker_processes"},
@@ -158,8 +160,8 @@ describe_worker(StatRow *row, TlDatabase *db)
 
 /*
  * What keeps turns from being failed in the whole database, and until when if
- * that is known.  The end is reckoned with the default deadline, though a turn may
- * have one of its own.
+ * that is known.  The end is reckoned with the default deadline, though a turn
+ * may have one of its own.
  */
 static void
 describe_grace(StatRow *row, TlDatabase *db, int64 now)
@@ -204,8 +206,9 @@ describe_grace(StatRow *row, TlDatabase *db, int64 now)
 }
 
 /*
- * The columns in the order of the function's declaration.  Their number is checked
- * at the end: the installed script may be of another version than the library.
+ * The columns in the order of the function's declaration.  Their number is
+ * checked at the end: the installed script may be of another version than the
+ * library.
  */
 PG_FUNCTION_INFO_V1(turn_liveness_stat_row);
 PG_FUNCTION_INFO_V1(turn_liveness_stat_reset);
@@ -242,7 +245,7 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row.values, row.nulls)));
 }
 
-/* Without preload no call is counted: there is nothing to do, nor to complain of. */
+/* Without preload no call is counted: there is nothing to do or to report. */
 Datum
 turn_liveness_stat_reset(PG_FUNCTION_ARGS)
 {

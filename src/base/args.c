@@ -243,7 +243,8 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" in the routing must be text", key)));
+				 is_name ? errmsg("\"%s\" in the routing must be text", key) :
+				 errmsg("\"%s\" in the routing must be text or a number", key)));
 	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -300,9 +300,3 @@ tl_index_bit(Oid index)
 			return TL_BIT(i);
 	return 0;
 }
-
-const char *
-tl_table_name(TlTable table)
-{
-	return table_names[table];
-}

@@ -46,7 +46,6 @@ extern Oid	tl_table_oid(TlTable table);
 extern Oid	tl_index_oid(TlIndex index);
 /* TL_BIT of this index; 0 if it is none of ours */
 extern uint32 tl_index_bit(Oid index);
-extern const char *tl_table_name(TlTable table);
 extern Oid	tl_reply_sequence_oid(void);
 /* moves on whenever an object that was looked up by name may have changed */
 extern uint32 tl_catalog_generation(void);

@@ -205,7 +205,7 @@ tl_index_insert_cleanup_compat(Relation index, IndexInfo *info)
 #endif
 }
 
-/* Is the user, or a role of the user's, the owner?  16 has one function for all. */
+/* Is the user, or a role of the user's, the owner?  16 has one function. */
 static inline bool
 tl_owns_database_compat(Oid dboid)
 {
@@ -256,7 +256,7 @@ tl_live_rows_compat(Oid relid)
 #define tl_prefetch_compat(address) ((void) 0)
 #endif
 
-/* from 19 on DROP DATABASE and its like end such a background worker themselves */
+/* from 19 on DROP DATABASE and its like end such a worker themselves */
 #if PG_VERSION_NUM >= 190000
 #define TL_BGWORKER_INTERRUPTIBLE_COMPAT	BGWORKER_INTERRUPTIBLE
 #else

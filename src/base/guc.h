@@ -13,8 +13,8 @@
 /*
  * All settings, in alphabetical order.  TIME: milliseconds; default, minimum.
  * NUMBER, SIZE (in kilobytes) and MEMORY (sizes shared memory, so it needs
- * preload and a restart): default, minimum, maximum.  FLAG: default.  TEXT: check
- * hook, and the default last.
+ * preload and a restart): default, minimum, maximum.  FLAG: default.  TEXT:
+ * check hook, and the default last.
  */
 #define TL_SETTINGS(TIME, NUMBER, SIZE, MEMORY, FLAG, TEXT) \
 	TIME(admission_deadline, 180 * 1000, 1, \

@@ -330,7 +330,7 @@ handle(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 	else
 		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
 
-	/* a session that claims or acknowledges it may hold it: pass over it then */
+	/* a session that claims or acknowledges may hold it: pass over it then */
 	result = tl_rel_lock(deliveries, &scan->slot->tts_tid, snapshot, LockTupleNoKeyExclusive,
 						 LockWaitSkip);
 	if (result == TM_Ok)

@@ -13,7 +13,7 @@ extern void tl_notify_add_all(void);	/* "look" */
 extern int	tl_notify_pending(void);	/* how many names */
 /* send what was gathered, in the current transaction */
 extern void tl_notify_send(void);
-/* a sweep without a worker: "look", if this transaction did or anything is due */
+/* a sweep without a worker: "look", if this transaction did or one is due */
 extern void tl_notify_in_transaction(void);
 
 #endif							/* TL_NOTIFY_H */

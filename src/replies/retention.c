@@ -210,7 +210,7 @@ compare_strings(const ListCell *a, const ListCell *b)
 	return strcmp(lfirst(a), lfirst(b));
 }
 
-/* Count the undelivered ones that went; one line in the log for each platform. */
+/* Count the undelivered ones that went; one log line for each platform. */
 static void
 report_expired(List *expired)
 {

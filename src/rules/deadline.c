@@ -79,10 +79,10 @@ tl_times_next_check(const TlTimes *times)
 }
 
 /*
- * Read the beats that cover the turn: those at or after its arm.  An arm's stamp
- * is greater than every time that was given out before it (clock.c), so a beat
- * that came before the arm is less.  Of a row of another run, every beat of this
- * run counts.
+ * Read the beats that cover the turn: those at or after its arm.  An arm's
+ * stamp is greater than every time that was given out before it (clock.c), so a
+ * beat that came before the arm is less.  Of a row of another run, every beat
+ * of this run counts.
  */
 static void
 read_beats(const TlTimes *turn, const TlSigns *signs, int64 armed, TlVerdict *verdict)
@@ -173,7 +173,7 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 	}
 	too_long = turn.begun + turn.duration_ms * TL_MS;
 
-	/* grace: beats before the start are lost, so its worker gets one deadline */
+	/* grace: beats before the start are lost, so the worker gets a deadline */
 	if (in_flight)
 		raise_floor(&turn, since, since + silence, &deadline, &too_long);
 	else if (seen > 0)

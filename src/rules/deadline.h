@@ -44,8 +44,9 @@ typedef struct TlSigns
 } TlSigns;
 
 /*
- * A mass silence that calls ended.  The latest comes first; the other is a longer
- * one before it, which may still hold turns that the latest does not concern.
+ * A mass silence that calls ended.  The latest comes first; the other is a
+ * longer one before it, which may still hold turns that the latest does not
+ * concern.
  */
 #define TL_GAPS		2
 typedef struct TlGap
@@ -80,14 +81,14 @@ typedef struct TlVerdict
 	TlCode		code;			/* what it is failed with at the deadline */
 } TlVerdict;
 
-/* is a turn of that silence deadline held back at that time, and lapses by then? */
+/* is a lapsed turn of this silence and this deadline held back at that time? */
 extern bool tl_is_held(const TlGrace *grace, int64 silence, int64 deadline, int64 now);
 extern void tl_deadline(const TlTimes *turn, const TlSigns *signs,
 						const TlGrace *grace, int64 now, TlVerdict *verdict);
 
 /*
- * Before a row is rewritten: its times become times of this run.  "seen" is when
- * the calling process first saw a row that came late, 0 if it did not.
+ * Before a row is rewritten: its times become times of this run.  "seen" is
+ * when the calling process first saw a row that came late, 0 if it did not.
  */
 extern void tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now);
 

@@ -28,7 +28,7 @@ request(void)
 	RequestAddinShmemSpace(tl_database_shmem_size());
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
-	/* one tranche: which of our locks is waited for shows in the code, not here */
+	/* one tranche: which of our locks is waited for, the stack shows */
 	RequestNamedLWLockTranche(TL_EXTENSION, 1);
 }
 

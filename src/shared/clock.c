@@ -18,8 +18,8 @@
  * not put failures off for ever.  Where no worker serves the database, no
  * process can tell a pause, and there is no limit.
  *
- * Nothing of the clock is stored.  Each row carries the epoch (place and run) in
- * which its times were written, and rules/deadline.c judges rows of another
+ * Nothing of the clock is stored.  Each row carries the epoch (place and run)
+ * in which its times were written, and rules/deadline.c judges rows of another
  * epoch under a floor.
  *
  * Only the ticking worker writes the offset.  It writes the offset and the end
@@ -85,7 +85,7 @@ read_control_file_time(void)
 	return time;
 }
 
-/* Caller is the postmaster, when it makes shared memory, or a process that joins. */
+/* Called by the postmaster as it makes shared memory, or as a process joins. */
 void
 tl_clock_shmem_startup(void)
 {
@@ -169,11 +169,11 @@ tl_clock_arm_stamp(void)
 }
 
 /*
- * The first process that finds recovery at its end notes the time: after a crash
- * and after a promotion, no worker could beat before.  A standby, and a server
- * that was restored from an archive, knows by the last commit that it replayed
- * when its primary was still alive.  All processes that come at once note the
- * same commit, and they note it before the start.
+ * The first process that finds recovery at its end notes the time: after a
+ * crash and after a promotion, no worker could beat before.  A standby, and a
+ * server that was restored from an archive, knows by the last commit that it
+ * replayed when its primary was still alive.  All processes that come at once
+ * note the same commit, and they note it before the start.
  */
 int64
 tl_clock_server_start(void)
@@ -285,9 +285,9 @@ tl_clock_acquire(void)
 
 /*
  * The wall clock has gone on by more than ours since the last tick, or by less:
- * in a pause that the tick sees, in one in which the monotonic clock stood still
- * too (a machine that sleeps), or by a step.  Only the worker writes here; readers
- * may miss the newest entry.
+ * in a pause that the tick sees, in one in which the monotonic clock stood
+ * still too (a machine that sleeps), or by a step.  Only the worker writes
+ * here; readers may miss the newest entry.
  */
 static void
 note_skew(TlDatabase *db, int64 now, int64 push)

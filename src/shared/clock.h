@@ -25,7 +25,7 @@ extern TimestampTz tl_clock_to_wall(int64 us, int64 now);
 /* microseconds of the machine's monotonic clock */
 extern int64 tl_monotonic(void);
 
-/* for the worker: take the clock over, tick at least once a second, release it */
+/* for the worker: take the clock, tick at least once a second, release it */
 extern void tl_clock_acquire(void);
 extern int64 tl_clock_tick(void);
 extern void tl_clock_release(void);

@@ -7,7 +7,7 @@
 
 #include "shared/database.h"
 
-/* counts of this database; a call counts, whatever becomes of its transaction */
+/* counts of this database; a call counts, even if its transaction aborts */
 extern void tl_counter_add(TlCounter counter, uint64 n);
 extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
 extern void tl_counters_reset(TlDatabase *db);

@@ -5,8 +5,8 @@
  * TlShared.directory guards the list of databases and the processes in it.
  * Latches are set under it, so that no session sets the latch of a process that
  * has withdrawn.  A process that holds it takes no other lock, but for the
- * server's ProcArrayLock, to count the sessions of a database whose slot another
- * one is to get.
+ * server's ProcArrayLock, to count the sessions of a database whose slot
+ * another one is to get.
  *
  * All of it is soft: the postmaster makes it anew after a crash of the server,
  * and src/README.md says what its loss means.
@@ -57,8 +57,8 @@ tl_database_shmem_startup(int tranche)
 
 /*
  * A slot whose extension has gone may serve another database, once no session
- * is left that could hold a pointer to it.  A session takes that pointer under the
- * directory lock, so its caller counts the sessions under the same lock.
+ * is left that could hold a pointer to it.  A session takes that pointer under
+ * the directory lock, so its caller counts the sessions under the same lock.
  */
 static bool
 may_recycle(TlDatabase *db)
@@ -126,11 +126,13 @@ tl_database_free(TlDatabase *db)
 TL_HOT TlDatabase *
 tl_database(void)
 {
+	static TimestampTz no_room_until = 0;
 	bool		make;
 
 	if (my_database != NULL)
 		return my_database;
-	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
+	if (tl_shared == NULL || !OidIsValid(MyDatabaseId) ||
+		GetCurrentStatementStartTimestamp() < no_room_until)
 		return NULL;
 
 	/* the catalog is read before the lock is taken, and never after a commit */
@@ -142,6 +144,9 @@ tl_database(void)
 		my_database = tl_database_find(MyDatabaseId, true);
 		if (my_database != NULL)
 			tl_wake_launcher();
+		else
+			/* all other databases' sessions and workers want this lock too */
+			no_room_until = GetCurrentStatementStartTimestamp() + TL_SECOND;
 	}
 	LWLockRelease(&tl_shared->directory);
 	return my_database;

@@ -124,7 +124,7 @@ typedef struct TlStripe
  */
 typedef struct TlDatabase
 {
-	/* each beat reads these, and seldom a process writes them: one cache line */
+	/* each beat reads these, a process seldom writes them: one cache line */
 	TlClockState clock;
 	pg_atomic_uint64 last_call_us;	/* a worker's session called us, see grace.c */
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */
@@ -192,7 +192,10 @@ extern void tl_database_shmem_startup(int tranche);
  * without preload, without the extension, or when the slots are used up.
  */
 extern TlDatabase *tl_database(void);
-/* a slot by oid, made if asked for; caller holds tl_shared->directory exclusively */
+/*
+ * a slot by oid, made if asked for; caller holds tl_shared->directory
+ * exclusively
+ */
 extern TlDatabase *tl_database_find(Oid dboid, bool make);
 extern void tl_database_free(TlDatabase *db);
 

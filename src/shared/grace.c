@@ -8,13 +8,14 @@
  *
  * Mass silence: at least ten deployments beat within one turn deadline, and
  * then no worker at all calls.  Then the path of the workers to the database is
- * dead, not the workers.  Only calls that workers make tell that the path lives:
- * a gateway may well reach the database over another one.  What the silence means
- * for a turn depends on its own silence deadline: rules/deadline.c.
+ * dead, not the workers.  Only calls that workers make tell that the path
+ * lives: a gateway may well reach the database over another one.  What the
+ * silence means for a turn depends on its own silence deadline:
+ * rules/deadline.c.
  *
  * The fields are in the database's slot.  Sessions write last_call_us, at
- * most twenty times a second, and the session that ends a silence writes the gap
- * under the directory lock.  The sweeping process writes the rest.
+ * most twenty times a second, and the session that ends a silence writes the
+ * gap under the directory lock.  The sweeping process writes the rest.
  */
 #include "base/turn_liveness.h"
 
@@ -38,9 +39,9 @@ tl_grace_note_call(void)
 
 /*
  * Calls come again after a silence that the worker has found to be one of many.
- * The first session that takes the lock notes it.  A gap holds turns until twice
- * its length after its end at most: what the longer one before it still holds is
- * kept beside it.
+ * The first session that takes the lock notes it.  A gap holds turns until
+ * twice its length after its end at most: what the longer one before it still
+ * holds is kept beside it.
  */
 static void
 note_gap(TlDatabase *db, int64 from, int64 to)
@@ -87,7 +88,7 @@ tl_grace_get(TlGrace *grace)
 	grace->start = tl_clock_server_start();
 	grace->downtime = tl_clock_downtime();
 	grace->restore_grace = tl_restore_grace * TL_MS;
-	/* without preload a promotion leaves no trace but the rows of another run */
+	/* without preload a promotion leaves only the rows of another run */
 	grace->start_is_unsure = tl_shared == NULL;
 	if (db == NULL)
 		return;

@@ -28,7 +28,7 @@
 /* A beat for a whole deployment passes two equal keys. */
 #define names_turn(deployment, turn)	((deployment).h2 != (turn).h2)
 
-/* Without preload there is no table to lock, and each function finds nothing. */
+/* Without preload there is no table to lock: each function finds nothing. */
 static inline bool
 lock(TlLeaseKey deployment, LWLockMode mode)
 {

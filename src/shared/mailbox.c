@@ -3,10 +3,10 @@
  *		What committed transactions tell the worker of their database.
  *
  * Each database has a ring of bytes under one LWLock.  A transaction gathers a
- * letter while it runs and posts it at XACT_EVENT_COMMIT, when nothing may fail.
- * A letter that does not fit raises the flags that make the worker look at
- * everything, so a lost letter costs time and no turn.  The worker copies the
- * ring out and reads it after it released the lock.
+ * letter while it runs and posts it at XACT_EVENT_COMMIT, when nothing may
+ * fail.  A letter that does not fit raises the flags that make the worker look
+ * at everything, so a lost letter costs time and no turn.  The worker copies
+ * the ring out and reads it after it released the lock.
  *
  * The session sets the worker's latch at once for replies and for rows that are
  * due before the worker means to wake; other rows can wait until the ring is
@@ -37,8 +37,8 @@ tl_mail_watch(StringInfo letter, const TlWatch *watch)
 }
 
 /*
- * A length is one byte in the message.  Functions refuse longer names, and so do
- * the tables; but this runs for rows of any origin, so it trusts none.
+ * A length is one byte in the message.  Functions refuse longer names, and so
+ * do the tables; but this runs for rows of any origin, so it trusts none.
  */
 bool
 tl_mail_reply(StringInfo letter, const char *conversation, int clen,
@@ -94,7 +94,7 @@ tl_mail_stamp(StringInfo letter, int64 now)
 	}
 }
 
-/* The earliest time at which the worker must look at one of the letter's rows. */
+/* The earliest time at which the worker must look at a row of the letter. */
 static int64
 earliest(const StringInfo letter, bool *replies)
 {
@@ -152,8 +152,8 @@ tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_turns, bool l
 }
 
 /*
- * The worker empties the ring into its own letter.  Memory comes first: what was
- * taken out of the ring must not be lost.
+ * The worker empties the ring into its own letter.  Memory comes first: what
+ * was taken out of the ring must not be lost.
  */
 bool
 tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies)
@@ -181,9 +181,9 @@ tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_
 
 /*
  * The worker calls this before it sleeps.  A letter that came since the worker
- * looked is not missed: with wake set, the worker sets its own latch if the ring
- * is not empty.  A session that posts later sees for how long the worker sleeps,
- * because both change wake_us and latch_set under the lock.
+ * looked is not missed: with wake set, the worker sets its own latch if the
+ * ring is not empty.  A session that posts later sees for how long the worker
+ * sleeps, because both change wake_us and latch_set under the lock.
  */
 void
 tl_mailbox_arm_latch(TlDatabase *db, bool wake, int64 until)

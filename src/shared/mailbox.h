@@ -31,18 +31,24 @@ typedef struct TlWatch
 
 /* append a message to a letter, in a transaction's own memory */
 extern void tl_mail_watch(StringInfo letter, const TlWatch *watch);
-/* false: a row that our functions did not write has a name too long for a message */
+/*
+ * false: a row that our functions did not write has a name too long for a
+ * message
+ */
 extern bool tl_mail_reply(StringInfo letter, const char *conversation, int clen,
 						  const char *platform, int plen);
 
 /* after the commit: note when it was */
 extern void tl_mail_stamp(StringInfo letter, int64 now);
-/* post a letter after the commit: cannot fail; a full box raises its look flags */
+/* post a letter after the commit: cannot fail; a full box raises look flags */
 extern void tl_mailbox_post(TlDatabase *db, const StringInfo letter, bool look_turns, bool look_replies);
 
 /* for the worker: take everything; true if there was something */
 extern bool tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies);
-/* the worker sleeps until then; wake: a letter for which it is to wake sets its latch */
+/*
+ * the worker sleeps until then; wake: a letter for which it is to wake sets its
+ * latch
+ */
 extern void tl_mailbox_arm_latch(TlDatabase *db, bool wake, int64 until);
 /* walk over a letter; *at starts at 0 */
 typedef struct TlMail

@@ -3,17 +3,18 @@
  *		The worker of a database, as the other processes see it.
  *
  * This is the state machine of TlWorkerSlot.  A slot begins as WANTED.  The
- * launcher starts a worker in a slot that is WANTED (or NO_SLOT) when next_try_us
- * has come; the worker publishes its pid, sets RUNNING, and on its exit leaves
- * the state that it ends in.  tl_worker_want() makes any slot WANTED again; while
- * a worker is there, look_again does so at that worker's exit, because what the
- * worker has seen may be older than the change.
+ * launcher starts a worker in a slot that is WANTED (or NO_SLOT) when
+ * next_try_us has come; the worker publishes its pid, sets RUNNING, and on its
+ * exit leaves the state that it ends in.  tl_worker_want() makes any slot
+ * WANTED again; while a worker is there, look_again does so at that worker's
+ * exit, because what the worker has seen may be older than the change.
  *
  * Rule: all of it is read and written under TlShared.directory, and a process
  * that holds that lock does nothing else: no catalog access, no wait, no other
- * lock but those named at the top of database.c.  The worker withdraws under the
- * same lock, so a pid that is read and signaled under it is the worker's.  The
- * time of the step is the exception: the worker alone writes it, without a lock.
+ * lock but those named at the top of database.c.  The worker withdraws under
+ * the same lock, so a pid that is read and signaled under it is the worker's.
+ * The time of the step is the exception: the worker alone writes it, without a
+ * lock.
  */
 #include "base/turn_liveness.h"
 
@@ -52,14 +53,15 @@ tl_worker_want(Oid dboid)
 		want_in_slot(&db->worker);
 	else if (dboid == MyDatabaseId)
 		tl_shared->rescan_us = 0;	/* a worker tells the log that there is no room */
-	/* any other database without a slot is new: the launcher has a worker look */
+	/* any other database without a slot is new: a worker is to look there */
 	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);
 }
 
 /*
- * One name for each slot is enough: transactions that change the settings of one
- * database wait for one another.  A worker without a slot reads them when it starts.
+ * One name for each slot is enough: transactions that change the settings of
+ * one database wait for one another.  A worker without a slot reads them when
+ * it starts.
  */
 void
 tl_worker_want_prepared(Oid dboid, uint64 name)
@@ -140,7 +142,10 @@ void
 tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 {
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	/* the slot is free if its database was dropped while the worker waited to connect */
+	/*
+	 * the slot is free if its database was dropped while the worker waited to
+	 * connect
+	 */
 	if (db != NULL && db->worker.pid == MyProcPid)
 	{
 		TlWorkerSlot *slot = &db->worker;
@@ -155,7 +160,7 @@ tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 		pg_atomic_write_u64(&db->wake_us, PG_INT64_MAX);
 	}
 	else if (db == NULL && failed)
-		/* the launcher cannot tell a look that failed from one that found nothing */
+		/* the launcher cannot tell a look that failed from a fruitless one */
 		tl_shared->rescan_us = Min(tl_shared->rescan_us, tl_monotonic() + LOOK_RETRY);
 	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);

@@ -290,7 +290,7 @@ tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 	Oid			oid = tl_index_oid(index);
 	int			i;
 
-	/* it is open already, if the table is open for writing and the index with it */
+	/* it is open already if the table is open for writing with its indexes */
 	s->index = NULL;
 	for (i = 0; r->indexes != NULL && i < r->indexes->n && s->index == NULL; i++)
 		if (r->indexes->oids[i] == oid)

@@ -91,13 +91,13 @@ extern void tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 extern bool tl_scan_next(TlScan *s, ScanDirection direction);
 /* begin again with the keys as they are now */
 extern void tl_scan_restart(TlScan *s);
-/* begin again with these arguments of the first two keys, and find the first row */
+/* begin again with these arguments of the first two keys; find the first row */
 extern bool tl_scan_find(TlScan *s, Datum first, Datum second);
 extern void tl_scan_end(TlScan *s);
 
-/* the latest committed state, registered; give it back with UnregisterSnapshot */
+/* the latest committed state, registered: UnregisterSnapshot gives it back */
 extern Snapshot tl_latest_snapshot(void);
-/* does the snapshot show the row of this slot, or did this transaction write it? */
+/* does the snapshot show this slot's row, or did this transaction write it? */
 extern bool tl_rel_shows(TlRel *r, TupleTableSlot *slot, Snapshot snapshot);
 /* 40001 above READ COMMITTED unless the transaction's snapshot shows the row */
 extern void tl_rel_check_visible(TlRel *r, TupleTableSlot *slot);

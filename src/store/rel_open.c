@@ -385,7 +385,7 @@ tl_rel_close(TlRel *r)
 	{
 		ExecDropSingleTupleTableSlot(r->slot);
 		indexes->in_use = false;
-		/* it was made for this call alone, if another one had taken what is kept */
+		/* made for this call alone, if another call had taken what is kept */
 		if (indexes < kept || indexes >= kept + TL_NTABLES)
 			MemoryContextDelete(indexes->context);
 	}

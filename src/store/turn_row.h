@@ -58,7 +58,7 @@ extern TimestampTz tl_turn_armed_at(const TlTurn *turn);
 extern bool tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn);
 extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
 
-/* find the row of a key; the scan is zeroed, and the caller ends it in any case */
+/* find the row of a key; the scan is zeroed, and the caller always ends it */
 extern bool tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment,
 						 const text *message_id, Snapshot snapshot, TlTurn *turn);
 /* begin a walk over the owed rows of a deployment */

@@ -27,6 +27,7 @@ typedef struct Ending
 	const text *error_code;		/* or NULL */
 	char		decided_by;
 	TimestampTz armed_before;	/* DT_NOEND: whenever it was armed */
+	int64		called;			/* by the liveness clock; 0: whenever it was armed */
 	int			ended;
 } Ending;
 
@@ -41,7 +42,9 @@ is_to_be_ended(const TlTurn *turn, void *arg)
 {
 	const Ending *ending = arg;
 
-	return tl_turn_is_owed(turn) && tl_turn_armed_at(turn) < ending->armed_before;
+	return tl_turn_is_owed(turn) && tl_turn_armed_at(turn) < ending->armed_before &&
+		(ending->called == 0 || turn->times.armed <= ending->called ||
+		 tl_epoch_run(turn->times.epoch) != tl_epoch_run(tl_clock_epoch()));
 }
 
 /* The row is locked: armed_before is judged on the version that ends here. */
@@ -128,8 +131,7 @@ Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
-	/* what another session arms again while this one waits for a row lives on */
-	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = GetCurrentTimestamp() + 1};
+	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
 	TlRel		turns;
 	text	  **ids;
 	int			nids;
@@ -138,6 +140,9 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	ending.error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
 	if (!PG_ARGISNULL(3))
 		ending.armed_before = PG_GETARG_TIMESTAMPTZ(3);
+	else
+		/* what is armed again while this call waits for a row lives on */
+		ending.called = tl_clock_arm_stamp();
 	tl_check_writable("fail_deployment");
 	if (ending.error == NULL)
 		ending.error = cstring_to_text(tl_code_message(TL_CODE_DIED));
@@ -180,7 +185,7 @@ insert_ended(TlTurn *turn, Jsonb *routing, Ending *ending)
 	return is_ours;
 }
 
-/* A message is refused before dispatch; an owed turn that is there is failed. */
+/* A message is refused before dispatch; an owed turn that is there fails. */
 Datum
 turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 {

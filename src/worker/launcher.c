@@ -3,16 +3,16 @@
  *		The process that keeps a worker in each database that has the extension.
  *
  * The launcher calls a roll.  Each time it wakes it reads pg_database once.  In
- * each slot of shared memory that is WANTED and has no worker it starts one, and
- * if none has published itself after a while it starts another.  It keeps no
- * handle of these workers: a slot says all there is.
+ * each slot of shared memory that is WANTED and has no worker it starts one,
+ * and if none has published itself after a while it starts another.  It keeps
+ * no handle of these workers: a slot says all there is.
  *
- * The launcher is connected to no database, so it cannot see where the extension
- * is, and a database may have it without a slot: after a start of the server, or
- * as a copy.  So the launcher has a worker look into each database without a
- * slot, one after the other.  A worker that finds the extension makes the slot
- * and stays.  The launcher forgets which databases it knows to need no slot when
- * rescan_us has come.
+ * The launcher is connected to no database, so it cannot see where the
+ * extension is, and a database may have it without a slot: after a start of the
+ * server, or as a copy.  So the launcher has a worker look into each database
+ * without a slot, one after the other.  A worker that finds the extension makes
+ * the slot and stays.  The launcher forgets which databases it knows to need no
+ * slot when rescan_us has come.
  *
  * The postmaster signals the launcher when a worker ends.  Workers and sessions
  * set its latch when they change a slot.  So the launcher sleeps until the next
@@ -79,7 +79,7 @@ publish(void)
 }
 
 /*
- * The configuration file may have changed turn_liveness.enabled.  A DBA who has
+ * The configuration file may have changed turn_liveness.enabled.  A DBA that
  * removed the cause of a failing worker can also ask for another this way.
  */
 static void
@@ -125,7 +125,7 @@ start_worker(Oid dboid, BackgroundWorkerHandle **handle)
 	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
-/* When a worker may be started in this slot.  The caller holds the directory. */
+/* When a worker may be started in this slot.  Caller holds the directory. */
 static int64
 due_at(TlDatabase *db)
 {
@@ -184,11 +184,11 @@ look_is_over(int64 now)
 	return true;
 }
 
-/* Start a worker in this database if its slot is due, or a look if it has no slot. */
+/* Start a worker in this database if its slot is due, a look if it has none. */
 static void
 visit_database(Roll *roll, Form_pg_database form)
 {
-	/* only a database that allows connections and is no template has a worker */
+	/* a worker needs a database that allows connections and is no template */
 	bool		open = form->datallowconn && !form->datistemplate &&
 		form->datconnlimit != INVALID_DATABASE;
 	bool		due;
@@ -218,7 +218,7 @@ visit_database(Roll *roll, Form_pg_database form)
 		roll->may_look = false;
 		look_dboid = form->oid;
 		look_until = roll->now + TL_WORKER_RETRY;
-		/* where all background workers are in use, the look is tried again then */
+		/* if all background workers are in use, the look is tried again then */
 		if (!start_worker(look_dboid, &look))
 			look = NULL;
 	}
@@ -270,7 +270,7 @@ call_roll(void)
 	CommitTransactionCommand();
 	list_free(roll.known);
 
-	/* a session that dropped a database may have ended before it freed the slot */
+	/* the session that dropped one may have died before the slot was free */
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
@@ -282,7 +282,7 @@ call_roll(void)
 	LWLockRelease(&tl_shared->directory);
 }
 
-/* Report that the launcher sleeps; returns until when, unless its latch is set before. */
+/* Report that the launcher sleeps; returns until when, if no latch wakes it. */
 static int64
 report_idle(void)
 {

@@ -15,7 +15,7 @@
 
 #include "worker/process.h"
 
-/* As die(), but an idle process ends its loop, and leaves no FATAL in the log. */
+/* As die(), but an idle process ends its loop and logs no FATAL. */
 static void
 on_sigterm(SIGNAL_ARGS)
 {

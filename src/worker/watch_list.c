@@ -2,15 +2,15 @@
  * watch_list.c
  *		The worker's watch list: which owed turn to look at when.
  *
- * A calendar of buckets of 50 ms, in the worker's own memory: 4096 of them, three
- * and a half minutes; what is due later is filed at the far end and filed again
- * from there.  An entry holds what a look needs, so that a look at a turn that
- * lives touches shared memory only: no row is read, let alone written.
+ * A calendar of buckets of 50 ms, in the worker's own memory: 4096 of them,
+ * three and a half minutes; what is due later is filed at the far end and filed
+ * again from there.  An entry holds what a look needs, so that a look at a turn
+ * that lives touches shared memory only: no row is read, let alone written.
  *
- * An entry is found by its row's address, so that a row that is told of twice is
- * watched once.  An entry whose row moved or went (its address shows another row
- * or none) is dropped when it is next due: the process that moved the row told of
- * the new address.
+ * An entry is found by its row's address, so that a row that is told of twice
+ * is watched once.  An entry whose row moved or went (its address shows another
+ * row or none) is dropped when it is next due: the process that moved the row
+ * told of the new address.
  */
 #include "base/turn_liveness.h"
 
@@ -97,7 +97,7 @@ tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now)
 	/* another turn's row may stand where one stood that has ended since */
 	bool		same = found && memcmp(&entry->watch.turn, &watch->turn, sizeof(TlLeaseKey)) == 0;
 
-	/* a restored row is seen from now, unless a sweep of this run has stamped it */
+	/* a restored row is seen from now, unless a sweep of this run stamped it */
 	if (seen == 0 && is_restored(&watch->times))
 		seen = now;
 
@@ -117,8 +117,8 @@ tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now)
 }
 
 /*
- * Look at every entry that is due by now.  The deadline is computed from memory;
- * only what may have lapsed is given out.
+ * Look at every entry that is due by now.  The deadline is computed from
+ * memory; only what may have lapsed is given out.
  */
 int
 tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max)
@@ -204,13 +204,13 @@ tl_watch_list_next(int64 now)
 }
 
 /*
- * Read all owed rows.  At the worker's start each row that no transaction stamped
- * is taken as it stands; later on, a row that was not known became visible without
- * a letter, and is seen from now.
+ * Read all owed rows.  At the worker's start each row that no transaction
+ * stamped is taken as it stands; later on, a row that was not known became
+ * visible without a letter, and is seen from now.
  *
- * The time that it takes paces the next scan: on the liveness clock, which may be
- * moved on meanwhile by a test, and without the wait for the table, which VACUUM
- * FULL may hold for long.
+ * The time that it takes paces the next scan: on the liveness clock, which may
+ * be moved on meanwhile by a test, and without the wait for the table, which
+ * VACUUM FULL may hold for long.
  */
 int64
 tl_watch_list_scan(bool first)

@@ -20,7 +20,10 @@ extern int64 tl_watch_list_next(int64 now);
 /* the longest turn deadline of a row that was watched */
 extern int32 tl_longest_silence_ms;
 
-/* read all owed rows of the table, in a transaction of the worker; returns how long it took */
+/*
+ * read all owed rows of the table, in a transaction of the worker; returns how
+ * long it took
+ */
 extern int64 tl_watch_list_scan(bool first);
 
 #endif							/* TL_WATCH_LIST_H */

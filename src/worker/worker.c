@@ -1,21 +1,21 @@
 /*
  * worker.c
- *		The background worker of one database: its process, and nothing of what it
- *		does (worker_round.c).
+ *		The background worker of one database: its process.  What it does is in
+ *		worker_round.c.
  *
- * The launcher starts it with the oid of a database.  If the database has a slot,
- * the worker publishes itself there before it connects, so that a command that
- * needs the database without connections can end it at any time.  If there is
- * none, the worker connects first and looks for the extension; where it finds
- * none it exits, and leaves no trace.  The exit callback withdraws the worker from
- * its slot.
+ * The launcher starts it with the oid of a database.  If the database has a
+ * slot, the worker publishes itself there before it connects, so that a command
+ * that needs the database without connections can end it at any time.  If there
+ * is none, the worker connects first and looks for the extension; where it
+ * finds none it exits, and leaves no trace.  The exit callback withdraws the
+ * worker from its slot.
  *
  * The worker sleeps on its latch until the time that a round named, a second at
- * the most (the tick of the liveness clock).  SIGTERM ends it between or inside of
- * rounds; the launcher decides whether there is to be another.  An error ends a
- * round: the worker reports it (worker_xact.c), pauses, and begins another.
- * An error before the first round ends the process, and the launcher starts another
- * after a while.  A worker that was terminated did not fail.
+ * the most (the tick of the liveness clock).  SIGTERM ends it between or inside
+ * of rounds; the launcher decides whether there is to be another.  An error
+ * ends a round: the worker reports it (worker_xact.c), pauses, and begins
+ * another.  An error before the first round ends the process, and the launcher
+ * starts another after a while.  A worker that was terminated did not fail.
  */
 #include "base/turn_liveness.h"
 

@@ -8,9 +8,9 @@
  *
  * The sweep is the essential step.  It waits for a lock on our tables, and an
  * error of it, but for that of ended sessions, leaves this file by longjmp and
- * ends the round: worker.c reports it and begins another round.  All other steps are optional: run_optional() tries
- * them, and what a lock or an error keeps from being done is tried again a
- * second later, while the sweep goes on.
+ * ends the round: worker.c reports it and begins another round.  All other
+ * steps are optional: run_optional() tries them, and what a lock or an error
+ * keeps from being done is tried again a second later, while the sweep goes on.
  */
 #include "base/turn_liveness.h"
 
@@ -72,7 +72,8 @@ static TlSweepItem items[200];
 
 /*
  * Try a step that must not hold the sweep up.  False if it was not done: one of
- * the tables is locked, or the step itself found a lock that it did not wait for.
+ * the tables is locked, or the step itself found a lock that it did not wait
+ * for.
  */
 static bool
 run_optional(const char *step, LOCKMODE mode, uint32 tables, bool (*work) (void))
@@ -98,7 +99,7 @@ run_optional(const char *step, LOCKMODE mode, uint32 tables, bool (*work) (void)
 	return done;
 }
 
-/* Which file are the turns in, and are there rows?  Restored ones come without mail. */
+/* Which file are the turns in, and has it rows?  A restore sends no letter. */
 static bool
 look_at_tables(void)
 {
@@ -143,7 +144,7 @@ scan_turns(void)
 	return true;
 }
 
-/* Make the watch list, or look for rows that moved, or came, unseen by the worker. */
+/* Make the watch list, or look for rows that moved or came without a letter. */
 static void
 rescan(int64 now)
 {
@@ -213,8 +214,8 @@ take_mail(TlDatabase *db)
 		if (mail.type == TL_MAIL_WATCH)
 		{
 			/*
-			 * The commit of the row may have waited, for a standby say, long after
-			 * its transaction looked at the clock for the last time.
+			 * The commit of the row may have waited, for a standby say, long
+			 * after its transaction looked at the clock for the last time.
 			 */
 			bool		late = mail.watch.times.seen == TL_SEEN_UNKNOWN ||
 				(mail.watch.fresh && mail.watch.times.seen == 0 &&
@@ -231,7 +232,7 @@ take_mail(TlDatabase *db)
 		tl_notify_add_all();
 }
 
-/* A notification is a hint: no flush, and a crash in between costs a look at start. */
+/* A notification is a hint: no flush; a crash in between costs a look. */
 static bool
 send_notifications(void)
 {
@@ -436,7 +437,7 @@ plan_sleep(TlDatabase *db, int64 now)
 	if (tl_sweep)
 		again = Min(again, Min(tl_watch_list_next(now), next_death_look));
 
-	/* under load the worker gathers, and no session spends a system call on its latch */
+	/* under load the worker gathers, and no session need set its latch */
 	gather = gather && next_notify <= now + GATHER_MANY_US;
 	if (gather || tl_notify_pending() > 0)
 		again = Min(again, next_notify);

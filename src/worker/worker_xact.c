@@ -2,10 +2,10 @@
  * worker_xact.c
  *		The transactions of the worker: how a step begins, ends, or fails.
  *
- * Each step of a round is a short transaction.  pg_stat_activity says which it is,
- * and the slot since when, so that stat can tell that it waits.  A step that fails
- * has done nothing, and its caller sees to it that it is done again, each second.
- * The log is told of an error that comes again once a minute.
+ * Each step of a round is a short transaction.  pg_stat_activity says which it
+ * is, and the slot since when, so that stat can tell that it waits.  A step
+ * that fails has done nothing, and its caller sees to it that it is done again,
+ * each second.  The log is told of an error that comes again once a minute.
  *
  * The worker locks the extension while it uses the tables, as DROP EXTENSION
  * does: once the worker has the lock, the extension is there until the end of
@@ -74,7 +74,7 @@ tl_worker_xact_begin(const char *step)
 	extension = get_extension_oid(TL_EXTENSION, true);
 	if (OidIsValid(extension))
 	{
-		/* DROP EXTENSION waits for this transaction, or this one sees it done */
+		/* DROP EXTENSION waits for this transaction, or was done before it */
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 		AcceptInvalidationMessages();
 		if (get_extension_oid(TL_EXTENSION, true) == extension && OidIsValid(tl_extension_oid()))
@@ -83,7 +83,7 @@ tl_worker_xact_begin(const char *step)
 				served = extension;
 			if (served == extension)
 				return true;
-			/* the worker did not see the first extension go: its state is of that */
+			/* the worker did not see the first one go: its state is of that */
 			state = TL_WORKER_WANTED;
 		}
 	}
@@ -132,8 +132,9 @@ tl_worker_xact_extension(void)
 }
 
 /*
- * False if the same error was reported less than a minute ago.  An error is known
- * by a hash of the place that raised it, because it owns the name of its file.
+ * False if the same error was reported less than a minute ago.  An error is
+ * known by a hash of the place that raised it, because it owns the name of its
+ * file.
  */
 static bool
 is_news(const ErrorData *error)

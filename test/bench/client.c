@@ -224,7 +224,7 @@ latency(int n)
 		run_prepared(gateway, "arm", name);
 		snprintf(sql, sizeof sql, "SELECT turn_liveness.attach_worker('%s')", name);
 		run(worker, sql);
-		/* at no fixed moment of anybody's period */
+		/* at no fixed moment of a process's period */
 		usleep(rand() % 20000);
 
 		start = now_ms();
@@ -266,7 +266,7 @@ wakeup(bool ours, int n)
 		snprintf(name, sizeof name, "wakeup%d-%d", (int) getpid(), i);
 		if (ours)
 			run_prepared(gateway, "arm", name);
-		/* at no fixed moment of anybody's period, and after the worker's gathering */
+		/* at no fixed moment of a process's period, and after the worker's gathering */
 		usleep(10000 + rand() % 20000);
 
 		run(gateway, "BEGIN");

@@ -158,8 +158,8 @@ db_value(const char *sql, int nparams, const char *const *params, char **value)
 
 /*
  * Takes what was notified and marks the streams it names.  True if there is
- * something to claim.  A payload that names nothing, or that nobody can read
- * (anybody may send one), means: look at everything.
+ * something to claim.  A payload that names nothing, or is no JSON (any role
+ * may send one), means: look at everything.
  */
 bool
 db_notified(void)

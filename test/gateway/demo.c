@@ -168,7 +168,7 @@ show(Scenario *scenario)
 	fflush(stdout);
 }
 
-/* what a gateway or a worker writes for whoever watches */
+/* what a gateway or a worker writes for the user to watch */
 static void
 gateway_line(Gateway *gateway, char *line)
 {

@@ -22,7 +22,7 @@ drop() {
 maintenance=$PGDATABASE
 drop
 trap drop EXIT
-# A worker whose session ends is dead at once: nobody here reconnects.
+# A worker whose session ends is dead at once: no worker here reconnects.
 sql -c "CREATE DATABASE $database" \
 	-c "ALTER DATABASE $database SET turn_liveness.reconnect_window = 0"
 export PGDATABASE=$database

@@ -30,7 +30,7 @@ Options		options = {
 	.poll_ms = 5000
 };
 
-/* a line for whoever watches */
+/* a line for the user to watch */
 void
 say(const char *format,...)
 {

@@ -32,7 +32,7 @@ typedef struct Options
 	const char *push_file;		/* where pushed replies go, NULL = stdout */
 	const char *platforms;		/* text[] of the platforms pushed to, or NULL */
 	int			beat_ms;		/* between two heartbeats calls */
-	int			poll_ms;		/* between two looks that nobody asked for */
+	int			poll_ms;		/* between two looks without a notification */
 } Options;
 
 extern Options options;

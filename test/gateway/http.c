@@ -8,8 +8,8 @@
  *	POST /message/<conversation>	a message for the worker, a JSON object
  *	POST /stop/<conversation>/<id>	the user does not want to wait any longer
  *
- * There is no log-in here: a gateway of yours decides first who may see which
- * conversation.
+ * There is no log-in here: a gateway of yours decides first which user may see
+ * which conversation.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>

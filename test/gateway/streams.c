@@ -2,9 +2,9 @@
  * streams.c
  *		The clients' streams (server-sent events) and their cursors.
  *
- * A stream is sent what read_replies() gives past its own cursor, whoever held
- * the client before and whoever acknowledged: the cursor is the last id that the
- * client saw, and the client brings it along (Last-Event-ID).
+ * A stream is sent what read_replies() gives past its own cursor, whichever
+ * gateway held the client before or acknowledged: the cursor is the last id
+ * that the client saw, and the client brings it along (Last-Event-ID).
  *
  * Of the events that make up one reply only the last carries the id.  A client
  * that was cut off in the middle of them gets them all again.
@@ -170,8 +170,8 @@ stream_send(Stream *stream, PGresult *rows, int row)
 	buffer_printf(&stream->out, "id: %s\n\n", id);
 
 	/*
-	 * What is pushed to a platform is acknowledged by the one who pushed it:
-	 * someone looking on is no delivery.
+	 * What is pushed to a platform is acknowledged by the gateway that pushed it:
+	 * a client that looks on is no delivery.
 	 */
 	if (strcmp(PQgetvalue(rows, row, REPLY_PLATFORM), "api") == 0)
 		buffer_printf(&stream->unacked, "%s,", id);

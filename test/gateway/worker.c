@@ -40,7 +40,7 @@ static const char *deployment;
 static const char *message_id;
 static PGconn *conn = NULL;
 
-/* a line for whoever watches, in one piece */
+/* a line for the user to watch, in one piece */
 static void
 report(const char *what, const char *result)
 {
@@ -94,7 +94,7 @@ detach(void)
 		PQclear(query("SELECT turn_liveness.detach_worker($1), $2::text", NULL));
 }
 
-/* a sign of life; false: nobody waits for us any more */
+/* a sign of life; false: no client waits for us any more */
 static bool
 beat(void)
 {
@@ -270,7 +270,7 @@ main(int argc, char **argv)
 				abandon();
 			if (len == 0 && !own_beats)
 			{
-				/* without its gateway nobody beats for it */
+				/* without its gateway no process beats for it */
 				report("lost", "its gateway");
 				exit(1);
 			}

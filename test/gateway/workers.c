@@ -128,7 +128,7 @@ worker_has(const char *deployment, const char *message_id)
 	return worker_find(deployment, message_id) != NULL;
 }
 
-/* the turn is over: nobody waits for this worker */
+/* the turn is over: no client waits for this worker */
 void
 worker_abandon(const char *deployment, const char *message_id)
 {
@@ -218,8 +218,8 @@ workers_reap(void)
 
 /*
  * A worker that ended without a word leaves a turn behind.  The database sees
- * the end of an attached worker's session by itself; for the others we are the
- * ones who know.  False: the database could not be told, try again.
+ * the end of an attached worker's session by itself; of the others only we
+ * know it.  False: the database could not be told, try again.
  */
 bool
 workers_bury(void)

@@ -9,8 +9,8 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
-# Not a Debian: whoever runs this has brought the tools; what is missing will
-# be named by the step that needs it.
+# Not a Debian: the user has brought the tools; the step that needs a missing
+# one names it.
 command -v dpkg-query >/dev/null || exit 0
 
 wanted=()

@@ -12,7 +12,7 @@ use Test::More;
 
 use TurnLiveness;
 
-# The WAL writer is kept from flushing what nobody asked to be flushed: neither by time nor by volume.
+# The WAL writer is kept from flushing what no session asked to be flushed: neither by time nor by volume.
 my $node = new_node(
 	'main', q{
 wal_writer_delay = 10s

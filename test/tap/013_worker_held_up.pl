@@ -1,5 +1,5 @@
 # What holds the worker up for a while: slow rows, a locked table, a lock that
-# outlives its session. It goes on as before, and whoever stops it is heard.
+# outlives its session. It goes on as before, and it hears what stops it.
 
 use strict;
 use warnings;
@@ -122,7 +122,7 @@ ok($node->poll_query_until('unarmed', 'SELECT count(*) = 0 FROM turn_liveness.la
 
 # --- mail that comes while it fails a batch is not lost
 
-# now the look that nobody asked for has been, and the next is a minute off
+# now the look that no flag asked for has been, and the next is a minute off
 advance($node, '61s');
 my $step;
 for my $try (1 .. 10)

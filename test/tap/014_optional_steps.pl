@@ -13,7 +13,7 @@ use Test::More;
 
 use TurnLiveness;
 
-# no standby by that name: who commits with synchronous_commit = on waits
+# no standby by that name: a commit with synchronous_commit = on waits
 my $node = new_node('main', q{
 synchronous_standby_names = 'nobody'
 synchronous_commit = local

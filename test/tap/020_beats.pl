@@ -13,7 +13,7 @@ use Test::More;
 
 use TurnLiveness;
 
-# Nobody but us writes: no running-xacts records either.
+# No process but ours writes: no running-xacts records either.
 my $quiet = q{
 wal_level = minimal
 max_wal_senders = 0
@@ -142,7 +142,7 @@ is(scalar(() = slurp_file($small->logfile) =~ /shared memory for beats is full/g
 	1, 'it is logged once');
 like(slurp_file($small->logfile), qr/HINT:.*turn_liveness\.lease_capacity/, 'with a hint');
 
-# A beat in a row starts a turn, shows in the view, and waits for nobody.
+# A beat in a row starts a turn, shows in the view, and does not wait.
 $small->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('new', 'm', admission => '1 h', silence => '20 min')});
 is($small->safe_psql('postgres', q{SELECT turn_liveness.heartbeat('new')}), 1, 'one more');
 is($small->safe_psql('postgres', q{SELECT state FROM turn_liveness.turns WHERE deployment = 'new'}),

@@ -132,7 +132,7 @@ sub the_dead_fail
 	return;
 }
 
-# The live ones end, so that nobody has to beat for them; later there are others.
+# The live ones end, so that the test need not beat for them; later there are others.
 sub disarm
 {
 	sql("SELECT count(turn_liveness.discharge_turn('live' || i, 'm$generation')) FROM generate_series(1, $LIVE) i");

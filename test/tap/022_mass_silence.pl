@@ -1,5 +1,5 @@
 # The path to the database is out, not the workers: when many deployments beat
-# and then nobody at all calls, lapses are held back for a while.
+# and then no worker at all calls, lapses are held back for a while.
 
 use strict;
 use warnings;

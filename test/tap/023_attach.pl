@@ -388,7 +388,7 @@ is($node->safe_psql('postgres',
 		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
 	0, 'nothing was answered twice');
 
-# --- no room: an error for whoever comes then, and nothing else
+# --- no room: an error for the session that comes then, and nothing else
 
 $node->append_conf('postgresql.conf', 'turn_liveness.attach_capacity = 16');
 $node->restart;

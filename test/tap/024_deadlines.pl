@@ -180,7 +180,7 @@ pass_time(6);
 is(states('both'), '1 WORKER_UNRESPONSIVE, 2 WORKER_NEVER_STARTED, 3 WORKER_NEVER_STARTED',
 	'queue: it hangs, all of them end');
 
-# One beat for the deployment does not shorten anybody's admission.
+# One beat for the deployment shortens no turn's admission.
 make_queue('once');
 beat('once');
 pass_time(30);
@@ -287,7 +287,7 @@ is($node->safe_psql('postgres', q{SELECT turn_liveness.has_live_turn('off', 'm1'
 is($node->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), 0, 'sweep off: a session does not sweep either');
 like($node->safe_psql('postgres', 'SELECT grace FROM turn_liveness.stat_row()'), qr/sweep off/, 'sweep off: stat tells');
 
-# a beat revives what nobody has taken
+# a beat revives what no sweep has taken
 is($node->safe_psql('postgres', q{SELECT turn_liveness.heartbeat('off', '{m2}')}), 1, 'sweep off: a lapsed turn beats');
 is(states('off'), 'm1 lapsed, m2 running', 'sweep off: and is alive');
 

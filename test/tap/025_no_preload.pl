@@ -1,5 +1,5 @@
-# Without shared_preload_libraries: no worker, beats in rows, and whoever likes
-# sweeps: here a session, and pg_cron.
+# Without shared_preload_libraries: no worker, beats in rows, and any
+# session sweeps: here one of ours, and pg_cron's.
 
 use strict;
 use warnings;

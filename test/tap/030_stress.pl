@@ -3,7 +3,7 @@
 #
 # The truth: each churner alone arms and ends the turns of its own deployments,
 # so it knows what is owed there after each of its commits.  Beaters beat the
-# same deployments meanwhile; of those that nobody changes they know the truth,
+# same deployments meanwhile; of those that no churner changes they know the truth,
 # too.  The real worker sweeps all the time.
 
 use strict;
@@ -160,7 +160,7 @@ BEGIN
 	INSERT INTO public.checked VALUES ('beat', n, 0);
 END $$;
 
--- turns that nobody answers, so that the sweep runs among all of them; each is
+-- turns that no worker answers, so that the sweep runs among all of them; each is
 -- owed until it is ended by exactly one error
 CREATE PROCEDURE public.lapse(seconds int, at_least int) LANGUAGE plpgsql AS $$
 DECLARE
@@ -175,7 +175,7 @@ BEGIN
 		got := turn_liveness.heartbeat('lapse' || n % 50, ARRAY[n::text]);
 		COMMIT;
 		IF got = 0 THEN
-			-- the sweep that took it may still be committing: whoever waits for it sees the end
+			-- the sweep that took it may still be committing: a session that waits for it sees the end
 			IF turn_liveness.commit_terminal_reply('lapse' || n % 50, ARRAY[n::text], '{}') = 'won' THEN
 				INSERT INTO public.wrong VALUES ('lapse', 'neither', 'lapse' || n % 50, 1, 0);
 			END IF;

@@ -252,7 +252,7 @@ no_worker('child', 'the worker leaves what allows no connections');
 sql_at_once('DROP DATABASE child', 'DROP DATABASE of it');
 $node->safe_psql('template1', 'DROP EXTENSION turn_liveness');
 
-# Who may not, and what fails, does not touch the worker
+# A role that may not, and a command that fails, do not touch the worker
 
 $node->safe_psql('postgres', 'CREATE ROLE nobody_special LOGIN; CREATE ROLE creator LOGIN CREATEDB');
 wait_for_state('new', 'running', 'a worker runs');
@@ -274,7 +274,7 @@ for my $command (
 }
 is(worker('new'), $before, 'and none of this ended the worker');
 
-# An owner who is no superuser may
+# An owner that is no superuser may
 
 $node->safe_psql('postgres', 'ALTER DATABASE new OWNER TO creator');
 is($node->psql('postgres', 'ALTER DATABASE new RENAME TO old; ALTER DATABASE old RENAME TO new',
@@ -407,7 +407,7 @@ for my $round (1 .. 10)
 	is($stderr, '', "DROP EXTENSION under load, round $round");
 	$node->safe_psql('one', 'CREATE EXTENSION turn_liveness');
 }
-# not INT: who runs us in the background may have it ignored
+# not INT: a shell that runs us in the background may have it ignored
 kill 'TERM', $load->{KIDS}[0]{PID};
 $load->finish;
 $node->safe_psql('one', 'ALTER EXTENSION turn_liveness UPDATE');

@@ -122,7 +122,7 @@ ok($node->poll_query_until('one_more', q{SELECT worker_state = 'running' FROM tu
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 6|signal 11/, 'nothing crashed');
 $node->stop;
 
-# --- processes: what somebody else's worker leaves free is taken within five seconds
+# --- processes: what another extension's worker leaves free is taken within five seconds
 
 my $few = new_node('few', q{
 max_worker_processes = 3

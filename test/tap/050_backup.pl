@@ -134,7 +134,7 @@ FROM turn_liveness.replies WHERE message_ids[1] IN ('claimed', 'delayed') ORDER 
 			}),
 		"$what: until it falls silent");
 
-	# who had claimed before the dump has not longer than it would have had
+	# a gateway that claimed before the dump has no more time than it would have had
 	is($new->safe_psql($db, "SELECT state FROM turn_liveness.replies WHERE message_ids = '{claimed}'"),
 		'due', "$what: a claim from before the dump has timed out");
 	is($new->safe_psql($db, "SELECT count(*) FROM turn_liveness.claim_replies('gw2', '{c-claimed}')"),
@@ -226,7 +226,7 @@ $new->safe_psql('late', "DELETE FROM turn_liveness.turn; DELETE FROM turn_livene
 load('late', 'data', 'then the rows arrive');
 restored('late', 'in another order');
 
-# --- rows that come to where others are: nobody's time is moved under him
+# --- rows that come to where others are: no turn's time is moved
 
 $new->safe_psql('postgres', 'CREATE DATABASE used');
 add_extension($new, 'used');

@@ -1,5 +1,5 @@
 # A dump is restored by a server that has the library and does not preload it:
-# everything arrives, nobody sweeps until somebody does.
+# everything arrives, and no process sweeps until a session does.
 
 use strict;
 use warnings;

@@ -91,7 +91,7 @@ is(arm($standby, 'again', 'm1', $times), 'armed', 'a turn');
 is(arm($standby, 'again', 'm1', $times), 'pending', 'pending: it was not lost');
 $standby->stop;
 
-# --- with the setting: nobody was told what is lost
+# --- with the setting: no client was told what is lost
 
 my $first = new_node('first', '', streaming => 1);
 my $second = standby_of($first, 'second');
@@ -104,7 +104,7 @@ arm($first, $_, 'm1', $times) foreach qw(answered waits local_answer);
 is($first->safe_psql('postgres', q{SELECT turn_liveness.commit_terminal_reply('answered', '{m1}', '{"content": "42"}')}), 'won', 'won');
 cut($first, $second);
 
-# on: whoever arms or answers waits; off and local do not, and are told what can be lost
+# on: a session that arms or answers waits; with off and local it does not, and hears what can be lost
 my %waiting = (
 	arm => q{SELECT turn_liveness.arm_turn('waits_arm', 'm1')},
 	answer => q{SELECT turn_liveness.commit_terminal_reply('waits', '{m1}', '{"content": "43"}')});

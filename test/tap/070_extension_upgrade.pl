@@ -65,8 +65,8 @@ sub script
 	return;
 }
 
-# As a next version would do it: locks first; what is granted to whoever could
-# do the like before.
+# As a next version would do it: locks first; what is granted to the roles
+# that could do the like before.
 script("$version--next", q{
 LOCK TABLE turn_liveness.turn IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE turn_liveness.turn ADD COLUMN note text;
@@ -225,7 +225,7 @@ foreach my $lack (sort keys %older)
 		else { push @other, "$call: $stderr" }
 	}
 	is("@other", '', "$lack: each call is served or refused with a hint");
-	# nobody but retention needs that index
+	# only retention needs that index
 	cmp_ok($hints, '>', 0, "$lack: some are refused ($hints)") if $lack ne 'no index';
 
 	if ($lack eq 'no index')

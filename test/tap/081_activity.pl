@@ -14,7 +14,7 @@ use Time::HiRes qw(time usleep);
 
 use TurnLiveness;
 
-# no standby by that name: who commits with synchronous_commit = on waits
+# no standby by that name: a commit with synchronous_commit = on waits
 my $node = new_node('main', q{
 turn_liveness.reconnect_window = 0
 turn_liveness.claim_timeout = '30s'
@@ -146,7 +146,7 @@ ok($node->poll_query_until('postgres', "SELECT ($launcher) = 'workers running: 1
 
 unlike(slurp_file($node->logfile), qr{PANIC|TRAP|signal 6|signal 11}, 'nothing crashed');
 
-# --- a lock that nobody gives up does not keep it from ending
+# --- a lock that no session gives up does not keep it from ending
 
 $watch->query_safe(q{BEGIN; LOCK TABLE turn_liveness.turn, turn_liveness.late_reply IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'forever'});
 $_->quit foreach $hold, $watch, $other;

@@ -1,5 +1,5 @@
 # What the server log is told of bad days: each line names the database, has an
-# errcode, and does not come more often than somebody can read.
+# errcode, and does not come more often than a DBA can read.
 
 use strict;
 use warnings;
@@ -34,7 +34,7 @@ sub logged
 	return @lines;
 }
 
-# --- replies that nobody fetched
+# --- replies that no gateway fetched
 
 my $start = -s $node->logfile;
 app(q{
@@ -77,7 +77,7 @@ CREATE INDEX poison ON turn_liveness.reply (public.poison(deployment));
 $start = -s $node->logfile;
 app(q{SELECT turn_liveness.arm_turn('bad', 'm', admission => '1ms', silence => '1ms')});
 $node->wait_for_log(qr/could not fail the turn/, $start);
-# whoever lapses meanwhile has the worker look again and again
+# a turn that lapses meanwhile has the worker look again and again
 foreach my $round (1 .. 5)
 {
 	app("SELECT turn_liveness.arm_turn('good$round', 'm', admission => '1ms', silence => '1ms')");

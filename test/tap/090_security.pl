@@ -40,7 +40,7 @@ sub sqlstate
 	return $stderr =~ /(?:ERROR|FATAL):\s+(\w{5})/ ? $1 : '';
 }
 
-# --- every function, whoever it is for: called with nulls, only EXECUTE decides
+# --- every function, of all roles: called with nulls, only EXECUTE decides
 
 my %may = map { $_ => { map { $_ => 1 } split /\n/, $node->safe_psql('postgres',
 			"SELECT p.oid::regproc FROM pg_proc p WHERE p.pronamespace = 'turn_liveness'::regnamespace AND has_function_privilege('$_', p.oid, 'EXECUTE')") } } @roles;
@@ -56,7 +56,7 @@ foreach my $role (@roles)
 	{
 		my ($name, $args) = @$function;
 		my $state = sqlstate($role, "SELECT $name($args)");
-		# a type of the schema cannot even be named by whoever may not use it
+		# a type of the schema cannot even be named by a role that may not use it
 		push @wrong, "$name: $state" if ($state eq '42501') == exists $may{$role}{$name};
 	}
 	is("@wrong", '', "$role calls what it was granted, and nothing else");

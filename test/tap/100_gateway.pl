@@ -1,6 +1,6 @@
 # Several gateways, one database, real processes and real sockets: whatever
 # dies, each client sees exactly one terminal event for each of its messages,
-# and nothing of anybody else's.
+# and nothing of another client's.
 
 use strict;
 use warnings;
@@ -94,8 +94,8 @@ pass('the worker learns it from its beat');
 my $response = $gate_a->post('/message/one', { messageId => 'plain', text => 'hello' });
 is("@{$response->{json}}{qw(result worker)}", 'answered 0', 'a message that was answered is not dispatched again');
 
-# Someone looking on is no delivery: a reply for a platform waits for the one who
-# pushes it.
+# A browser that looks on is no delivery: a reply for a platform waits for the
+# gateway that pushes it.
 
 my $looker = client($gate_a, 'push');
 $gate_b->send_message('push', 'push 0', text => 'hello', platform => 'slack');
@@ -190,7 +190,7 @@ kill 'CONT', $gate_d->{pid};
 $_->outcome('third') foreach @tabs;
 is(scalar(grep { $_->{saw}{third} eq 'message' } @tabs), 3 * @names, 'a replica that was stopped for a while catches up');
 
-# Pushes: one replica sends, whoever looks on.
+# Pushes: one replica sends, whichever clients look on.
 
 foreach my $i (1 .. 20)
 {
@@ -201,7 +201,7 @@ $node->poll_query_until('postgres',
 	"SELECT count(*) = 21 FROM turn_liveness.replies WHERE platform = 'slack' AND state = 'delivered'")
   or die 'replies were not pushed';
 
-# Nothing more comes, and nobody saw anything twice or of others.
+# Nothing more comes, and no client saw anything twice or of others.
 
 send_marker($_) foreach (do { my %seen; grep { !$seen{$_}++ } map { $_->{conversation} } @clients });
 $_->outcome('marker') foreach @clients;

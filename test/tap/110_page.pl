@@ -47,6 +47,16 @@ sub outcome
 		})});
 }
 
+# The worker of the next message of this conversation, which beats. The worker of
+# another message may have beaten before it answered.
+sub beating_worker
+{
+	my ($conversation) = @_;
+	my $worker = $gateway->wait_for(qr/^worker (\d+) started for $conversation /);
+	$gateway->wait_for(qr/^worker $worker beats$/);
+	return $worker;
+}
+
 my $url = "http://127.0.0.1:$gateway->{port}/?conversation=";
 my $page = $browser->open_page($url . 'answers');
 is(write_message($page, 'hello'), 'spinner', 'a message that was sent has a spinner');
@@ -54,7 +64,7 @@ is(outcome($page), 'answer: You said: hello', 'the answer appears where the spin
 
 $page = $browser->open_page($url . 'hangs&mode=hang&silence=60s');
 is(write_message($page, 'hello'), 'spinner', 'a message whose worker hangs has a spinner');
-my $worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
+my $worker = beating_worker('hangs');
 is($page->run("document.querySelectorAll('.spinner').length"), 1, 'the spinner turns while the worker lives');
 kill 'KILL', $worker;
 like(outcome($page), qr/^error: .* \(WORKER_DIED\)$/, 'the worker is killed: the error appears where the spinner was');
@@ -64,14 +74,14 @@ is($page->run("document.querySelectorAll('.spinner, li button').length"), 0, 'no
 my $hangs = $page;
 $page = $browser->open_page($url . 'stops&mode=hang&silence=1s');
 write_message($page, 'once more');
-$worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
+$worker = beating_worker('stops');
 kill 'STOP', $worker;
 like(outcome($page), qr/^error: .* \(WORKER_UNRESPONSIVE\)$/, 'the worker is stopped: so does this error');
 kill 'KILL', $worker;
 
 $page = $hangs;
 write_message($page, 'and stopped');
-$gateway->wait_for(qr/^worker (\d+) beats$/);
+beating_worker('hangs');
 $page->run("document.querySelector('#messages li:last-child button').click()");
 like(outcome($page), qr/^error: .* \(CANCELLED\)$/, 'the button stops the turn');
 
@@ -88,7 +98,7 @@ is( $tab->run(
 
 $page = $browser->open_page($url . 'moves&mode=wait&silence=1s');
 write_message($page, 'hello');
-$worker = $gateway->wait_for(qr/^worker (\d+) beats$/);
+$worker = beating_worker('moves');
 my $port = $gateway->{port};
 # the gateway first, or it may see its worker's end and say so itself
 $gateway->end;

@@ -89,7 +89,7 @@ is($node->safe_psql('postgres', 'SET turn_liveness.turn_deadline = 1500; SHOW tu
 is($node->safe_psql('postgres', 'SET turn_liveness.max_reply_size = 15; SHOW turn_liveness.max_reply_size'),
 	'15kB', 'of a size it is kB');
 
-# --- who may set
+# --- which role may set
 
 $node->safe_psql('postgres', 'CREATE ROLE setter LOGIN; CREATE ROLE other LOGIN; GRANT SET ON PARAMETER turn_liveness.turn_deadline TO setter');
 is($node->safe_psql('postgres', q{SET turn_liveness.turn_deadline = '5s'; SHOW turn_liveness.turn_deadline}, extra_params => [ '-U', 'setter' ]),

@@ -55,7 +55,7 @@ like($csv, qr/\Areply_id,deployment,message_ids,/, 'the records are kept, with a
 is(scalar(() = $csv =~ /^\d+,d,\{m\d\},c,/mg), 2, 'all of them');
 chdir $FindBin::RealBin;
 
-# --- DROP EXTENSION waits for who uses the tables, a dump included
+# --- DROP EXTENSION waits for the sessions that use the tables, a dump included
 
 my $dump = session($node);
 $dump->query_safe('BEGIN; LOCK TABLE turn_liveness.turn, turn_liveness.reply IN ACCESS SHARE MODE');    # as pg_dump does

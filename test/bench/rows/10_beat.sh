@@ -39,7 +39,7 @@ row_heartbeat() {
 # What all sessions did to the rows is counted by the statistics.
 row_beat_cost() {
 	beat_db
-	local changes="SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_all_tables WHERE schemaname = 'turn_liveness' AND relname <> 'clock'"
+	local changes="SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_all_tables WHERE schemaname = 'turn_liveness'"
 	local before after wal xids
 	before=$(sql "SELECT pg_stat_force_next_flush()" >/dev/null; sql "$changes")
 	wal=$(pg <<-'X' | sed -n 's/.*"WAL Bytes": \([0-9]*\).*/\1/p' | head -n 1
