@@ -71,6 +71,21 @@ sql(q{SELECT count(turn_liveness.arm_turn('d' || i, 'm', admission => '3h', sile
 is(sql('SELECT leases_used FROM turn_liveness.stat'), 16, 'the leases are used up');
 my $holder = session($node);
 
+# --- a session ends; a beat that names one turn, and finds no room, is the deployment's
+
+arm($node, 'd1', 'other', q{admission => '3h', silence => '3h'});
+my $worker = session($node);
+$worker->query_safe(q{SELECT turn_liveness.attach_worker('d1')});
+my $worker_pid = backend_pid($worker);
+$worker->quit;
+$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker_pid");
+my $in_rows = sql('SELECT beats_in_rows FROM turn_liveness.stat');
+is(beat('d1'), 1, 'd1: another session beats');
+is(sql('SELECT beats_in_rows FROM turn_liveness.stat') - $in_rows, 1, '... in the row');
+advance($node, '1 min');
+is(sweep(), 0, 'd1: it is alive');
+is(ends($node, 'd1', 'other'), '', '... so is its other turn');
+
 # --- a sweep holds the row, which lives, and commits
 
 running('swept');
