@@ -128,7 +128,7 @@ tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now)
 		target = tl_lease_make(turn, true);
 	if (target != NULL)
 		record(lease, target, now);
-	/* the beat goes to the turn's row, but it is the deployment's sign of life, too */
+	/* the beat goes to the turn's row, and shows that its deployment lives */
 	else if (lease != NULL)
 		advance(&lease->named, now);
 	unlock(deployment);
