@@ -1,6 +1,6 @@
 /*
  * read.h
- *		What reading and claiming share: which replies, and how they are shown.
+ *		What reading and claiming share: which replies, and how they look.
  */
 #ifndef TL_READ_H
 #define TL_READ_H

@@ -1,7 +1,7 @@
 /*
  * deadline.h
- *		When a turn lapses, and why: pure functions of a row's times, the signs
- *		of life and the grace that is in force.
+ *		When a turn lapses, and why: pure functions of a row's times, the
+ *		signs of life and the grace that is in force.
  *
  * All times are microseconds of the liveness clock; 0 means that there is none.
  */

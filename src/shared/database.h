@@ -1,7 +1,7 @@
 /*
  * database.h
- *		The slots of databases in shared memory: what they hold, and which lock
- *		protects it.
+ *		The slots of databases in shared memory: what they hold, and which
+ *		lock protects it.
  */
 #ifndef TL_DATABASE_H
 #define TL_DATABASE_H

@@ -1,6 +1,6 @@
 /*
  * launcher.c
- *		The process that keeps a worker in each database that has the extension.
+ *		The process that keeps a worker in each database with the extension.
  *
  * The launcher calls a roll.  Each time it wakes it reads pg_database once.  In
  * each slot of shared memory that is WANTED and has no worker it starts one,

@@ -1,6 +1,6 @@
 /*
  * launcher.h
- *		The process that keeps a worker in each database that has the extension.
+ *		The process that keeps a worker in each database with the extension.
  */
 #ifndef TL_LAUNCHER_H
 #define TL_LAUNCHER_H

@@ -1,7 +1,7 @@
 /*
  * process.c
- *		What the launcher and the workers share as processes: their signals, and
- *		the settings that they fix for themselves.
+ *		What the launcher and the workers share as processes: their signals,
+ *		and the settings that they fix for themselves.
  *
  * A DBA sets these for sessions, for a database or a role say.  They must not
  * end our processes in the middle of their work, or change what it means.

@@ -1,7 +1,7 @@
 /*
  * worker.c
- *		The background worker of one database: its process.  What it does is in
- *		worker_round.c.
+ *		The background worker of one database: its process.  What it does is
+ *		in worker_round.c.
  *
  * The launcher starts it with the oid of a database.  If the database has a
  * slot, the worker publishes itself there before it connects, so that a command

@@ -1,7 +1,7 @@
 /*
  * worker_round.c
- *		What the worker does, round by round: take the mail, fail the turns that
- *		have lapsed, notify the gateways, and keep house.
+ *		What the worker does, round by round: take the mail, fail the turns
+ *		that have lapsed, notify the gateways, and keep house.
  *
  * Each step is a short transaction of its own (worker_xact.c), and none is open
  * when a round ends.  No step loses anything by being done again.
