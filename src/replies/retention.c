@@ -23,11 +23,13 @@
 #include "base/turn_liveness.h"
 
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/args.h"
 #include "base/guc.h"
 #include "replies/delivery.h"
 #include "replies/late_reply.h"
@@ -91,14 +93,21 @@ hold_turns(Batch *batch, TupleTableSlot *reply)
 	Datum	   *ids;
 	bool	   *nulls;
 	int			n;
+	int			known = 0;
 	int			i;
 
 	/* only these in the short-lived context: a scan keeps what it allocates */
 	deconstruct_array(DatumGetArrayTypeP(slot_getattr(reply, REPLY_MESSAGE_IDS, &isnull)),
 					  TEXTOID, -1, false, TYPALIGN_INT, &ids, &nulls, &n);
 	MemoryContextSwitchTo(old);
+	/* each once: a row of others may list a turn twice, and no row is deleted twice */
 	for (i = 0; i < n; i++)
-		if (!nulls[i] && tl_scan_find(&batch->turns, deployment, ids[i]) &&
+		if (!nulls[i])
+			ids[known++] = ids[i];
+	qsort(ids, known, sizeof(Datum), tl_compare_texts);
+	known = qunique(ids, known, sizeof(Datum), tl_compare_texts);
+	for (i = 0; i < known; i++)
+		if (tl_scan_find(&batch->turns, deployment, ids[i]) &&
 			!slot_attisnull(batch->turns.slot, TURN_OUTCOME) &&
 			!hold(batch, TL_TURN, batch->turns.slot))
 			return false;
