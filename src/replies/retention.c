@@ -100,7 +100,7 @@ hold_turns(Batch *batch, TupleTableSlot *reply)
 	deconstruct_array(DatumGetArrayTypeP(slot_getattr(reply, REPLY_MESSAGE_IDS, &isnull)),
 					  TEXTOID, -1, false, TYPALIGN_INT, &ids, &nulls, &n);
 	MemoryContextSwitchTo(old);
-	/* each once: a row of others may list a turn twice, and no row is deleted twice */
+	/* a restored row may list a turn twice, and no row is deleted twice */
 	for (i = 0; i < n; i++)
 		if (!nulls[i])
 			ids[known++] = ids[i];

@@ -58,13 +58,14 @@ tl_database_shmem_startup(int tranche)
 /*
  * A slot whose extension has gone may serve another database, once no session
  * is left that could hold a pointer to it.  A session takes that pointer under
- * the directory lock, so its caller counts the sessions under the same lock.
+ * the directory lock, so its caller counts the sessions under the same lock.  A
+ * database that is merely closed keeps its slot, because its leases name it.
  */
 static bool
 may_recycle(TlDatabase *db)
 {
 	return db->worker.state == TL_WORKER_NONE && db->worker.pid == 0 &&
-		CountDBBackends(db->dboid) == 0;
+		!db->worker.closed && CountDBBackends(db->dboid) == 0;
 }
 
 TlDatabase *

@@ -35,6 +35,7 @@ typedef struct TlWorkerSlot
 	Latch	   *latch;
 	bool		look_again;		/* wanted afresh when this worker has ended */
 	bool		failed;			/* the last worker ended with an error */
+	bool		closed;			/* its database lets no session in, but may later */
 	int64		next_try_us;	/* monotonic: the launcher starts none before */
 	int64		excluded_until_us;	/* the same, for a command that needs the database */
 	uint64		prepared;		/* hash of a prepared transaction that wants it afresh */

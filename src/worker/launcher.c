@@ -198,7 +198,10 @@ visit_database(Roll *roll, Form_pg_database form)
 	db = tl_database_find(form->oid, false);
 	due = db != NULL && due_at(db) <= roll->now;
 	if (db != NULL)
+	{
 		roll->gone[db - tl_shared->databases] = InvalidOid;
+		db->worker.closed = !open;
+	}
 	if (due)
 	{
 		db->worker.state = open ? TL_WORKER_WANTED : TL_WORKER_NONE;
