@@ -1,7 +1,8 @@
 /*
  * failure.c
  *		The calls of a gateway that end turns without a worker's reply: with
- *		an error, or with a record that the caller has delivered a reply itself.
+ *		an error, or with a record that the caller has delivered a reply
+ *		itself.
  */
 #include "base/turn_liveness.h"
 
