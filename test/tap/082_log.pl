@@ -148,6 +148,25 @@ ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply
 app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_deployment');
 ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'ended'}), 'and those of ended sessions once it is mended');
 
+# --- a worker that cannot even begin: no session gets into its database
+
+my $inside = session($node, 'app');
+my $version = $node->data_dir . '/base/' . app(q{SELECT oid FROM pg_database WHERE datname = 'app'}) . '/PG_VERSION';
+my $refused = 'turn_liveness worker \S+ FATAL:  ';
+
+$start = -s $node->logfile;
+rename $version, "$version.away" or die $!;
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($serves)");
+ok(wait_until('two have failed', sub { logged($start, $refused) >= 2 }), 'a worker that cannot begin is tried again');
+my @failed = map { /^(\S+ [\d:.]+) / ? $node->safe_psql('postgres', "SELECT extract(epoch FROM timestamptz '$1')") : () } logged($start, $refused);
+cmp_ok($failed[1] - $failed[0], '>=', 4.9, 'not before five seconds');
+is($inside->query_safe('SELECT worker_problem FROM turn_liveness.stat_row()'), 'the last worker ended with an error: look at the server log', 'stat says why there is none');
+rename "$version.away", $version or die $!;
+$node->reload;
+ok(wait_worker($node, 'app'), 'mended, and reloaded: it serves again');
+is($inside->query_safe('SELECT worker_problem FROM turn_liveness.stat_row()'), '', 'and no problem any more');
+$inside->quit;
+
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 6|signal 11/, 'nothing crashed');
 $node->stop;
 done_testing();
