@@ -13,7 +13,7 @@
 #include "commit/xact.h"
 #include "shared/area.h"
 #include "store/rel.h"
-#include "worker/launcher.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 

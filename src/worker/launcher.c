@@ -33,8 +33,7 @@
 
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
-#include "worker/launcher.h"
-#include "worker/process.h"
+#include "worker/worker.h"
 
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
 

@@ -13,7 +13,7 @@
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 
-#include "worker/process.h"
+#include "worker/worker.h"
 
 /* As die(), but an idle process ends its loop and logs no FATAL. */
 static void

@@ -44,6 +44,7 @@ typedef struct Entry
 static HTAB *entries = NULL;
 static dlist_head buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
+static bool scanned;			/* since the last reset */
 int32		tl_longest_silence_ms = 0;
 
 void
@@ -62,6 +63,7 @@ tl_watch_list_reset(int64 now)
 		hash_destroy(old);
 	memset(buckets, 0, sizeof(buckets));
 	position = now / BUCKET_US;
+	scanned = false;
 }
 
 /* File an entry that is in no bucket.  Cannot fail. */
@@ -213,7 +215,7 @@ tl_watch_list_next(int64 now)
  * VACUUM FULL may hold for long.
  */
 int64
-tl_watch_list_scan(bool first)
+tl_watch_list_scan(void)
 {
 	Snapshot	snapshot;
 	TlRel		turns;
@@ -238,7 +240,7 @@ tl_watch_list_scan(bool first)
 		if (++n % 1000 == 0)
 			now = tl_clock_tick();
 		tl_turn_decode(scan.slot, &turn);
-		late = !first || turn.times.seen == TL_SEEN_UNKNOWN || is_restored(&turn.times);
+		late = scanned || turn.times.seen == TL_SEEN_UNKNOWN || is_restored(&turn.times);
 		memset(&watch, 0, sizeof(watch));
 		watch.tid = turn.tid;
 		watch.deployment = turn.deployment_key;
@@ -249,6 +251,7 @@ tl_watch_list_scan(bool first)
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
+	scanned = true;
 	now = tl_clock_tick();
 	return Min(now - start, tl_monotonic() - start_mono);
 }

@@ -24,6 +24,6 @@ extern int32 tl_longest_silence_ms;
  * read all owed rows of the table, in a transaction of the worker; returns how
  * long it took
  */
-extern int64 tl_watch_list_scan(bool first);
+extern int64 tl_watch_list_scan(void);
 
 #endif							/* TL_WATCH_LIST_H */
