@@ -215,23 +215,18 @@ take_mail(TlDatabase *db)
 		steps[OWED_TURNS].next = Min(steps[OWED_TURNS].next, next_rescan);
 	if (look_replies)
 		tl_notify_add_all();
-	while (tl_mail_next(&letter, &at, &mail))
-	{
-		if (mail.type == TL_MAIL_WATCH)
-		{
-			/*
-			 * The commit of the row may have waited, for a standby say, long
-			 * after its transaction looked at the clock for the last time.
-			 */
-			bool		late = mail.watch.times.seen == TL_SEEN_UNKNOWN ||
-				(mail.watch.fresh && mail.watch.times.seen == 0 &&
-				 mail.watch.visible - mail.watch.times.armed > LATE_US);
 
-			tl_watch_list_add(&mail.watch, late ? now : 0, now);
-		}
+	/*
+	 * The commit of an arm may have waited, for a standby say, long after its
+	 * transaction looked at the clock for the last time.
+	 */
+	while (tl_mail_next(&letter, &at, &mail))
+		if (mail.type == TL_MAIL_WATCH)
+			tl_watch_list_add(&mail.watch,
+							  mail.watch.fresh && mail.watch.times.seen == 0 &&
+							  mail.watch.visible - mail.watch.times.armed > LATE_US, now);
 		else
 			tl_notify_add(&mail);
-	}
 }
 
 /*
