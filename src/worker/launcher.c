@@ -252,7 +252,7 @@ end_roll(const Roll *roll)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
-		/* the session that dropped one may have died before the slot was free */
+		/* the session that dropped it may have died before it freed the slot */
 		if (OidIsValid(roll->gone[i]) && db->dboid == roll->gone[i] && due_at(db) <= roll->now)
 			tl_database_free(db);
 		running += db->worker.state == TL_WORKER_RUNNING;

@@ -128,8 +128,8 @@ tl_worker_main(Datum arg)
 		if (tl_process_handle_signals(0) && !tl_enabled)
 			exit_with(TL_WORKER_DISABLED);
 		again = tl_worker_round(my_slot);
-		if (tl_worker_xact_extension() != TL_WORKER_RUNNING)
-			exit_with(tl_worker_xact_extension());
+		if (tl_worker_extension != TL_WORKER_RUNNING)
+			exit_with(tl_worker_extension);
 		sleep_until(again);
 	}
 }

@@ -38,7 +38,7 @@ extern bool tl_worker_step(TlStep *step, int64 now);
 extern bool tl_worker_xact_begin(const char *step);
 extern void tl_worker_xact_end(void);
 /* RUNNING, until a step found the extension dropped: NONE, or WANTED anew */
-extern TlWorkerState tl_worker_xact_extension(void);
+extern TlWorkerState tl_worker_extension;
 
 /* worker_round.c: before the first round */
 extern void tl_worker_round_begin(void);

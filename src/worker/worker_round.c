@@ -188,10 +188,9 @@ void
 tl_worker_round_begin(void)
 {
 	int64		now = tl_clock_now();
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
+	Assert(CurrentMemoryContext == TopMemoryContext);
 	initStringInfo(&letter);
-	MemoryContextSwitchTo(old);
 	tl_watch_list_reset(now);
 	rescan(now);
 
@@ -201,6 +200,11 @@ tl_worker_round_begin(void)
 	tl_counter_add(TL_COUNT_WORKER_STARTS, 1);
 }
 
+/*
+ * Read what committed transactions posted, and notify the gateways.  A full
+ * queue makes this fail, and so does a session of any database whose commit
+ * holds the lock of the queue, while it waits for a standby say.
+ */
 static void
 take_mail(TlDatabase *db)
 {
@@ -227,16 +231,6 @@ take_mail(TlDatabase *db)
 							  mail.watch.visible - mail.watch.times.armed > LATE_US, now);
 		else
 			tl_notify_add(&mail);
-}
-
-/*
- * A full queue makes this fail, and so does a session of any database whose
- * commit holds the lock of the queue, while it waits for a standby say.
- */
-static void
-notify(void)
-{
-	int64		now = tl_clock_now();
 
 	if (tl_notify_pending() > 0 && now >= steps[NOTIFYING].next &&
 		!tl_worker_step(&steps[NOTIFYING], now))
@@ -367,16 +361,12 @@ tl_worker_round(TlDatabase *db)
 
 	tl_grace_watch(now);
 	take_mail(db);
-	notify();
 	if (tl_sweep)
 	{
 		fail_dead(db);
 		/* the configuration may turn the sweep off */
 		while (fail_lapsed(db) && !ConfigReloadPending)
-		{
 			take_mail(db);
-			notify();
-		}
 	}
 	now = tl_clock_tick();
 	redeliver(db, now);
@@ -384,6 +374,5 @@ tl_worker_round(TlDatabase *db)
 	keep_house(now);
 	/* what these steps posted */
 	take_mail(db);
-	notify();
 	return plan_sleep(db, now);
 }

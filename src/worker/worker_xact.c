@@ -38,7 +38,7 @@
 #define MAX_REPORTED		64
 
 static Oid	served = InvalidOid;	/* the extension */
-static TlWorkerState found = TL_WORKER_RUNNING;
+TlWorkerState tl_worker_extension = TL_WORKER_RUNNING;
 static TlStep *skipped = NULL;	/* the step that stat tells of */
 
 /* Stat tells of one step at a time: of another when this is done. */
@@ -59,7 +59,6 @@ tl_worker_xact_begin(const char *step)
 {
 	/* outside of a transaction, in which this call would make the slot */
 	TlDatabase *db = tl_database();
-	TlWorkerState state = TL_WORKER_NONE;
 	Oid			extension;
 
 	if (db != NULL)
@@ -75,17 +74,15 @@ tl_worker_xact_begin(const char *step)
 		/* DROP EXTENSION waits for this transaction, or was done before it */
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 		AcceptInvalidationMessages();
-		if (get_extension_oid(TL_EXTENSION, true) == extension && OidIsValid(tl_extension_oid()))
-		{
-			if (!OidIsValid(served))
-				served = extension;
-			if (served == extension)
-				return true;
-			/* the worker did not see the first one go: its state is of that */
-			state = TL_WORKER_WANTED;
-		}
+		if (get_extension_oid(TL_EXTENSION, true) != extension || !OidIsValid(tl_extension_oid()))
+			extension = InvalidOid;
 	}
-	found = state;
+	if (!OidIsValid(served))
+		served = extension;
+	if (OidIsValid(extension) && extension == served)
+		return true;
+	/* the worker did not see the first one go: its state is of that */
+	tl_worker_extension = OidIsValid(extension) ? TL_WORKER_WANTED : TL_WORKER_NONE;
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	return false;
@@ -98,12 +95,6 @@ tl_worker_xact_end(void)
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
-}
-
-TlWorkerState
-tl_worker_xact_extension(void)
-{
-	return found;
 }
 
 /*
