@@ -181,7 +181,8 @@ describe_grace(StatRow *row, TlDatabase *db, const TlGrace *grace, int64 now)
 		{"pause", grace->pause > 0 ? grace->pause + deadline : 0},
 		{"sweep on again", grace->resumed > 0 ? grace->resumed + deadline : 0},
 		{"mass silence", !tl_is_held(grace, deadline, now, now) ? 0 :
-			now - grace->last_call >= deadline / 2 ? PG_INT64_MAX : grace->gaps[0].to + deadline},
+			now - grace->last_call >= deadline / 2 ? PG_INT64_MAX :
+			grace->gaps[0].to + deadline},
 	};
 
 	initStringInfo(&text);

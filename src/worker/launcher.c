@@ -11,8 +11,8 @@
  * extension is, and a database may have it without a slot: after a start of the
  * server, or as a copy.  So the launcher has a worker look into each database
  * without a slot, one after the other.  A worker that finds the extension makes
- * the slot and stays.  The launcher forgets which databases it knows to need no
- * slot when rescan_us has come.
+ * the slot and stays.  The launcher forgets which databases were looked into
+ * when rescan_us has come.
  *
  * The postmaster signals the launcher when a worker ends.  Workers and sessions
  * set its latch when they change a slot.  So the launcher sleeps until the next

@@ -74,7 +74,8 @@ tl_worker_xact_begin(const char *step)
 		/* DROP EXTENSION waits for this transaction, or was done before it */
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 		AcceptInvalidationMessages();
-		if (get_extension_oid(TL_EXTENSION, true) != extension || !OidIsValid(tl_extension_oid()))
+		if (get_extension_oid(TL_EXTENSION, true) != extension ||
+			!OidIsValid(tl_extension_oid()))
 			extension = InvalidOid;
 	}
 	if (!OidIsValid(served))
