@@ -121,7 +121,6 @@ describe_worker(StatRow *row, TlDatabase *db)
 	}
 	if (standby)
 		slot.state = TL_WORKER_NONE;
-
 	/* a worker that is starting serves the database only once it runs */
 	if (slot.state == TL_WORKER_RUNNING)
 		problem = stuck_step(&slot);

@@ -323,9 +323,8 @@ keep_house(int64 now)
 	{
 		(void) tl_worker_step(&steps[SUBSCRIPTIONS], now);
 		if (tl_lease_used() > tl_lease_capacity / 4 * 3)
-			tl_lease_reclaim(tl_lease_capacity / 8 + 1,
-							 now - Max(tl_longest_silence_ms, tl_turn_deadline) * TL_MS -
-							 60 * TL_SECOND);
+			tl_lease_reclaim(tl_lease_capacity / 8 + 1, now - 60 * TL_SECOND -
+							 Max(tl_longest_silence_ms, tl_turn_deadline) * TL_MS);
 	}
 	if (now >= steps[RETENTION].next)
 		(void) tl_worker_step(&steps[RETENTION], now);
