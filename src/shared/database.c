@@ -97,7 +97,6 @@ tl_database_find(Oid dboid, bool make)
 	/* zero is the beginning of all but these: no other process looks yet */
 	incarnation = vacant->incarnation + 1;
 	memset(vacant, 0, offsetof(TlDatabase, mailbox_lock));
-	memset(vacant->stripes, 0, sizeof(vacant->stripes));
 	vacant->incarnation = incarnation;
 	vacant->dboid = dboid;
 	vacant->worker.state = TL_WORKER_WANTED;
@@ -107,9 +106,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_write_u64(&vacant->wake_us, PG_INT64_MAX);
 	pg_atomic_write_u64(&vacant->due_again_us, PG_INT64_MAX);
 	pg_atomic_write_u64(&vacant->death_us, PG_INT64_MAX);
-	vacant->mailbox_head = vacant->mailbox_tail = 0;
 	vacant->look_turns = vacant->look_replies = true;
-	vacant->latch_set = false;
 	return vacant;
 }
 

@@ -13,7 +13,7 @@
 #include "rules/deadline.h"
 
 #define TL_MAX_DATABASES	32
-#define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
+#define TL_MAILBOX_SIZE		65536	/* bytes */
 #define TL_KEPT_PAUSES	16
 #define TL_STEP_LEN			48
 #define TL_STRIPES			16		/* copies of each counter */
@@ -154,17 +154,15 @@ typedef struct TlDatabase
 	pg_atomic_uint64 last_sweep_us;
 	pg_atomic_uint64 last_sweep_took_us;
 
-	/* the mailbox, see mailbox.c: under its lock */
-	LWLock		mailbox_lock;
-	uint64		mailbox_head;	/* bytes ever read */
-	uint64		mailbox_tail;	/* bytes ever written */
-	bool		look_turns;		/* rows may have come without a letter */
-	bool		look_replies;	/* the same for replies: notify {} */
-	bool		latch_set;		/* the worker's latch was set for this mail */
-
 	TlStripe	stripes[TL_STRIPES];
 	TimestampTz stats_reset;
 
+	/* the mailbox, see mailbox.c: under its lock */
+	uint32		mailbox_len;
+	bool		look_turns;		/* rows may have come without a letter */
+	bool		look_replies;	/* the same for replies: notify {} */
+	bool		latch_set;		/* the worker's latch was set for this mail */
+	LWLock		mailbox_lock;	/* the next owner of the slot finds zero before it */
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
 
