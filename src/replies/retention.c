@@ -157,7 +157,7 @@ remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff
 	while (batch->gone < batch->max && tl_scan_next(&scan, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
-		tl_clock_tick_if_worker();
+		(void) tl_clock_tick();
 		MemoryContextReset(batch->context);
 		batch->held = NIL;
 		if (DatumGetTimestampTz(slot_getattr(scan.slot, kept_at, &isnull)) >= cutoff)

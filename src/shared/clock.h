@@ -29,8 +29,6 @@ extern int64 tl_monotonic(void);
 extern void tl_clock_acquire(void);
 extern int64 tl_clock_tick(void);
 extern void tl_clock_release(void);
-/* the same inside of long work that sessions do too: only the worker ticks */
-extern void tl_clock_tick_if_worker(void);
 
 extern void tl_clock_shmem_startup(void);
 
