@@ -11,43 +11,39 @@
 #include "shared/database.h"
 #include "shared/lease_key.h"
 
-/* the seeds of this database and extension */
-static uint64 seed1;
-static uint64 seed2;
-static Oid	seeded_extension = InvalidOid;
+static inline uint64
+hash_text(const text *t, uint64 seed)
+{
+	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(t),
+							   VARSIZE_ANY_EXHDR(t), seed);
+}
 
 /* The seeds are secret, so that no caller can choose names that collide. */
 TL_HOT TlLeaseKey
 tl_lease_key(const text *deployment)
 {
-	TlLeaseKey	key;
+	/* of this database and extension */
+	static uint64 seeds[2];
+	static Oid	seeded_extension = InvalidOid;
 	Oid			extension = tl_extension_oid();
 
 	if (extension != seeded_extension)
 	{
 		uint64		where = ((uint64) MyDatabaseId << 32) | extension;
+		int			i;
 
-		seed1 = hash_bytes_extended((unsigned char *) &where, sizeof(where),
-									tl_shared ? tl_shared->seeds[0] : 0);
-		seed2 = hash_bytes_extended((unsigned char *) &where, sizeof(where),
-									tl_shared ? tl_shared->seeds[1] : 1);
+		for (i = 0; i < 2; i++)
+			seeds[i] = hash_bytes_extended((unsigned char *) &where, sizeof(where),
+										   tl_shared ? tl_shared->seeds[i] : i);
 		seeded_extension = extension;
 	}
-	key.h1 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
-								 VARSIZE_ANY_EXHDR(deployment), seed1);
-	key.h2 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(deployment),
-								 VARSIZE_ANY_EXHDR(deployment), seed2);
-	return key;
+	return (TlLeaseKey) {hash_text(deployment, seeds[0]), hash_text(deployment, seeds[1])};
 }
 
 TlLeaseKey
 tl_lease_turn_key(TlLeaseKey deployment, const text *message_id)
 {
-	TlLeaseKey	key;
+	uint64		seed = deployment.h2 ^ (tl_shared ? tl_shared->seeds[2] : 2);
 
-	key.h1 = deployment.h1;
-	key.h2 = hash_bytes_extended((const unsigned char *) VARDATA_ANY(message_id),
-								 VARSIZE_ANY_EXHDR(message_id),
-								 deployment.h2 ^ (tl_shared ? tl_shared->seeds[2] : 2));
-	return key;
+	return (TlLeaseKey) {deployment.h1, hash_text(message_id, seed)};
 }
