@@ -26,12 +26,6 @@ TlShared   *tl_shared = NULL;
 
 static TlDatabase *my_database = NULL;
 
-Size
-tl_database_shmem_size(void)
-{
-	return MAXALIGN(sizeof(TlShared));
-}
-
 void
 tl_database_shmem_startup(int tranche)
 {

@@ -183,7 +183,6 @@ typedef struct TlShared
 /* NULL without preload */
 extern TlShared *tl_shared;
 
-extern Size tl_database_shmem_size(void);
 extern void tl_database_shmem_startup(int tranche);
 
 /*
