@@ -32,7 +32,7 @@
 #include "replies/delivery.h"
 #include "replies/read.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "store/reply_row.h"
 
 #define MAX_DELAY			(24 * 60 * 60 * TL_SECOND)

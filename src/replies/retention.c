@@ -35,7 +35,6 @@
 #include "replies/late_reply.h"
 #include "replies/retention.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
 #include "shared/database.h"
 #include "store/reply_row.h"
 #include "store/turn_row.h"

@@ -1,6 +1,6 @@
 /*
  * database.c
- *		The slots of databases in shared memory.
+ *		The slots of databases in shared memory, and their counters.
  *
  * TlShared.directory guards the list of databases and the processes in it.
  * Latches are set under it, so that no session sets the latch of a process that
@@ -142,6 +142,39 @@ tl_database(void)
 	}
 	LWLockRelease(&tl_shared->directory);
 	return my_database;
+}
+
+TL_HOT void
+tl_counter_add(TlCounter counter, uint64 n)
+{
+	TlDatabase *db = tl_database();
+
+	if (db != NULL && n > 0)
+		pg_atomic_fetch_add_u64(&db->stripes[MyProcPid % TL_STRIPES].counters[counter], n);
+}
+
+uint64
+tl_counter_read(TlDatabase *db, TlCounter counter)
+{
+	uint64		sum = 0;
+	int			i;
+
+	for (i = 0; i < TL_STRIPES; i++)
+		sum += pg_atomic_read_u64(&db->stripes[i].counters[counter]);
+	return sum;
+}
+
+/* Calls that count at this very moment may come through. */
+void
+tl_counters_reset(TlDatabase *db)
+{
+	int			i;
+
+	for (i = 0; i < TL_STRIPES * TL_NCOUNTERS; i++)
+		pg_atomic_write_u64(&db->stripes[i % TL_STRIPES].counters[i / TL_STRIPES], 0);
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	db->stats_reset = GetCurrentTimestamp();
+	LWLockRelease(&tl_shared->directory);
 }
 
 /* The worker looks for replies that are due again by then at the latest. */

@@ -111,7 +111,8 @@ typedef enum TlCounter
 
 /*
  * One copy of the counters, in cache lines of its own: each beat counts, and
- * processes on different cores shall not take the line from one another.
+ * processes on different cores shall not take the line from one another.  A
+ * session adds to the copy that its pid chooses, and takes no lock.
  */
 typedef struct TlStripe
 {
@@ -196,6 +197,11 @@ extern TlDatabase *tl_database(void);
  */
 extern TlDatabase *tl_database_find(Oid dboid, bool make);
 extern void tl_database_free(TlDatabase *db);
+
+/* counts of this database; a call counts, even if its transaction aborts */
+extern void tl_counter_add(TlCounter counter, uint64 n);
+extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
+extern void tl_counters_reset(TlDatabase *db);
 
 /* do beats go to rows, so that one of them can meet a row that is held? */
 extern bool tl_rows_are_beaten(void);

@@ -29,7 +29,7 @@
 #include "base/args.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
 #include "shared/lease_table.h"

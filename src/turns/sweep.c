@@ -34,7 +34,7 @@
 #include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
 #include "turns/election.h"
