@@ -28,7 +28,6 @@
 #include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 #include "shared/lease_table.h"
 #include "shared/worker_slot.h"
 

@@ -32,7 +32,6 @@
 
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 
 #define MAX_TOUCHED	10000		/* more than that: the whole database's generation */

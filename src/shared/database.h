@@ -77,7 +77,7 @@ typedef struct TlGraceState
 	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
 	pg_atomic_uint32 sweep_off;
 	pg_atomic_uint64 asked_us;	/* the silence since this call was looked at */
-	pg_atomic_uint32 crowd;		/* ... and many deployments beat before it */
+	pg_atomic_uint64 crowd_us;	/* many deployments beat before this call */
 	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
 } TlGraceState;
 

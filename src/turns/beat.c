@@ -30,7 +30,6 @@
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 #include "shared/lease_table.h"
 #include "turns/turn.h"
@@ -269,7 +268,7 @@ beat_each(Beat *beats, int n, int counted)
 	tl_lease_prefetch_bucket(beats->key);
 	now = tl_clock_now();
 	tl_lease_prefetch(beats->key);
-	tl_grace_note_call_at(now);
+	tl_grace_note_call(now);
 	tl_counter_add(TL_COUNT_BEATS, counted);
 	for (i = 0; i < n; i++)
 	{

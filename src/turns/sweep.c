@@ -35,7 +35,6 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 #include "turns/election.h"
 #include "turns/sweep.h"

@@ -30,7 +30,6 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 #include "shared/lease_table.h"
 #include "shared/mailbox.h"
 #include "store/rel.h"
