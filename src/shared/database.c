@@ -52,16 +52,9 @@ tl_database_shmem_startup(int tranche)
 /*
  * A slot whose extension has gone may serve another database, once no session
  * is left that could hold a pointer to it.  A session takes that pointer under
- * the directory lock, so its caller counts the sessions under the same lock.  A
+ * the directory lock, so this counts the sessions under the same lock.  A
  * database that is merely closed keeps its slot, because its leases name it.
  */
-static bool
-may_recycle(TlDatabase *db)
-{
-	return db->worker.state == TL_WORKER_NONE && db->worker.pid == 0 &&
-		!db->worker.closed && CountDBBackends(db->dboid) == 0;
-}
-
 TlDatabase *
 tl_database_find(Oid dboid, bool make)
 {
@@ -83,8 +76,13 @@ tl_database_find(Oid dboid, bool make)
 	if (!make)
 		return NULL;
 	for (i = 0; i < TL_MAX_DATABASES && vacant == NULL; i++)
-		if (may_recycle(&tl_shared->databases[i]))
-			vacant = &tl_shared->databases[i];
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+
+		if (db->worker.state == TL_WORKER_NONE && db->worker.pid == 0 &&
+			!db->worker.closed && CountDBBackends(db->dboid) == 0)
+			vacant = db;
+	}
 	if (vacant == NULL)
 		return NULL;
 
@@ -101,6 +99,7 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_write_u64(&vacant->due_again_us, PG_INT64_MAX);
 	pg_atomic_write_u64(&vacant->death_us, PG_INT64_MAX);
 	vacant->look_turns = vacant->look_replies = true;
+	tl_wake_launcher();
 	return vacant;
 }
 
@@ -130,16 +129,10 @@ tl_database(void)
 	/* the catalog is read before the lock is taken, and never after a commit */
 	make = IsTransactionState() && OidIsValid(tl_extension_oid());
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	my_database = tl_database_find(MyDatabaseId, false);
+	my_database = tl_database_find(MyDatabaseId, make);
+	/* all other databases' sessions and workers want this lock too */
 	if (my_database == NULL && make)
-	{
-		my_database = tl_database_find(MyDatabaseId, true);
-		if (my_database != NULL)
-			tl_wake_launcher();
-		else
-			/* all other databases' sessions and workers want this lock too */
-			no_room_until = GetCurrentStatementStartTimestamp() + TL_SECOND;
-	}
+		no_room_until = GetCurrentStatementStartTimestamp() + TL_SECOND;
 	LWLockRelease(&tl_shared->directory);
 	return my_database;
 }

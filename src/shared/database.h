@@ -145,8 +145,7 @@ typedef struct TlDatabase
 	int64		skew;			/* from our clock to the wall clock, as noted last */
 
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
-	pg_atomic_uint32 logged_full;	/* the log has told of that */
-	pg_atomic_uint64 logged_late_us;	/* ... and of late replies that were not kept */
+	pg_atomic_uint64 logged_late_us;	/* the log told of late replies that were not kept */
 
 	/* the worker's appointments, see worker_round.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
@@ -191,10 +190,7 @@ extern void tl_database_shmem_startup(int tranche);
  * without preload, without the extension, or when the slots are used up.
  */
 extern TlDatabase *tl_database(void);
-/*
- * a slot by oid, made if asked for; caller holds tl_shared->directory
- * exclusively
- */
+/* a slot by oid, made if asked for; the caller holds the directory */
 extern TlDatabase *tl_database_find(Oid dboid, bool make);
 extern void tl_database_free(TlDatabase *db);
 

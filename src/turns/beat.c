@@ -79,9 +79,8 @@ list_rows(List *rows, Beat *beat)
 	if (db != NULL)
 	{
 		/* beats may be missing in rows from here on; the log tells it once */
-		pg_atomic_write_u32(&db->rows_beaten, 1);
 		tl_counter_add(TL_COUNT_BEATS_IN_ROWS, 1);
-		if (pg_atomic_exchange_u32(&db->logged_full, 1) == 0)
+		if (pg_atomic_exchange_u32(&db->rows_beaten, 1) == 0)
 			ereport(LOG,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("shared memory for beats is full; beats of database \"%s\" are written to the table",
