@@ -116,8 +116,7 @@ tl_grace_watch(int64 now)
 		last_call != (int64) pg_atomic_read_u64(&grace->asked_us))
 	{
 		pg_atomic_write_u64(&grace->asked_us, last_call);
-		if (tl_lease_used() >= CROWD &&
-			tl_lease_count_since(last_call - tl_turn_deadline * TL_MS, CROWD) >= CROWD)
+		if (tl_lease_count_since(last_call - tl_turn_deadline * TL_MS, CROWD) >= CROWD)
 			pg_atomic_write_u64(&grace->crowd_us, last_call);
 	}
 }

@@ -1,6 +1,6 @@
 /*
  * lease_table.c
- *		The lease table: its memory, and how leases come and go.
+ *		The lease table: its memory, its keys, and how leases come and go.
  *
  * Chained hash table over a fixed array; a deployment and its named turns hash
  * to one partition by h1.  Nothing here waits for anything but an LWLock,
@@ -8,9 +8,12 @@
  */
 #include "base/turn_liveness.h"
 
+#include "common/hashfn.h"
+#include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "storage/shmem.h"
 
+#include "base/catalog.h"
 #include "base/guc.h"
 #include "shared/database.h"
 #include "shared/lease_table.h"
@@ -20,6 +23,44 @@ uint32	   *tl_lease_buckets;
 uint32		tl_lease_bucket_mask;
 
 #define NBUCKETS	pg_nextpower2_32(Max(tl_lease_capacity, TL_LEASE_PARTITIONS))
+
+/* Hash a name, which may have a short header. */
+static inline uint64
+hash_text(const text *t, uint64 seed)
+{
+	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(t),
+							   VARSIZE_ANY_EXHDR(t), seed);
+}
+
+/* The seeds are secret, so that no caller can choose names that collide. */
+TL_HOT TlLeaseKey
+tl_lease_key(const text *deployment)
+{
+	/* of this database and extension */
+	static uint64 seeds[2];
+	static Oid	seeded_extension = InvalidOid;
+	Oid			extension = tl_extension_oid();
+
+	if (extension != seeded_extension)
+	{
+		uint64		where = ((uint64) MyDatabaseId << 32) | extension;
+		int			i;
+
+		for (i = 0; i < 2; i++)
+			seeds[i] = hash_bytes_extended((unsigned char *) &where, sizeof(where),
+										   tl_shared ? tl_shared->seeds[i] : i);
+		seeded_extension = extension;
+	}
+	return (TlLeaseKey) {hash_text(deployment, seeds[0]), hash_text(deployment, seeds[1])};
+}
+
+TlLeaseKey
+tl_lease_turn_key(TlLeaseKey deployment, const text *message_id)
+{
+	uint64		seed = deployment.h2 ^ (tl_shared ? tl_shared->seeds[2] : 2);
+
+	return (TlLeaseKey) {deployment.h1, hash_text(message_id, seed)};
+}
 
 Size
 tl_lease_shmem_size(void)
