@@ -134,7 +134,8 @@ tl_attach_remove(int at, int64 died)
 
 /*
  * A session that attached to an extension that was dropped since leaves a death
- * of no turn of the present one: forget it.
+ * of no turn of the present one: forget it.  The caller deals with a death
+ * without the lock, so the place in the array is its cursor.
  */
 bool
 tl_attach_next_death(int64 before, int *at, TlDeath *death)
@@ -147,7 +148,8 @@ tl_attach_next_death(int64 before, int *at, TlDeath *death)
 	{
 		Entry	   *entry = &table->entries[*at];
 
-		if (entry->dboid != MyDatabaseId || entry->death.died == 0 || entry->death.died > before)
+		if (entry->dboid != MyDatabaseId ||
+			entry->death.died == 0 || entry->death.died > before)
 			continue;
 		found = entry->extension == extension;
 		if (found)

@@ -212,7 +212,8 @@ tl_clock_epoch(void)
 
 	if (extension != known_extension || epoch == 0)
 	{
-		uint64		where[2] = {GetSystemIdentifier(), (uint64) extension << 32 | MyDatabaseId};
+		uint64		where[2] = {GetSystemIdentifier(),
+								(uint64) extension << 32 | MyDatabaseId};
 		uint64		place = hash_bytes((const unsigned char *) where, sizeof(where));
 		uint64		when[2] = {tl_shared != NULL ? tl_shared->run : PgStartTime, place};
 		uint32		run = hash_bytes((const unsigned char *) when, sizeof(when)) | 1;

@@ -103,6 +103,10 @@ tl_lease_prefetch(TlLeaseKey key)
 		tl_prefetch_compat(&tl_lease_table->leases[*(volatile uint32 *) tl_lease_bucket(key)]);
 }
 
+/*
+ * A lease comes from the free list, or from those that were never in use.  The
+ * backend links it last, when all of it is written.
+ */
 TlLease *
 tl_lease_make(TlLeaseKey key, bool is_turn)
 {
@@ -134,8 +138,8 @@ tl_lease_make(TlLeaseKey key, bool is_turn)
 	lease->incarnation = tl_database()->incarnation;
 	pg_atomic_write_u32(&lease->generation,
 						pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
-	lease->used = true;
 	lease->next = *bucket;
+	lease->used = true;
 	*bucket = i;
 	return lease;
 }
