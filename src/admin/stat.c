@@ -27,8 +27,7 @@
 
 #include "base/guc.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
-#include "shared/grace.h"
+#include "shared/database.h"
 #include "shared/lease_table.h"
 #include "shared/worker_slot.h"
 

@@ -32,7 +32,6 @@
 
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 
 #define MAX_TOUCHED	10000		/* more than that: the whole database's generation */
@@ -358,8 +357,6 @@ after_commit(Pending *p)
 		tl_attach_settle(&ITEM(Settled, &p->deaths, i)->death);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	if (p->written.n > 0)
-		tl_mail_stamp(&p->letter, tl_clock_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
 }

@@ -18,7 +18,7 @@
 #include "commit/xact.h"
 #include "replies/read.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "store/reply_row.h"
 
 /* a reply that the claim took */

@@ -32,7 +32,7 @@
 #include "replies/delivery.h"
 #include "replies/read.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "store/reply_row.h"
 
 #define MAX_DELAY			(24 * 60 * 60 * TL_SECOND)
@@ -314,7 +314,7 @@ handle(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 	TM_Result	result;
 
 	CHECK_FOR_INTERRUPTS();
-	tl_clock_tick_if_worker();
+	(void) tl_clock_tick();
 	tl_delivery_decode(scan->slot, &d);
 	foreign = tl_delivery_due(&d) > now;
 	if (!foreign && tl_delivery_attempt(&d) < tl_max_attempts)

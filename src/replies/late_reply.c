@@ -21,7 +21,6 @@
 #include "base/guc.h"
 #include "replies/late_reply.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
 #include "shared/database.h"
 #include "store/rel.h"
 

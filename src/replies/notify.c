@@ -19,7 +19,7 @@
 #include "commit/xact.h"
 #include "replies/delivery.h"
 #include "replies/notify.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 
 #define MAX_PAYLOAD		7900
 #define MAX_NAMES		2000	/* with more, a look is cheaper */

@@ -25,7 +25,7 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/outbox.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "store/reply_row.h"
 
 /* users' advisory locks have 1 and 2 here */

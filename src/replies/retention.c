@@ -35,7 +35,6 @@
 #include "replies/late_reply.h"
 #include "replies/retention.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
 #include "shared/database.h"
 #include "store/reply_row.h"
 #include "store/turn_row.h"
@@ -157,7 +156,7 @@ remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff
 	while (batch->gone < batch->max && tl_scan_next(&scan, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
-		tl_clock_tick_if_worker();
+		(void) tl_clock_tick();
 		MemoryContextReset(batch->context);
 		batch->held = NIL;
 		if (DatumGetTimestampTz(slot_getattr(scan.slot, kept_at, &isnull)) >= cutoff)

@@ -14,17 +14,18 @@
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 
+#include "base/catalog.h"
 #include "base/guc.h"
 #include "shared/attach_table.h"
 #include "shared/database.h"
 
+/* all zero: free */
 typedef struct Entry
 {
-	TlLeaseKey	key;
-	Oid			dboid;			/* InvalidOid: free */
+	TlDeath		death;			/* died = 0: alive */
+	Oid			dboid;
+	Oid			extension;
 	int			sessions;
-	int64		died;			/* 0 = alive */
-	char		deployment[TL_MAX_NAME + 1];
 } Entry;
 
 typedef struct AttachTable
@@ -69,55 +70,47 @@ has_worker(Oid dboid)
 
 /*
  * Choose the deployment's entry, else a free one, else the entry of a death in
- * a database without a worker: there the deadlines fail the turns.  -1 if
- * there is none.
+ * a database without a worker: there the deadlines fail the turns.
  */
-static int
-choose_entry(TlLeaseKey key)
+int
+tl_attach_add(const text *deployment, TlLeaseKey key)
 {
+	Oid			extension = tl_extension_oid();
+	Entry	   *entries = table->entries;
 	int			at = -1;
 	int			i;
 
-	Assert(LWLockHeldByMeInMode(&table->lock, LW_EXCLUSIVE));
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	for (i = 0; i < table->high; i++)
 	{
-		Entry	   *entry = &table->entries[i];
-
-		if (entry->dboid == MyDatabaseId && tl_lease_key_equal(entry->key, key))
-			return i;
-		if (entry->dboid == InvalidOid && at < 0)
+		if (tl_lease_key_equal(entries[i].death.key, key))
+		{
+			at = i;
+			break;
+		}
+		if (entries[i].dboid == InvalidOid && at < 0)
 			at = i;
 	}
 	if (at < 0 && table->high < tl_attach_capacity)
 		at = table->high++;
 	for (i = 0; at < 0 && i < table->high; i++)
-		if (table->entries[i].died > 0 && !has_worker(table->entries[i].dboid))
-		{
-			memset(&table->entries[i], 0, sizeof(Entry));
+		if (entries[i].death.died > 0 && !has_worker(entries[i].dboid))
 			at = i;
-		}
-	return at;
-}
-
-int
-tl_attach_add(const text *deployment, TlLeaseKey key)
-{
-	int			at;
-
-	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
-	at = choose_entry(key);
 	if (at >= 0)
 	{
-		Entry	   *entry = &table->entries[at];
+		Entry	   *entry = &entries[at];
 
-		if (entry->dboid == InvalidOid)
+		if (!tl_lease_key_equal(entry->death.key, key))
 		{
+			memset(entry, 0, sizeof(Entry));
 			entry->dboid = MyDatabaseId;
-			entry->key = key;
-			text_to_cstring_buffer(deployment, entry->deployment, sizeof(entry->deployment));
+			entry->extension = extension;
+			entry->death.key = key;
+			entry->death.entry = at;
+			text_to_cstring_buffer(deployment, entry->death.deployment, TL_MAX_NAME + 1);
 		}
 		entry->sessions++;
-		entry->died = 0;
+		entry->death.died = 0;
 	}
 	LWLockRelease(&table->lock);
 	return at;
@@ -132,51 +125,40 @@ tl_attach_remove(int at, int64 died)
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	last = --entry->sessions == 0;
 	if (last && died > 0)
-		entry->died = died;
+		entry->death.died = died;
 	else if (last)
 		memset(entry, 0, sizeof(Entry));
 	LWLockRelease(&table->lock);
 	return last;
 }
 
-static bool
-look_for_death(int64 before, int *at, TlDeath *death)
-{
-	bool		found = false;
-
-	LWLockAcquire(&table->lock, LW_SHARED);
-	for (; *at < table->high && !found; (*at)++)
-	{
-		Entry	   *entry = &table->entries[*at];
-
-		if (entry->dboid == MyDatabaseId && entry->died > 0 && entry->died <= before)
-		{
-			death->key = entry->key;
-			death->entry = *at;
-			death->died = entry->died;
-			strlcpy(death->deployment, entry->deployment, sizeof(death->deployment));
-			found = true;
-		}
-	}
-	LWLockRelease(&table->lock);
-	return found;
-}
-
 /*
- * A key holds the extension's oid.  A session that attached to an extension
- * that was dropped since leaves a death of no turn of the present one: forget
- * it.
+ * A session that attached to an extension that was dropped since leaves a death
+ * of no turn of the present one: forget it.  The caller deals with a death
+ * without the lock, so the place in the array is its cursor.
  */
 bool
 tl_attach_next_death(int64 before, int *at, TlDeath *death)
 {
-	while (table != NULL && look_for_death(before, at, death))
+	Oid			extension = tl_extension_oid();
+	bool		found = false;
+
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	for (; *at < table->high && !found; (*at)++)
 	{
-		if (tl_lease_key_equal(death->key, tl_lease_key(cstring_to_text(death->deployment))))
-			return true;
-		tl_attach_settle(death);
+		Entry	   *entry = &table->entries[*at];
+
+		if (entry->dboid != MyDatabaseId ||
+			entry->death.died == 0 || entry->death.died > before)
+			continue;
+		found = entry->extension == extension;
+		if (found)
+			*death = entry->death;
+		else
+			memset(entry, 0, sizeof(Entry));
 	}
-	return false;
+	LWLockRelease(&table->lock);
+	return found;
 }
 
 int64
@@ -189,8 +171,8 @@ tl_attach_oldest_death(void)
 		return oldest;
 	LWLockAcquire(&table->lock, LW_SHARED);
 	for (i = 0; i < table->high; i++)
-		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].died > 0)
-			oldest = Min(oldest, table->entries[i].died);
+		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].death.died > 0)
+			oldest = Min(oldest, table->entries[i].death.died);
 	LWLockRelease(&table->lock);
 	return oldest;
 }
@@ -201,8 +183,7 @@ tl_attach_settle(const TlDeath *death)
 	Entry	   *entry = &table->entries[death->entry];
 
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
-	if (entry->dboid == MyDatabaseId && entry->died == death->died &&
-		tl_lease_key_equal(entry->key, death->key))
+	if (entry->death.died == death->died && tl_lease_key_equal(entry->death.key, death->key))
 		memset(entry, 0, sizeof(Entry));
 	LWLockRelease(&table->lock);
 }

@@ -25,7 +25,7 @@ extern int	tl_attach_add(const text *deployment, TlLeaseKey key);
 /* count one session less, which ended if died > 0; true: it was the last */
 extern bool tl_attach_remove(int entry, int64 died);
 
-/* the next death of this database that is that old; *at starts at 0 */
+/* the next death of this database that is that old, if any; *at starts at 0 */
 extern bool tl_attach_next_death(int64 before, int *at, TlDeath *death);
 /* PG_INT64_MAX if there is none */
 extern int64 tl_attach_oldest_death(void);

@@ -14,7 +14,6 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
 #include "shared/database.h"
 #include "turns/turn.h"
 

@@ -19,7 +19,6 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 
 /* what one session may attach: a part of the table */
 #define SESSION_MAX		Max(1, tl_attach_capacity / 4)
@@ -87,7 +86,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 				 errmsg("%s must be loaded via \"%s\"", TL_EXTENSION, "shared_preload_libraries"),
 				 errhint("Add \"%s\" to \"%s\" and restart the server.",
 						 TL_EXTENSION, "shared_preload_libraries")));
-	tl_grace_note_call();
+	tl_grace_note_call(tl_clock_now());
 	key = tl_lease_key(deployment);
 	if (find_attached(key) >= 0)
 		PG_RETURN_INT32(MyProcPid);
@@ -121,7 +120,7 @@ turn_liveness_detach_worker(PG_FUNCTION_ARGS)
 	tl_check_writable("detach_worker");
 	if (tl_database() == NULL)
 		PG_RETURN_BOOL(false);
-	tl_grace_note_call();
+	tl_grace_note_call(tl_clock_now());
 	i = find_attached(tl_lease_key(deployment));
 	if (i < 0)
 		PG_RETURN_BOOL(false);

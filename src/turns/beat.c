@@ -29,8 +29,7 @@
 #include "base/args.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
-#include "shared/grace.h"
+#include "shared/database.h"
 #include "shared/lease.h"
 #include "shared/lease_table.h"
 #include "turns/turn.h"
@@ -80,9 +79,8 @@ list_rows(List *rows, Beat *beat)
 	if (db != NULL)
 	{
 		/* beats may be missing in rows from here on; the log tells it once */
-		pg_atomic_write_u32(&db->rows_beaten, 1);
 		tl_counter_add(TL_COUNT_BEATS_IN_ROWS, 1);
-		if (pg_atomic_exchange_u32(&db->logged_full, 1) == 0)
+		if (pg_atomic_exchange_u32(&db->rows_beaten, 1) == 0)
 			ereport(LOG,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("shared memory for beats is full; beats of database \"%s\" are written to the table",
@@ -269,7 +267,7 @@ beat_each(Beat *beats, int n, int counted)
 	tl_lease_prefetch_bucket(beats->key);
 	now = tl_clock_now();
 	tl_lease_prefetch(beats->key);
-	tl_grace_note_call_at(now);
+	tl_grace_note_call(now);
 	tl_counter_add(TL_COUNT_BEATS, counted);
 	for (i = 0; i < n; i++)
 	{

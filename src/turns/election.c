@@ -26,7 +26,6 @@
 #include "replies/late_reply.h"
 #include "replies/payload.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "turns/election.h"
 #include "turns/turn.h"
 
@@ -270,7 +269,7 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
 	commit.reply = tl_arg_object(fcinfo, 2, "reply", tl_max_reply_size, "turn_liveness.max_reply_size");
 	tl_check_writable("commit_terminal_reply");
-	tl_grace_note_call();
+	tl_grace_note_call(tl_clock_now());
 	commit.request = tl_payload_request(commit.deployment, ids, nids, commit.reply);
 	commit.outcome = tl_payload_is_error(commit.reply, &commit.error_code) ?
 		TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;

@@ -34,8 +34,7 @@
 #include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
-#include "shared/grace.h"
+#include "shared/database.h"
 #include "shared/lease.h"
 #include "turns/election.h"
 #include "turns/sweep.h"
@@ -236,7 +235,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 		Snapshot	snapshot;
 
 		CHECK_FOR_INTERRUPTS();
-		tl_clock_tick_if_worker();
+		(void) tl_clock_tick();
 		/* what is beyond the limit is looked at again at once */
 		items[i].status = TL_SWEEP_BUSY;
 		items[i].look_us = 0;

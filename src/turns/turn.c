@@ -25,7 +25,6 @@
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 #include "turns/turn.h"
 

@@ -29,7 +29,7 @@
 
 #include "base/catalog.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "worker/worker.h"
 
 #define OPTIONAL_LOCK_TIMEOUT	"100ms"
