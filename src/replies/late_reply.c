@@ -19,11 +19,9 @@
 
 #include "base/enums.h"
 #include "base/guc.h"
-#include "replies/late_reply.h"
+#include "replies/outbox.h"
 #include "shared/clock.h"
 #include "shared/counters.h"
-#include "shared/database.h"
-#include "store/rel.h"
 
 #define MAX_BYTES		(INT64CONST(1024) * 1024 * 1024)
 #define LOG_PAUSE_US	(60 * TL_SECOND)

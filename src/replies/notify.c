@@ -18,7 +18,6 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/delivery.h"
-#include "replies/notify.h"
 #include "shared/counters.h"
 
 #define MAX_PAYLOAD		7900

@@ -11,7 +11,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
-#include "replies/payload.h"
+#include "replies/outbox.h"
 
 #define EPOCH_OFFSET_US \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)

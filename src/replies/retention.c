@@ -32,11 +32,9 @@
 #include "base/args.h"
 #include "base/guc.h"
 #include "replies/delivery.h"
-#include "replies/late_reply.h"
-#include "replies/retention.h"
+#include "replies/outbox.h"
 #include "shared/clock.h"
 #include "shared/counters.h"
-#include "shared/database.h"
 #include "store/reply_row.h"
 #include "store/turn_row.h"
 
