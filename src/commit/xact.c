@@ -259,14 +259,6 @@ tl_xact_foreign_change(void)
 	get_pending()->look_turns = true;
 }
 
-/* The conversations of this transaction so far; NULL if there are none. */
-StringInfo
-tl_xact_letter(bool *look_replies)
-{
-	*look_replies = pending != NULL && pending->look_replies;
-	return pending != NULL ? &pending->letter : NULL;
-}
-
 /*
  * The row is our own transaction's, so no other can have touched it.  A row
  * that a savepoint rolled back, or that a later statement of ours replaced, is

@@ -20,7 +20,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "catalog/pg_type.h"
 #include "lib/qunique.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -64,7 +63,6 @@ PG_FUNCTION_INFO_V1(turn_liveness_retry_dead_reply);
 static int64 *
 gateway_and_ids(FunctionCallInfo fcinfo, Request *request, int *n)
 {
-	ArrayType  *array;
 	Datum	   *elements;
 	bool	   *nulls;
 	int64	   *ids;
@@ -73,11 +71,7 @@ gateway_and_ids(FunctionCallInfo fcinfo, Request *request, int *n)
 
 	*n = 0;
 	request->gateway = tl_arg_name(fcinfo, 0, "gateway");
-	array = tl_arg_array(fcinfo, 1, "reply_ids");
-	if (array == NULL)
-		return NULL;
-	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &elements, &nulls, &count);
+	count = tl_arg_elements(fcinfo, 1, "reply_ids", &elements, &nulls);
 	ids = palloc(Max(count, 1) * sizeof(int64));
 	for (i = 0; i < count; i++)
 		if (!nulls[i])
