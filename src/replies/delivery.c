@@ -187,7 +187,7 @@ acknowledge(const Request *request, TlDelivery *d)
 
 /*
  * A delay that is not given doubles with each attempt.  A longer one than a
- * caller may give would look like a time of another server: see handle().
+ * caller may give would look like a time of another server: see handle_range().
  */
 static bool
 release(const Request *request, TlDelivery *d)
@@ -297,47 +297,59 @@ tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
 }
 
 /*
- * Handle one open row that is due, or of which no clock of this server can say
- * when: note it for the listeners, or mark it dead after max_attempts claims.
+ * Handle the open rows of a platform that are due after one time and until the
+ * other: note them for the listeners, or mark them dead after max_attempts
+ * claims.  Returns when the next reply is due.
  */
-static void
-handle(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
+static int64
+handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after, int64 until,
+			 int64 now)
 {
-	TlDelivery	d;
-	bool		foreign;
-	TM_Result	result;
+	bool		found = tl_scan_find(scan, PointerGetDatum(platform), Int64GetDatum(after));
 
-	CHECK_FOR_INTERRUPTS();
-	tl_clock_tick_if_worker();
-	tl_delivery_decode(scan->slot, &d);
-	foreign = tl_delivery_due(&d) > now;
-	if (!foreign && tl_delivery_attempt(&d) < tl_max_attempts)
+	for (; found; found = tl_scan_next(scan, ForwardScanDirection))
 	{
-		note_due(&d);
-		return;
-	}
-	if (foreign)
-	{
-		tl_row_set_null(&d, DELIVERY_GATEWAY);
-		tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
-	}
-	else
-		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		ItemPointer tid = &scan->slot->tts_tid;
+		Snapshot	snapshot = scan->scan->xs_snapshot;
+		TlDelivery	d;
+		bool		dead;
 
-	/* a session that claims or acknowledges may hold it: pass over it then */
-	result = tl_rel_lock(deliveries, &scan->slot->tts_tid, snapshot, LockTupleNoKeyExclusive,
-						 LockWaitSkip);
-	if (result == TM_Ok)
-		result = tl_rel_update(deliveries, &scan->slot->tts_tid, snapshot, d.values, d.nulls);
-	if (result == TM_Ok && foreign)
-		note_due(&d);
-	else if (result == TM_Ok)
-		tl_counter_add(TL_COUNT_DEAD, 1);
+		CHECK_FOR_INTERRUPTS();
+		tl_clock_tick_if_worker();
+		tl_delivery_decode(scan->slot, &d);
+		if (tl_delivery_due(&d) > until)
+			return tl_delivery_due(&d);
+		dead = tl_delivery_due(&d) <= now && tl_delivery_attempt(&d) >= tl_max_attempts;
+		if (dead)
+			tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		else if (tl_delivery_due(&d) > now)
+		{
+			tl_row_set_null(&d, DELIVERY_GATEWAY);
+			tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
+		}
+		else
+		{
+			note_due(&d);
+			continue;
+		}
+
+		/* a session that claims or acknowledges may hold it */
+		if (tl_rel_lock(deliveries, tid, snapshot, LockTupleNoKeyExclusive,
+						LockWaitSkip) != TM_Ok ||
+			tl_rel_update(deliveries, tid, snapshot, d.values, d.nulls) != TM_Ok)
+			continue;
+		if (dead)
+			tl_counter_add(TL_COUNT_DEAD, 1);
+		else
+			note_due(&d);
+	}
+	return PG_INT64_MAX;
 }
 
 bool
 tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 {
+	int64		never = until + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS);
 	TlRel		deliveries;
 	TlScan		scan = {0};
 	Snapshot	snapshot;
@@ -352,30 +364,16 @@ tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
 	while ((platform = tl_delivery_next_platform(&deliveries, platform, snapshot)) != NULL)
 	{
-		bool		found = tl_scan_find(&scan, PointerGetDatum(platform), Int64GetDatum(after));
-		bool		isnull;
+		int64		due = handle_range(&deliveries, &scan, platform, after, until, until);
 
-		for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
-		{
-			int64		due = DatumGetTimestampTz(slot_getattr(scan.slot, DELIVERY_DUE_AT, &isnull));
-
-			if (due > until)
-			{
-				*next = Min(*next, due);
-				break;
-			}
-			handle(&deliveries, &scan, snapshot, until);
-		}
+		*next = Min(*next, due);
 
 		/*
 		 * No claim and no delay lasts that long: the row has a time of another
 		 * server, whose clock was ahead of ours, and no gateway of this server
 		 * holds the reply.
 		 */
-		found = tl_scan_find(&scan, PointerGetDatum(platform),
-							 Int64GetDatum(until + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS)));
-		for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
-			handle(&deliveries, &scan, snapshot, until);
+		(void) handle_range(&deliveries, &scan, platform, never, PG_INT64_MAX, until);
 	}
 	tl_scan_end(&scan);
 	UnregisterSnapshot(snapshot);

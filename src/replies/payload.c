@@ -13,9 +13,6 @@
 
 #include "replies/outbox.h"
 
-#define EPOCH_OFFSET_US \
-	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
-
 /* what a payload takes from the routing; the first two are always there */
 static const char *const routed[] = {
 	"platform", "teamId", "channelId", "conversationId", "userId", "platformMetadata",
@@ -25,19 +22,15 @@ static const char *const routed[] = {
 static void
 push_string(TlJsonbState *state, JsonbIteratorToken token, const char *string, int len)
 {
-	JsonbValue	value;
+	JsonbValue	value = {.type = jbvString};
 
-	value.type = jbvString;
 	value.val.string.val = unconstify(char *, string);
 	value.val.string.len = len;
 	tl_push_jsonb_compat(state, token, &value);
 }
 
-static void
-push_text(TlJsonbState *state, JsonbIteratorToken token, const text *value)
-{
-	push_string(state, token, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-}
+#define push_text(state, token, value) \
+	push_string(state, token, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value))
 
 static void
 push_key(TlJsonbState *state, const char *key)
@@ -83,7 +76,8 @@ begin(TlJsonbState *state, Jsonb *routing)
 			push_member(state, routed[i], &platform);
 
 	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric((GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000);
+	value.val.numeric = int64_to_numeric(
+		(GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000);
 	push_member(state, "timestamp", &value);
 }
 
@@ -145,12 +139,10 @@ bool
 tl_payload_is_error(Jsonb *reply, text **error_code)
 {
 	JsonbValue	value;
-	bool		is_error;
-
-	*error_code = NULL;
-	is_error = get(reply, "error", &value) &&
+	bool		is_error = get(reply, "error", &value) &&
 		!(value.type == jbvString && value.val.string.len == 0) &&
 		!(value.type == jbvBool && !value.val.boolean);
+	*error_code = NULL;
 	if (is_error && get(reply, "errorCode", &value) && value.type == jbvString)
 		*error_code = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
 	return is_error;

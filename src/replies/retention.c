@@ -89,22 +89,17 @@ hold_turns(Batch *batch, TupleTableSlot *reply)
 	bool		isnull;
 	Datum		deployment = slot_getattr(reply, REPLY_DEPLOYMENT, &isnull);
 	Datum	   *ids;
-	bool	   *nulls;
 	int			n;
-	int			known = 0;
 	int			i;
 
 	/* only these in the short-lived context: a scan keeps what it allocates */
 	deconstruct_array(DatumGetArrayTypeP(slot_getattr(reply, REPLY_MESSAGE_IDS, &isnull)),
-					  TEXTOID, -1, false, TYPALIGN_INT, &ids, &nulls, &n);
+					  TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL, &n);
 	MemoryContextSwitchTo(old);
 	/* a restored row may list a turn twice, and no row is deleted twice */
+	qsort(ids, n, sizeof(Datum), tl_compare_texts);
+	n = qunique(ids, n, sizeof(Datum), tl_compare_texts);
 	for (i = 0; i < n; i++)
-		if (!nulls[i])
-			ids[known++] = ids[i];
-	qsort(ids, known, sizeof(Datum), tl_compare_texts);
-	known = qunique(ids, known, sizeof(Datum), tl_compare_texts);
-	for (i = 0; i < known; i++)
 		if (tl_scan_find(&batch->turns, deployment, ids[i]) &&
 			!slot_attisnull(batch->turns.slot, TURN_OUTCOME) &&
 			!hold(batch, TL_TURN, batch->turns.slot))
@@ -211,35 +206,31 @@ remove_undelivered(Batch *batch)
 	}
 }
 
-static int
-compare_strings(const ListCell *a, const ListCell *b)
-{
-	return strcmp(lfirst(a), lfirst(b));
-}
-
 /* Count the undelivered ones that went; one log line for each platform. */
 static void
 report_expired(List *expired)
 {
-	int			first = 0;
-	int			i;
-
-	list_sort(expired, compare_strings);
 	tl_counter_add(TL_COUNT_EXPIRED_UNDELIVERED, list_length(expired));
-	for (i = 1; i <= list_length(expired); i++)
+	while (expired != NIL)
 	{
-		char	   *platform = list_nth(expired, first);
+		char	   *platform = linitial(expired);
+		int			n = 0;
+		ListCell   *cell;
 
-		if (i < list_length(expired) && strcmp(platform, list_nth(expired, i)) == 0)
-			continue;
+		foreach(cell, expired)
+		{
+			if (strcmp(platform, lfirst(cell)) != 0)
+				continue;
+			expired = foreach_delete_current(expired, cell);
+			n++;
+		}
 		ereport(LOG,
 				(errcode(ERRCODE_WARNING),
 				 errhidecontext(true),
 				 errmsg_plural("%d undelivered reply of platform \"%s\" expired in database \"%s\"",
 							   "%d undelivered replies of platform \"%s\" expired in database \"%s\"",
-							   i - first, i - first, platform, get_database_name(MyDatabaseId)),
+							   n, n, platform, get_database_name(MyDatabaseId)),
 				 errhint("Look at \"last_error\" and \"gateway\" in the view \"turn_liveness.replies\" for what keeps gateways of that platform from delivering.")));
-		first = i;
 	}
 }
 
