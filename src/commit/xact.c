@@ -194,19 +194,17 @@ watch(const TlTurn *turn, bool fresh)
 void
 tl_xact_wrote(const TlTurn *turn, bool armed)
 {
-	Written    *written;
+	int64		patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
+	bool		on_rows = tl_rows_are_beaten();
 
 	watch(turn, armed);
 	/* a beat in shared memory meets no row, so only an arm can be late */
-	if (!armed && !tl_rows_are_beaten())
-		return;
-	written = append(&get_pending()->written, sizeof(Written));
-	written->tid = turn->tid;
-	written->armed = armed;
-	written->since = armed ? turn->times.armed : tl_clock_now();
-	written->patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
-	if (tl_rows_are_beaten())
-		written->patience = Min(written->patience, LONG_US);
+	if (armed || on_rows)
+		*(Written *) append(&get_pending()->written, sizeof(Written)) = (Written) {
+			.tid = turn->tid, .armed = armed,
+			.since = armed ? turn->times.armed : tl_clock_now(),
+			.patience = on_rows ? Min(patience, LONG_US) : patience
+		};
 }
 
 bool
@@ -243,10 +241,9 @@ tl_xact_due_again(int64 due_us)
 void
 tl_xact_settle(const TlDeath *death)
 {
-	Settled    *settled = append(&get_pending()->deaths, sizeof(Settled));
-
-	settled->death = *death;
-	settled->savepoint = GetCurrentSubTransactionId();
+	*(Settled *) append(&get_pending()->deaths, sizeof(Settled)) = (Settled) {
+		.death = *death, .savepoint = GetCurrentSubTransactionId()
+	};
 }
 
 void

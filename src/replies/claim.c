@@ -66,15 +66,16 @@ static bool
 take(Claim *claim, TlPick *pick)
 {
 	TlDelivery	d;
-	Claimed    *claimed = &claim->claimed[claim->n];
 	int32		attempt;
+	bool		dead;
 
 	if (!tl_rel_try_lock(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot))
 		return false;
 	tl_rel_check_visible(&claim->deliveries, claim->slot);
 	tl_delivery_decode(claim->slot, &d);
 	attempt = tl_delivery_attempt(&d);
-	if (attempt >= tl_max_attempts)
+	dead = attempt >= tl_max_attempts;
+	if (dead)
 		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
 	else
 	{
@@ -82,21 +83,15 @@ take(Claim *claim, TlPick *pick)
 		tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(claim->timeout));
 		tl_row_set(&d, DELIVERY_GATEWAY, PointerGetDatum(claim->gateway));
 		tl_row_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+		claim->claimed[claim->n] = (Claimed) {
+			pick->reply_id, DatumGetTextPCopy(tl_row_value(&d, DELIVERY_CONVERSATION_ID)), attempt + 1
+		};
 	}
 	if (tl_rel_update(&claim->deliveries, &pick->tid, claim->snapshot, d.values, d.nulls) != TM_Ok)
 		return false;
-	if (attempt >= tl_max_attempts)
-	{
-		tl_counter_add(TL_COUNT_DEAD, 1);
-		return true;
-	}
-	claimed->reply_id = pick->reply_id;
-	claimed->conversation = DatumGetTextPCopy(tl_row_value(&d, DELIVERY_CONVERSATION_ID));
-	claimed->attempt = attempt + 1;
-	claim->n++;
-	tl_counter_add(TL_COUNT_CLAIMS, 1);
-	if (attempt > 0)
-		tl_counter_add(TL_COUNT_REDELIVERIES, 1);
+	claim->n += !dead;
+	tl_counter_add(dead ? TL_COUNT_DEAD : TL_COUNT_CLAIMS, 1);
+	tl_counter_add(TL_COUNT_REDELIVERIES, !dead && attempt > 0);
 	return true;
 }
 

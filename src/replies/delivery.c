@@ -42,6 +42,8 @@
 typedef struct Request Request;
 struct Request
 {
+	int64	   *ids;			/* sorted, each once */
+	int			n;
 	TlRel		deliveries;
 	text	   *gateway;
 	int64		now;
@@ -56,29 +58,23 @@ PG_FUNCTION_INFO_V1(turn_liveness_ack_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_release_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_retry_dead_reply);
 
-/*
- * The arguments that two functions share: the gateway, and the ids, sorted,
- * each once; NULL elements name nothing.
- */
-static int64 *
-gateway_and_ids(FunctionCallInfo fcinfo, Request *request, int *n)
+/* The arguments that two functions share; NULL elements name nothing. */
+static void
+gateway_and_ids(FunctionCallInfo fcinfo, Request *request)
 {
 	Datum	   *elements;
 	bool	   *nulls;
-	int64	   *ids;
-	int			count;
+	int			n;
 	int			i;
 
-	*n = 0;
 	request->gateway = tl_arg_name(fcinfo, 0, "gateway");
-	count = tl_arg_elements(fcinfo, 1, "reply_ids", &elements, &nulls);
-	ids = palloc(Max(count, 1) * sizeof(int64));
-	for (i = 0; i < count; i++)
+	n = tl_arg_elements(fcinfo, 1, "reply_ids", &elements, &nulls);
+	request->ids = palloc(Max(n, 1) * sizeof(int64));
+	for (i = 0; i < n; i++)
 		if (!nulls[i])
-			ids[(*n)++] = DatumGetInt64(elements[i]);
-	qsort(ids, *n, sizeof(int64), tl_compare_ids);
-	*n = qunique(ids, *n, sizeof(int64), tl_compare_ids);
-	return ids;
+			request->ids[request->n++] = DatumGetInt64(elements[i]);
+	qsort(request->ids, request->n, sizeof(int64), tl_compare_ids);
+	request->n = qunique(request->ids, request->n, sizeof(int64), tl_compare_ids);
 }
 
 /* The listeners of its conversation and platform look after the commit. */
@@ -135,22 +131,22 @@ change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
  * calls cannot deadlock.  Returns for how many the change was due and made.
  */
 static int
-change_each(Request *request, const int64 *ids, int n)
+change_each(Request *request)
 {
 	int			i = 0;
 
-	if (n == 0)
+	if (request->n == 0)
 		return 0;
 	request->now = tl_clock_now();
 	tl_rel_open(&request->deliveries, TL_DELIVERY, true);
-	while (i < n)
+	while (i < request->n)
 	{
 		Snapshot	snapshot = tl_latest_snapshot();
 		TlScan		scan = {0};
 
 		tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
 		tl_scan_begin(&scan, &request->deliveries, TL_IDX_DELIVERY_KEY, snapshot);
-		while (i < n && change_one(request, &scan, snapshot, ids[i]))
+		while (i < request->n && change_one(request, &scan, snapshot, request->ids[i]))
 			i++;
 		tl_scan_end(&scan);
 		UnregisterSnapshot(snapshot);
@@ -225,23 +221,19 @@ Datum
 turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 {
 	Request		request = {.change = acknowledge};
-	int64	   *ids;
-	int			n;
 
 	tl_check_writable("ack_replies()");
-	ids = gateway_and_ids(fcinfo, &request, &n);
-	PG_RETURN_INT32(change_each(&request, ids, n));
+	gateway_and_ids(fcinfo, &request);
+	PG_RETURN_INT32(change_each(&request));
 }
 
 Datum
 turn_liveness_release_replies(PG_FUNCTION_ARGS)
 {
 	Request		request = {.change = release, .delay = -1};
-	int64	   *ids;
-	int			n;
 
 	tl_check_writable("release_replies()");
-	ids = gateway_and_ids(fcinfo, &request, &n);
+	gateway_and_ids(fcinfo, &request);
 	if (!PG_ARGISNULL(2))
 		request.delay = tl_interval_us(PG_GETARG_INTERVAL_P(2), "delay");
 	if (request.delay > MAX_DELAY)
@@ -258,22 +250,21 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 		if (len > 0)
 			request.error = cstring_to_text_with_len(VARDATA_ANY(error), len);
 	}
-	PG_RETURN_INT32(change_each(&request, ids, n));
+	PG_RETURN_INT32(change_each(&request));
 }
 
 Datum
 turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 {
-	Request		request = {.change = retry};
-	int64		id;
+	int64		id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	Request		request = {.change = retry, .ids = &id, .n = 1};
 
 	tl_check_writable("retry_dead_reply()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("reply_id must not be null")));
-	id = PG_GETARG_INT64(0);
-	PG_RETURN_BOOL(change_each(&request, &id, 1) > 0);
+	PG_RETURN_BOOL(change_each(&request) > 0);
 }
 
 /* Platforms are few: the index leads from each to the next. */

@@ -90,7 +90,6 @@ send_names(void)
 	{
 		HASH_SEQ_STATUS scan;
 		NotifyName *name;
-		bool		first = true;
 
 		appendStringInfoString(&payload, i == 0 ? heads[i] : "],\"platforms\":[");
 		hash_seq_init(&scan, names);
@@ -106,10 +105,8 @@ send_names(void)
 				notify(payload.data);
 				resetStringInfo(&payload);
 				appendStringInfoString(&payload, heads[i]);
-				first = true;
 			}
-			appendStringInfo(&payload, first ? "%s" : ",%s", json.data);
-			first = false;
+			appendStringInfo(&payload, payload.data[payload.len - 1] == '[' ? "%s" : ",%s", json.data);
 		}
 	}
 	appendStringInfoString(&payload, tails[1]);

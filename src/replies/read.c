@@ -214,10 +214,7 @@ judge(TupleTableSlot *row, void *arg)
 		TL_STEP_PASS : TL_STEP_TAKE;
 }
 
-/*
- * The state of a reply, as the view replies shows it.  NULL: the snapshot shows
- * no row, or one in a state that the table's CHECK constraint would refuse.
- */
+/* A reply's state, as the view replies shows it; NULL if no row is there. */
 static const char *
 find_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
 {
@@ -229,17 +226,9 @@ find_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
 		return NULL;
 	tl_delivery_decode(scan->slot, &d);
 	*attempt = tl_delivery_attempt(&d);
-	switch (tl_delivery_state(&d))
-	{
-		case TL_DELIVERY_OPEN:
-			return tl_row_isnull(&d, DELIVERY_GATEWAY) || tl_delivery_due(&d) <= now ?
-				"due" : "claimed";
-		case TL_DELIVERY_DONE:
-			return "delivered";
-		case TL_DELIVERY_DEAD:
-			return "dead";
-	}
-	return NULL;
+	return tl_delivery_state(&d) == TL_DELIVERY_DONE ? "delivered" :
+		tl_delivery_state(&d) == TL_DELIVERY_DEAD ? "dead" :
+		tl_row_isnull(&d, DELIVERY_GATEWAY) || tl_delivery_due(&d) <= now ? "due" : "claimed";
 }
 
 /* Put the replies that were picked into the result. */
