@@ -124,7 +124,6 @@ take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platform
 	picks->by_age = false;
 	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, claim->snapshot,
 			BTGreaterStrategyNumber, platforms, picks, judge, claim);
-	tl_picks_settle(picks);
 
 	claim->claimed = repalloc_huge(claim->claimed, (claim->n + picks->n) * sizeof(Claimed));
 	for (i = 0; i < picks->n && claim->n < claim->max; i++)
@@ -132,10 +131,7 @@ take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platform
 		CHECK_FOR_INTERRUPTS();
 		claim->passed_over += !take(claim, &picks->items[i]);
 	}
-	ExecClearTuple(claim->slot);
 	UnregisterSnapshot(claim->snapshot);
-	if (picks->items != NULL)
-		pfree(picks->items);
 	return picks->n == picks->want && claim->n < claim->max;
 }
 

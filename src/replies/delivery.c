@@ -96,9 +96,7 @@ change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
 	TM_Result	result;
 
 	CHECK_FOR_INTERRUPTS();
-	scan->keys[0].sk_argument = Int64GetDatum(id);
-	tl_scan_restart(scan);
-	if (!tl_scan_next(scan, ForwardScanDirection))
+	if (!tl_scan_find(scan, Int64GetDatum(id), (Datum) 0))
 		return true;
 	tl_rel_check_visible(&request->deliveries, scan->slot);
 	tl_delivery_decode(scan->slot, &d);

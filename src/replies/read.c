@@ -48,30 +48,9 @@ tl_compare_ids(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-/*
- * Pick a row.  False: neither this nor any with a larger id is among the
- * oldest.
- */
-static bool
-pick(TlPicks *picks, int64 reply_id, ItemPointer tid)
-{
-	if (picks->n == 2 * picks->want)
-		tl_picks_settle(picks);
-	if (picks->bound != 0 && reply_id >= picks->bound)
-		return false;
-	if (picks->n == picks->size)
-	{
-		picks->size = Max(64, 2 * picks->size);
-		picks->items = picks->items == NULL ? palloc(picks->size * sizeof(TlPick)) :
-			repalloc_huge(picks->items, picks->size * sizeof(TlPick));
-	}
-	picks->items[picks->n].reply_id = reply_id;
-	picks->items[picks->n++].tid = *tid;
-	return true;
-}
-
-void
-tl_picks_settle(TlPicks *picks)
+/* Sort them, drop what was found twice, keep the oldest. */
+static void
+settle(TlPicks *picks)
 {
 	if (picks->n > 1)
 		qsort(picks->items, picks->n, sizeof(TlPick), tl_compare_ids);
@@ -79,6 +58,27 @@ tl_picks_settle(TlPicks *picks)
 	picks->n = Min(picks->n, picks->want);
 	if (picks->n == picks->want)
 		picks->bound = picks->items[picks->n - 1].reply_id;
+}
+
+/* Pick a row if it is among the oldest.  False: no later one of the walk is. */
+static bool
+pick(TlPicks *picks, TupleTableSlot *row)
+{
+	bool		isnull;
+	int64		reply_id = DatumGetInt64(slot_getattr(row, 1, &isnull));
+
+	if (picks->n == 2 * picks->want)
+		settle(picks);
+	if (picks->bound != 0 && reply_id >= picks->bound)
+		return !picks->by_age;
+	if (picks->n == picks->size)
+	{
+		picks->size = Max(64, 2 * picks->size);
+		picks->items = picks->items == NULL ? palloc(picks->size * sizeof(TlPick)) :
+			repalloc_huge(picks->items, picks->size * sizeof(TlPick));
+	}
+	picks->items[picks->n++] = (TlPick) {.reply_id = reply_id, .tid = row->tts_tid};
+	return true;
 }
 
 int
@@ -99,16 +99,12 @@ tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, in
 	/* the first columns are those of the table */
 	Datum		values[REPLY_PAYLOAD + 3];
 	bool		nulls[REPLY_PAYLOAD + 3] = {false};
-	text	   *state_text = cstring_to_text(state);
-	int			i;
 
-	for (i = 0; i < REPLY_PAYLOAD; i++)
-		values[i] = slot_getattr(reply, i + 1, &nulls[i]);
-	values[i++] = PointerGetDatum(state_text);
-	values[i++] = Int32GetDatum(attempt);
-	values[i] = slot_getattr(reply, REPLY_CREATED_AT, &nulls[i]);
+	tl_row_get(reply, values, nulls, REPLY_PAYLOAD);
+	values[REPLY_PAYLOAD] = CStringGetTextDatum(state);
+	values[REPLY_PAYLOAD + 1] = Int32GetDatum(attempt);
+	values[REPLY_PAYLOAD + 2] = slot_getattr(reply, REPLY_CREATED_AT, &nulls[REPLY_PAYLOAD + 2]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	pfree(state_text);
 }
 
 static int
@@ -166,7 +162,6 @@ tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
 		const TlCursors *cursors, TlPicks *picks, TlWalkRow row, void *arg)
 {
 	TlScan		scan = {0};
-	bool		isnull;
 	int			i;
 
 	if (cursors->n == 0)
@@ -186,15 +181,13 @@ tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
 
 			CHECK_FOR_INTERRUPTS();
 			if (step == TL_STEP_END ||
-				(step == TL_STEP_TAKE &&
-				 ((!pick(picks, DatumGetInt64(slot_getattr(scan.slot, 1, &isnull)),
-						 &scan.slot->tts_tid) && picks->by_age) ||
-				  ++taken == picks->want)))
+				(step == TL_STEP_TAKE && (!pick(picks, scan.slot) || ++taken == picks->want)))
 				break;
 			found = tl_scan_next(&scan, ForwardScanDirection);
 		}
 	}
 	tl_scan_end(&scan);
+	settle(picks);
 }
 
 /*
@@ -220,9 +213,7 @@ find_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
 {
 	TlDelivery	d;
 
-	scan->keys[0].sk_argument = Int64GetDatum(reply_id);
-	tl_scan_restart(scan);
-	if (!tl_scan_next(scan, ForwardScanDirection))
+	if (!tl_scan_find(scan, Int64GetDatum(reply_id), (Datum) 0))
 		return NULL;
 	tl_delivery_decode(scan->slot, &d);
 	*attempt = tl_delivery_attempt(&d);
@@ -298,7 +289,6 @@ turn_liveness_read_replies(PG_FUNCTION_ARGS)
 	reading.picks = none;
 	tl_walk(&reading.replies, TL_IDX_REPLY_KEY, &reading.dirty,
 			BTGreaterStrategyNumber, &cursors, &reading.picks, judge, &reading);
-	tl_picks_settle(&reading.picks);
 	if (reading.picks.n > 0)
 		return_picked((ReturnSetInfo *) fcinfo->resultinfo, &reading);
 	tl_rel_close(&reading.replies);

@@ -28,7 +28,10 @@ typedef struct TlPick
 	ItemPointerData tid;
 } TlPick;
 
-/* the oldest `want` of the rows that walks find; zeroed but for want, by_age */
+/*
+ * the oldest `want` of the rows that walks find, sorted, each once; zeroed but
+ * for want and by_age
+ */
 typedef struct TlPicks
 {
 	TlPick	   *items;
@@ -38,9 +41,6 @@ typedef struct TlPicks
 	int64		bound;			/* not 0: there are enough, all below it */
 	bool		by_age;			/* the walk finds ids in ascending order */
 } TlPicks;
-
-/* sort them, drop what was offered twice, keep the oldest */
-extern void tl_picks_settle(TlPicks *picks);
 
 /*
  * The names of an array, sorted, each once, with the cursors of the argument

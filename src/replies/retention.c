@@ -136,16 +136,25 @@ hold_record(Batch *batch, TupleTableSlot *slot)
 }
 
 /*
- * Remove what an index leads to and is older than the cutoff; in_order: behind
- * the first that is not, all are younger.
+ * Remove what an index leads to and is older than the cutoff: of a platform the
+ * replies that were never claimed (equal), or were (greater).  Only those stand
+ * in no order of age; else, behind the first that is not older, none is.
  */
 static void
-remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff, bool in_order)
+remove_old(Batch *batch, TlIndex index, const text *platform, StrategyNumber strategy,
+		   int64 cutoff)
 {
+	TlTable		table = index == TL_IDX_LATE_REPLY_KEPT ? TL_LATE_REPLY : TL_DELIVERY;
 	int			kept_at = table == TL_LATE_REPLY ? TL_LATE_KEPT_AT : DELIVERY_KEPT_AT;
+	TlScan		scan = {0};
 	ListCell   *cell;
 	bool		isnull;
 
+	if (platform != NULL)
+	{
+		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
+		tl_scan_key_int8(&scan, 2, strategy, DT_NOBEGIN);
+	}
 	tl_scan_begin(&scan, &batch->rels[table], index, batch->snapshot);
 	while (batch->gone < batch->max && tl_scan_next(&scan, ForwardScanDirection))
 	{
@@ -155,9 +164,9 @@ remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff
 		batch->held = NIL;
 		if (DatumGetTimestampTz(slot_getattr(scan.slot, kept_at, &isnull)) >= cutoff)
 		{
-			if (in_order)
-				break;
-			continue;
+			if (strategy == BTGreaterStrategyNumber)
+				continue;
+			break;
 		}
 		if (!(table == TL_LATE_REPLY ? hold(batch, table, scan.slot) :
 			  hold_record(batch, scan.slot)))
@@ -167,10 +176,9 @@ remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff
 		foreach(cell, batch->held)
 		{
 			Held	   *held = lfirst(cell);
-			TM_Result	result PG_USED_FOR_ASSERTS_ONLY;
 
-			result = tl_rel_delete(held->rel, &held->tid, batch->snapshot);
-			Assert(result == TM_Ok);
+			if (tl_rel_delete(held->rel, &held->tid, batch->snapshot) != TM_Ok)
+				elog(ERROR, "unexpected result of deleting a locked row");
 		}
 		batch->gone++;
 	}
@@ -186,23 +194,15 @@ static void
 remove_undelivered(Batch *batch)
 {
 	int64		cutoff = batch->now - tl_undelivered_retention_us();
-	TlScan		all = {0};
 	text	   *platform = NULL;
 
-	remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_DEAD, all, cutoff, true);
+	remove_old(batch, TL_IDX_DELIVERY_DEAD, NULL, InvalidStrategy, cutoff);
 	while (batch->gone < batch->max &&
 		   (platform = tl_delivery_next_platform(&batch->rels[TL_DELIVERY], platform,
 												 batch->snapshot)) != NULL)
 	{
-		TlScan		unclaimed = {0};
-		TlScan		claimed;
-
-		tl_scan_key_text(&unclaimed, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
-		claimed = unclaimed;
-		tl_scan_key_int8(&unclaimed, 2, BTEqualStrategyNumber, DT_NOBEGIN);
-		tl_scan_key_int8(&claimed, 2, BTGreaterStrategyNumber, DT_NOBEGIN);
-		remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_OPEN_PLATFORM, unclaimed, cutoff, true);
-		remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_OPEN_PLATFORM, claimed, cutoff, false);
+		remove_old(batch, TL_IDX_DELIVERY_OPEN_PLATFORM, platform, BTEqualStrategyNumber, cutoff);
+		remove_old(batch, TL_IDX_DELIVERY_OPEN_PLATFORM, platform, BTGreaterStrategyNumber, cutoff);
 	}
 }
 
@@ -240,7 +240,6 @@ remove_records(Batch *batch)
 {
 	int64		pause = Min(UNDELIVERED_PAUSE, tl_undelivered_retention_us() / 100);
 	int64		cutoff = batch->now - tl_retention * TL_MS;
-	TlScan		all = {0};
 
 	batch->snapshot = tl_latest_snapshot();
 	batch->context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness retention",
@@ -262,8 +261,8 @@ remove_records(Batch *batch)
 		if (batch->gone < batch->max)
 			next_undelivered_us = batch->now + pause;
 	}
-	remove_old(batch, TL_LATE_REPLY, TL_IDX_LATE_REPLY_KEPT, all, cutoff, true);
-	remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_DELIVERED, all, cutoff, true);
+	remove_old(batch, TL_IDX_LATE_REPLY_KEPT, NULL, InvalidStrategy, cutoff);
+	remove_old(batch, TL_IDX_DELIVERY_DELIVERED, NULL, InvalidStrategy, cutoff);
 	report_expired(batch->expired);
 
 	tl_scan_end(&batch->turns);
