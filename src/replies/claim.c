@@ -84,7 +84,8 @@ take(Claim *claim, TlPick *pick)
 		tl_row_set(&d, DELIVERY_GATEWAY, PointerGetDatum(claim->gateway));
 		tl_row_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 		claim->claimed[claim->n] = (Claimed) {
-			pick->reply_id, DatumGetTextPCopy(tl_row_value(&d, DELIVERY_CONVERSATION_ID)), attempt + 1
+			.reply_id = pick->reply_id, .attempt = attempt + 1,
+			.conversation = DatumGetTextPCopy(tl_row_value(&d, DELIVERY_CONVERSATION_ID))
 		};
 	}
 	if (tl_rel_update(&claim->deliveries, &pick->tid, claim->snapshot, d.values, d.nulls) != TM_Ok)

@@ -93,7 +93,6 @@ static bool
 change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
 {
 	TlDelivery	d;
-	TM_Result	result;
 
 	CHECK_FOR_INTERRUPTS();
 	if (!tl_scan_find(scan, Int64GetDatum(id), (Datum) 0))
@@ -102,11 +101,9 @@ change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
 	tl_delivery_decode(scan->slot, &d);
 	if (!request->change(request, &d))
 		return true;
-	result = tl_rel_update(&request->deliveries, &scan->slot->tts_tid, snapshot,
-						   d.values, d.nulls);
-	if (result != TM_Ok)
+	if (tl_rel_update(&request->deliveries, &scan->slot->tts_tid, snapshot,
+					  d.values, d.nulls) != TM_Ok)
 	{
-		Assert(result == TM_Updated || result == TM_Deleted);
 		if (IsolationUsesXactSnapshot())
 			tl_serialization_failure();
 		return false;

@@ -106,7 +106,9 @@ send_names(void)
 				resetStringInfo(&payload);
 				appendStringInfoString(&payload, heads[i]);
 			}
-			appendStringInfo(&payload, payload.data[payload.len - 1] == '[' ? "%s" : ",%s", json.data);
+			if (payload.data[payload.len - 1] != '[')
+				appendStringInfoChar(&payload, ',');
+			appendStringInfoString(&payload, json.data);
 		}
 	}
 	appendStringInfoString(&payload, tails[1]);

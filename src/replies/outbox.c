@@ -37,7 +37,6 @@ tl_outbox_open(TlOutbox *outbox, bool discharged)
 	if (outbox->is_open)
 		return;
 	memset(outbox, 0, sizeof(*outbox));
-	outbox->sequence = tl_reply_sequence_oid();
 	tl_rel_open(&outbox->replies, TL_REPLY, true);
 	/* new ones are due, or were discharged */
 	tl_rel_open_skipping(&outbox->deliveries, TL_DELIVERY, TL_BIT(TL_IDX_DELIVERY_DEAD) |
@@ -100,6 +99,7 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 	bool		nulls[REPLY_NATTS] = {false};
 	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(reply->conversation),
 										   VARSIZE_ANY_EXHDR(reply->conversation), 0);
+	Oid			sequence = tl_reply_sequence_oid();
 	LOCKTAG		tag;
 	int64		id;
 	int			i;
@@ -110,7 +110,7 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
 						 LOCK_CLASS_CONVERSATION);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	id = nextval_internal(outbox->sequence, false);
+	id = nextval_internal(sequence, false);
 	values[REPLY_REPLY_ID - 1] = Int64GetDatum(id);
 	tl_rel_insert(&outbox->replies, values, nulls);
 	LockRelease(&tag, ExclusiveLock, false);

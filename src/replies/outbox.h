@@ -36,7 +36,6 @@ typedef struct TlOutbox
 	bool		is_open;
 	TlRel		replies;
 	TlRel		deliveries;
-	Oid			sequence;
 	uint32		counts[TL_NCOUNTERS];	/* of what was stored */
 } TlOutbox;
 

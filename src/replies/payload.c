@@ -72,7 +72,8 @@ begin(TlJsonbState *state, Jsonb *routing)
 
 	value.type = jbvNumeric;
 	value.val.numeric = int64_to_numeric(
-		(GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000);
+		GetCurrentTimestamp() / 1000 +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (USECS_PER_DAY / 1000));
 	push(state, WJB_KEY, cstring_value("timestamp"));
 	push(state, WJB_VALUE, value);
 }

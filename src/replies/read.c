@@ -99,11 +99,12 @@ tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, in
 	/* the first columns are those of the table */
 	Datum		values[REPLY_PAYLOAD + 3];
 	bool		nulls[REPLY_PAYLOAD + 3] = {false};
+	bool	   *last = &nulls[REPLY_PAYLOAD + 2];
 
 	tl_row_get(reply, values, nulls, REPLY_PAYLOAD);
 	values[REPLY_PAYLOAD] = CStringGetTextDatum(state);
 	values[REPLY_PAYLOAD + 1] = Int32GetDatum(attempt);
-	values[REPLY_PAYLOAD + 2] = slot_getattr(reply, REPLY_CREATED_AT, &nulls[REPLY_PAYLOAD + 2]);
+	values[REPLY_PAYLOAD + 2] = slot_getattr(reply, REPLY_CREATED_AT, last);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -46,7 +46,8 @@ typedef struct TlPicks
  * The names of an array, sorted, each once, with the cursors of the argument
  * `after` (none where it is negative).
  */
-extern TlCursors tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name, int after);
+extern TlCursors tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name,
+								int after);
 /* max_replies of a caller; 22023 if negative */
 extern int	tl_arg_max_replies(FunctionCallInfo fcinfo, int argno);
 

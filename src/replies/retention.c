@@ -194,6 +194,7 @@ static void
 remove_undelivered(Batch *batch)
 {
 	int64		cutoff = batch->now - tl_undelivered_retention_us();
+	TlIndex		open = TL_IDX_DELIVERY_OPEN_PLATFORM;
 	text	   *platform = NULL;
 
 	remove_old(batch, TL_IDX_DELIVERY_DEAD, NULL, InvalidStrategy, cutoff);
@@ -201,8 +202,8 @@ remove_undelivered(Batch *batch)
 		   (platform = tl_delivery_next_platform(&batch->rels[TL_DELIVERY], platform,
 												 batch->snapshot)) != NULL)
 	{
-		remove_old(batch, TL_IDX_DELIVERY_OPEN_PLATFORM, platform, BTEqualStrategyNumber, cutoff);
-		remove_old(batch, TL_IDX_DELIVERY_OPEN_PLATFORM, platform, BTGreaterStrategyNumber, cutoff);
+		remove_old(batch, open, platform, BTEqualStrategyNumber, cutoff);
+		remove_old(batch, open, platform, BTGreaterStrategyNumber, cutoff);
 	}
 }
 
