@@ -87,34 +87,39 @@ tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 	return value;
 }
 
-ArrayType *
-tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name)
+int
+tl_arg_elements(FunctionCallInfo fcinfo, int argno, const char *name,
+				Datum **elements, bool **nulls)
 {
 	ArrayType  *array;
+	int			n;
 
 	if (PG_ARGISNULL(argno))
-		return NULL;
+		return 0;
 	array = PG_GETARG_ARRAYTYPE_P(argno);
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("%s must be a one-dimensional array", name)));
-	return array;
+	if (ARR_ELEMTYPE(array) == INT8OID)
+		deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+						  elements, nulls, &n);
+	else
+		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, elements, nulls, &n);
+	return n;
 }
 
 text **
 tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 {
-	ArrayType  *array = tl_arg_array(fcinfo, argno, name);
 	Datum	   *elements;
 	bool	   *nulls;
 	text	  **result;
 	int			i;
 
-	*n = 0;
-	if (array == NULL)
+	*n = tl_arg_elements(fcinfo, argno, name, &elements, &nulls);
+	if (PG_ARGISNULL(argno))
 		return NULL;
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
 	result = palloc(sizeof(text *) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 		result[i] = nulls[i] ? NULL : DatumGetTextPP(elements[i]);

@@ -31,8 +31,12 @@ extern text *tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name);
  * 22023, and more than TL_MAX_IDS elements are 54000
  */
 extern text **tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
-/* an array of one dimension at most (2202E otherwise); NULL if it is NULL */
-extern ArrayType *tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name);
+/*
+ * the elements of a text[] or int8[] of one dimension at most (2202E
+ * otherwise); returns how many, 0 if the argument is NULL
+ */
+extern int	tl_arg_elements(FunctionCallInfo fcinfo, int argno, const char *name,
+							Datum **elements, bool **nulls);
 /*
  * elements of a one-dimensional array; NULL elements are NULL; n = 0 if the
  * argument is NULL

@@ -151,14 +151,11 @@ tl_xact_count(const TlTurn *turn, bool ends)
 
 	if (tl_shared == NULL)
 		return;
-	if (!ends)
-		get_pending()->owes_more = true;
-	if (get_pending()->touched.n >= MAX_TOUCHED)
-	{
-		/* the worker reclaims the leases of turns that are not named */
-		pending->everything = true;
+	get_pending()->owes_more |= !ends;
+	/* the worker reclaims the leases of turns that are not named */
+	pending->everything |= pending->touched.n >= MAX_TOUCHED;
+	if (pending->everything)
 		return;
-	}
 	if (ends)
 		(void) add_touched(turn->deployment_key, turn->turn_key);
 	touched = add_touched(turn->deployment_key, turn->deployment_key);
@@ -196,19 +193,17 @@ watch(const TlTurn *turn, bool fresh)
 void
 tl_xact_wrote(const TlTurn *turn, bool armed)
 {
-	Written    *written;
+	int64		patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
+	bool		on_rows = tl_rows_are_beaten();
 
 	watch(turn, armed);
 	/* a beat in shared memory meets no row, so only an arm can be late */
-	if (!armed && !tl_rows_are_beaten())
-		return;
-	written = append(&get_pending()->written, sizeof(Written));
-	written->tid = turn->tid;
-	written->armed = armed;
-	written->since = armed ? turn->times.armed : tl_clock_now();
-	written->patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
-	if (tl_rows_are_beaten())
-		written->patience = Min(written->patience, LONG_US);
+	if (armed || on_rows)
+		*(Written *) append(&get_pending()->written, sizeof(Written)) = (Written) {
+			.tid = turn->tid, .armed = armed,
+			.since = armed ? turn->times.armed : tl_clock_now(),
+			.patience = on_rows ? Min(patience, LONG_US) : patience
+		};
 }
 
 bool
@@ -245,62 +240,30 @@ tl_xact_due_again(int64 due_us)
 void
 tl_xact_settle(const TlDeath *death)
 {
-	Settled    *settled = append(&get_pending()->deaths, sizeof(Settled));
-
-	settled->death = *death;
-	settled->savepoint = GetCurrentSubTransactionId();
+	*(Settled *) append(&get_pending()->deaths, sizeof(Settled)) = (Settled) {
+		.death = *death, .savepoint = GetCurrentSubTransactionId()
+	};
 }
 
 void
 tl_xact_foreign_change(void)
 {
-	get_pending()->everything = true;
-	get_pending()->look_turns = true;
-}
+	Pending    *p = get_pending();
 
-/* The conversations of this transaction so far; NULL if there are none. */
-StringInfo
-tl_xact_letter(bool *look_replies)
-{
-	*look_replies = pending != NULL && pending->look_replies;
-	return pending != NULL ? &pending->letter : NULL;
+	p->everything = p->look_turns = true;
 }
 
 /*
- * The row is our own transaction's, so no other can have touched it.  A row
- * that a savepoint rolled back, or that a later statement of ours replaced, is
- * not visible and is passed over: the later statement has told of its own row.
+ * Before the commit, or the prepare.  The rows are our own transaction's, so no
+ * other can have touched them.  A row that a savepoint rolled back, or that a
+ * later statement of ours replaced, is not visible and is passed over: the
+ * later statement has told of its own row.
  */
-static void
-stamp_row(TlRel *turns, TupleTableSlot *slot, ItemPointer tid, int64 seen)
-{
-	Snapshot	snapshot = tl_latest_snapshot();
-	TlTurn		turn;
-	TlGrace		grace;
-	bool		isnull;
-
-	/* it may be another table, if the extension was made anew since */
-	if (ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(turns->rel) &&
-		table_tuple_fetch_row_version(turns->rel, tid, snapshot, slot) &&
-		TransactionIdIsCurrentTransactionId(DatumGetTransactionId(
-			slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull))))
-	{
-		tl_turn_decode(slot, &turn);
-		tl_grace_get(&grace);
-		tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
-		turn.times.seen = seen;
-		if (tl_turn_is_owed(&turn) && tl_turn_update(turns, &turn, snapshot) == TM_Ok)
-			watch(&turn, false);
-	}
-	ExecClearTuple(slot);
-	UnregisterSnapshot(snapshot);
-}
-
-/* Before the commit, or the prepare. */
 static void
 stamp_late_rows(const Array *written, bool prepare)
 {
 	int64		now;
+	TlGrace		grace;
 	TlRel		turns;
 	TupleTableSlot *slot = NULL;
 	int			i;
@@ -312,16 +275,32 @@ stamp_late_rows(const Array *written, bool prepare)
 	for (i = 0; i < written->n; i++)
 	{
 		Written    *row = ITEM(Written, written, i);
+		TlTurn		turn;
+		bool		isnull;
 
 		if (!prepare && now - row->since <= row->patience)
 			continue;
 		if (slot == NULL)
 		{
-			PushActiveSnapshot(GetTransactionSnapshot());
+			PushActiveSnapshot(GetLatestSnapshot());
 			tl_rel_open(&turns, TL_TURN, true);
 			slot = table_slot_create(turns.rel, NULL);
+			tl_grace_get(&grace);
 		}
-		stamp_row(&turns, slot, &row->tid, prepare ? TL_SEEN_UNKNOWN : now);
+		/* a row that this loop has replaced is not visible either */
+		UpdateActiveSnapshotCommandId();
+		/* it may be another table, if the extension was made anew since */
+		if (ItemPointerGetBlockNumber(&row->tid) >= RelationGetNumberOfBlocks(turns.rel) ||
+			!table_tuple_fetch_row_version(turns.rel, &row->tid, GetActiveSnapshot(), slot) ||
+			!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(
+				slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull))))
+			continue;
+		tl_turn_decode(slot, &turn);
+		tl_times_adopt(&turn.times, &grace, 0, now);
+		turn.times.seen = prepare ? TL_SEEN_UNKNOWN : now;
+		if (tl_turn_is_owed(&turn) &&
+			tl_turn_update(&turns, &turn, GetActiveSnapshot()) == TM_Ok)
+			watch(&turn, false);
 	}
 	if (slot != NULL)
 	{

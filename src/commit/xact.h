@@ -23,8 +23,6 @@ extern bool tl_xact_has_armed(ItemPointer tid);
 extern void tl_xact_reply(const text *conversation, const text *platform);
 /* something of this transaction is due again at that time (liveness clock) */
 extern void tl_xact_due_again(int64 due_us);
-/* what it has to tell so far, for a sweep that notifies by itself */
-extern StringInfo tl_xact_letter(bool *look_replies);
 /* these turns of a dead session are dealt with */
 extern void tl_xact_settle(const TlDeath *death);
 /* rows changed by other means than our functions */

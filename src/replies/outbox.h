@@ -1,6 +1,6 @@
 /*
  * outbox.h
- *		Storing the replies that end turns.
+ *		Making and storing the replies of workers.
  */
 #ifndef TL_OUTBOX_H
 #define TL_OUTBOX_H
@@ -36,7 +36,6 @@ typedef struct TlOutbox
 	bool		is_open;
 	TlRel		replies;
 	TlRel		deliveries;
-	Oid			sequence;
 	uint32		counts[TL_NCOUNTERS];	/* of what was stored */
 } TlOutbox;
 
@@ -49,5 +48,27 @@ extern void tl_outbox_open(TlOutbox *outbox, bool discharged);
 extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
 /* close it if it is open, and count what was stored */
 extern void tl_outbox_close(TlOutbox *outbox);
+
+/* payload.c */
+extern Jsonb *tl_payload_error(Jsonb *routing, const text *message_id,
+							   const text *error, const text *error_code);
+/* the caller's reply, completed for the turns that it won */
+extern Jsonb *tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon);
+/* does it count as an error?  its code, if it has one */
+extern bool tl_payload_is_error(Jsonb *reply, text **error_code);
+/* a digest of the call: equal for an equal one, whatever its timestamp */
+extern pg_uuid_t *tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply);
+
+/* late_reply.c; columns of the table */
+enum
+{
+	TL_LATE_DIGEST = 1, TL_LATE_DEPLOYMENT, TL_LATE_MESSAGE_IDS, TL_LATE_CONVERSATION_ID,
+	TL_LATE_PAYLOAD, TL_LATE_VERDICT, TL_LATE_CREATED_AT, TL_LATE_KEPT_AT,
+	TL_LATE_NATTS = TL_LATE_KEPT_AT
+};
+/* keep an equal one once; beyond the limits it is counted and logged only */
+extern void tl_late_reply_keep(const text *deployment, text **ids, int nids,
+							   const text *conversation, Jsonb *payload, bool lost,
+							   const pg_uuid_t *request);
 
 #endif							/* TL_OUTBOX_H */

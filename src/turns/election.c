@@ -23,8 +23,6 @@
 #include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
-#include "replies/late_reply.h"
-#include "replies/payload.h"
 #include "shared/clock.h"
 #include "turns/election.h"
 #include "turns/turn.h"

@@ -30,8 +30,6 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/delivery.h"
-#include "replies/notify.h"
-#include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"

@@ -22,8 +22,6 @@
 #include "base/catalog.h"
 #include "base/guc.h"
 #include "replies/delivery.h"
-#include "replies/notify.h"
-#include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
