@@ -132,7 +132,7 @@ database_to_free(Node *node, bool top)
 			break;
 	}
 	dboid = name != NULL ? get_database_oid(name, true) : InvalidOid;
-	if (!OidIsValid(dboid) || !tl_owns_database_compat(dboid))
+	if (!OidIsValid(dboid) || !object_ownercheck(DatabaseRelationId, dboid, GetUserId()))
 		return InvalidOid;
 	/* a database can be copied by a session of its own, and not else changed */
 	if (dboid == MyDatabaseId && !IsA(node, CreatedbStmt))

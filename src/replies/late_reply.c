@@ -32,10 +32,10 @@
 static bool
 is_full(Relation rel)
 {
-	Datum		size = DirectFunctionCall1(pg_table_size, ObjectIdGetDatum(RelationGetRelid(rel)));
+	Datum		oid = ObjectIdGetDatum(RelationGetRelid(rel));
 
-	return DatumGetInt64(size) >= MAX_BYTES ||
-		tl_live_rows_compat(RelationGetRelid(rel)) >= tl_max_late_replies;
+	return DatumGetInt64(DirectFunctionCall1(pg_table_size, oid)) >= MAX_BYTES ||
+		DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, oid)) >= tl_max_late_replies;
 }
 
 /* Tell of it once a minute, in each database or, without preload, session. */

@@ -88,7 +88,7 @@ TL_HOT void
 tl_lease_prefetch_bucket(TlLeaseKey key)
 {
 	if (tl_lease_table != NULL)
-		tl_prefetch_compat(tl_lease_bucket(key));
+		__builtin_prefetch(tl_lease_bucket(key));
 }
 
 TL_HOT void
@@ -99,7 +99,7 @@ tl_lease_prefetch(TlLeaseKey key)
 		uint32		i = *(volatile uint32 *) tl_lease_bucket(key);
 
 		if (i != TL_NO_LEASE)
-			tl_prefetch_compat(&tl_leases[i]);
+			__builtin_prefetch(&tl_leases[i]);
 	}
 }
 

@@ -95,12 +95,10 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 
 /* Make the index entries of the row that was written. */
 static void
-index_row(TlRel *r, bool update, TlUpdateIndexes which, bool *conflict)
+index_row(TlRel *r, bool update, TU_UpdateIndexes which, bool *conflict)
 {
-	if (r->indexes->n > 0)
-		tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update,
-									  conflict != NULL, conflict,
-									  conflict ? r->indexes->arbiters : NIL, which);
+	tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update,
+								  which, conflict, conflict ? r->indexes->arbiters : NIL);
 	ResetPerTupleExprContext(r->indexes->estate);
 }
 
@@ -109,7 +107,7 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 {
 	store(r, values, nulls);
 	table_tuple_insert(r->rel, r->slot, GetCurrentCommandId(true), 0, NULL);
-	index_row(r, false, TL_INDEXES_ALL, NULL);
+	index_row(r, false, TU_All, NULL);
 	CommandCounterIncrement();
 }
 
@@ -182,7 +180,7 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
 		table_tuple_insert_speculative(r->rel, r->slot, GetCurrentCommandId(true),
 									   0, NULL, token);
-		index_row(r, false, TL_INDEXES_ALL, &conflict);
+		index_row(r, false, TU_All, &conflict);
 		table_tuple_complete_speculative(r->rel, r->slot, token, !conflict);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
 		if (!conflict)
@@ -237,7 +235,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 {
 	TM_FailureData failure;
 	LockTupleMode lockmode;
-	TlUpdateIndexes update_indexes;
+	TU_UpdateIndexes update_indexes;
 	TM_Result	result;
 
 	store(r, values, nulls);
@@ -245,7 +243,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
-		if (tl_indexes_need_update_compat(update_indexes))
+		if (update_indexes != TU_None)
 			index_row(r, true, update_indexes, NULL);
 		CommandCounterIncrement();
 	}
@@ -362,12 +360,4 @@ tl_rel_check_visible(TlRel *r, TupleTableSlot *slot)
 {
 	if (IsolationUsesXactSnapshot() && !tl_rel_shows(r, slot, GetTransactionSnapshot()))
 		tl_serialization_failure();
-}
-
-void
-tl_serialization_failure(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent update")));
 }

@@ -101,6 +101,9 @@ extern Snapshot tl_latest_snapshot(void);
 extern bool tl_rel_shows(TlRel *r, TupleTableSlot *slot, Snapshot snapshot);
 /* 40001 above READ COMMITTED unless the transaction's snapshot shows the row */
 extern void tl_rel_check_visible(TlRel *r, TupleTableSlot *slot);
-extern void tl_serialization_failure(void) pg_attribute_noreturn();
+#define tl_serialization_failure() \
+	ereport(ERROR, \
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE), \
+			 errmsg("could not serialize access due to concurrent update")))
 
 #endif							/* TL_REL_H */

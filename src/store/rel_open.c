@@ -252,9 +252,14 @@ make_indexes(TlIndexes *indexes, TlTable table, Relation rel, MemoryContext pare
 	old = MemoryContextSwitchTo(indexes->context);
 	indexes->estate = CreateExecutorState();
 	MemoryContextSwitchTo(indexes->estate->es_query_cxt);
-	tl_init_range_table_compat(indexes->estate, rel);
 	indexes->rri = rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(rri, rel, 1, NULL, 0);
+
+	/*
+	 * ExecInsertIndexTuples would ask the range table which columns an update
+	 * touched.  Without one, every index tries bottom-up deletion, which serves
+	 * tables whose rows are updated once.
+	 */
+	InitResultRelInfo(rri, rel, 0, NULL, 0);
 	ExecOpenIndices(rri, true);
 	indexes->oids = palloc(sizeof(Oid) * Max(rri->ri_NumIndices, 1));
 	indexes->bits = palloc(sizeof(uint32) * Max(rri->ri_NumIndices, 1));
@@ -377,7 +382,7 @@ tl_rel_close(TlRel *r)
 
 		if (index == NULL)
 			continue;
-		tl_index_insert_cleanup_compat(index, indexes->rri->ri_IndexRelationInfo[i]);
+		index_insert_cleanup(index, indexes->rri->ri_IndexRelationInfo[i]);
 		indexes->rri->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
 		index_close(index, NoLock);
 	}
