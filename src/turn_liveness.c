@@ -12,7 +12,6 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/area.h"
-#include "store/rel.h"
 #include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
@@ -27,7 +26,6 @@ _PG_init(void)
 {
 	tl_guc_init();
 	tl_catalog_init();
-	tl_rel_init();
 	tl_xact_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;

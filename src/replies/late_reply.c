@@ -17,7 +17,6 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/enums.h"
 #include "base/guc.h"
 #include "replies/late_reply.h"
 #include "shared/clock.h"

@@ -47,7 +47,7 @@ tl_outbox_open(TlOutbox *outbox, bool discharged)
 	if (outbox->is_open)
 		return;
 	memset(outbox, 0, sizeof(*outbox));
-	outbox->sequence = tl_reply_sequence_oid();
+	outbox->sequence = tl_table_oid(TL_REPLY_SEQUENCE);
 	tl_rel_open(&outbox->replies, TL_REPLY, true);
 	/* new ones are due, or were discharged */
 	tl_rel_open_skipping(&outbox->deliveries, TL_DELIVERY, TL_BIT(TL_IDX_DELIVERY_DEAD) |

@@ -52,7 +52,7 @@ check_closed(TlRel *r)
 	int			i;
 
 	econtext->ecxt_scantuple = r->slot;
-	for (i = 0; i < r->indexes->n; i++)
+	for (i = 0; i < r->indexes->rri->ri_NumIndices; i++)
 	{
 		IndexInfo  *info = r->indexes->rri->ri_IndexRelationInfo[i];
 
@@ -290,7 +290,7 @@ tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 
 	/* it is open already if the table is open for writing with its indexes */
 	s->index = NULL;
-	for (i = 0; r->indexes != NULL && i < r->indexes->n && s->index == NULL; i++)
+	for (i = 0; r->indexes != NULL && i < r->indexes->rri->ri_NumIndices && s->index == NULL; i++)
 		if (r->indexes->oids[i] == oid)
 			s->index = r->indexes->rri->ri_IndexRelationDescs[i];
 	s->opened = s->index == NULL;

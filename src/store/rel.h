@@ -24,17 +24,13 @@ typedef struct TlRel
 /* what writing needs of a table's indexes; rel_open.c keeps it between calls */
 typedef struct TlIndexes
 {
-	MemoryContext context;
-	EState	   *estate;
+	TlTable		table;
+	uint32		generation;		/* of the catalog, when this was made */
+	EState	   *estate;			/* its memory holds all of this */
 	ResultRelInfo *rri;			/* its indexes are NULL where they are closed */
 	List	   *arbiters;		/* unique indexes over our key's columns */
-	Oid			table;			/* InvalidOid while, or because, it was not made */
-	int			n;
 	Oid		   *oids;
 	uint32	   *bits;			/* TL_BIT of each; 0: an index of the DBA's */
-	bool		in_use;
-	int			nest_level;		/* transaction or savepoint of its user */
-	bool		stale;
 } TlIndexes;
 
 /* a walk over an index; it ends before its table is closed */
@@ -56,15 +52,16 @@ typedef struct TlScan
 #define tl_row_set_null(row, att) \
 	(tl_row_isnull(row, att) = true, tl_row_value(row, att) = (Datum) 0)
 
-/* rel_open.c; all raise 55000 where the table is not as installed */
-extern void tl_rel_init(void);
-/* an error may have left tables open */
-extern void tl_rel_at_abort(int nest_level);
-extern void tl_rel_open(TlRel *r, TlTable table, bool write);
-/* for writing rows that will be in none of these indexes (TL_BIT) */
-extern void tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without);
-/* for writing; false, and nothing is open, where it would have to wait */
-extern bool tl_rel_try_open(TlRel *r, TlTable table, bool wait);
+/*
+ * rel_open.c: open a table, for writing with its indexes but those (TL_BIT)
+ * that the rows will be in none of.  55000 where it is not as installed; false,
+ * and nothing is open, where the caller would have to wait.
+ */
+extern bool tl_rel_open_with(TlRel *r, TlTable table, bool write, bool wait, uint32 without);
+#define tl_rel_open(r, table, write)	((void) tl_rel_open_with(r, table, write, true, 0))
+#define tl_rel_open_skipping(r, table, without) \
+	((void) tl_rel_open_with(r, table, true, true, without))
+#define tl_rel_try_open(r, table, wait)	tl_rel_open_with(r, table, true, wait, 0)
 extern void tl_rel_close(TlRel *r);
 
 /* rel.c */
