@@ -15,7 +15,6 @@
 #include "commands/dbcommands.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"

@@ -77,7 +77,8 @@ take(Claim *claim, TlPick *pick)
 	Claimed    *claimed = &claim->claimed[claim->n];
 	int32		attempt;
 
-	if (!tl_rel_try_lock(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot))
+	if (tl_rel_lock_into(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot,
+						 LockTupleNoKeyExclusive, LockWaitSkip) != TM_Ok)
 		return false;
 	tl_rel_check_visible(&claim->deliveries, claim->slot);
 	tl_delivery_decode(claim->slot, &d);

@@ -82,12 +82,10 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 	memset(r->slot->tts_isnull + r->natts, true, (desc->natts - r->natts) * sizeof(bool));
 	for (i = 0; i < desc->natts; i++)
 		if (r->slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("column \"%s\" of table \"%s.%s\" must accept null values",
-							NameStr(TupleDescAttr(desc, i)->attname),
-							TL_SCHEMA, RelationGetRelationName(r->rel)),
-					 errhint("Use ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL.")));
+			tl_not_as_installed(errmsg("column \"%s\" of table \"%s.%s\" must accept null values",
+									   NameStr(TupleDescAttr(desc, i)->attname),
+									   TL_SCHEMA, RelationGetRelationName(r->rel)),
+								errhint("Use ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL."));
 	ExecStoreVirtualTuple(r->slot);
 	r->slot->tts_tableOid = RelationGetRelid(r->rel);
 	check_closed(r);
@@ -119,23 +117,23 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 static bool
 wait_until_free(TlRel *r, TlIndex key, const Datum *values)
 {
+	TlScan		scan = {0};
 	SnapshotData dirty;
 
 	InitDirtySnapshot(dirty);
+	if (key == TL_IDX_TURN_KEY)
+	{
+		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
+		tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
+	}
+	else
+		ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
 	for (;;)
 	{
-		TlScan		scan = {0};
-		bool		found;
 		bool		inserting;
+		bool		found;
 		ItemPointerData ctid;
 
-		if (key == TL_IDX_TURN_KEY)
-		{
-			tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
-			tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
-		}
-		else
-			ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
 		tl_scan_begin(&scan, r, key, &dirty);
 		found = tl_scan_next(&scan, ForwardScanDirection);
 		ctid = scan.slot->tts_tid;
@@ -196,33 +194,15 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
  * table_tuple_update has no way to pass over a row that another transaction
  * holds, so a caller that does not want to wait locks first.
  */
-static TM_Result
-lock_row(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
-		 LockTupleMode mode, LockWaitPolicy wait)
+TM_Result
+tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
+				 LockTupleMode mode, LockWaitPolicy wait)
 {
 	TM_FailureData failure;
 	ItemPointerData at = *tid;
 
-	return table_tuple_lock(r->rel, &at, snapshot, slot, GetCurrentCommandId(true),
-							mode, wait, 0, &failure);
-}
-
-bool
-tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
-{
-	return lock_row(r, tid, snapshot, slot, LockTupleNoKeyExclusive, LockWaitSkip) == TM_Ok;
-}
-
-TM_Result
-tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
-			LockWaitPolicy wait)
-{
-	TM_Result	result;
-
-	ExecClearTuple(r->slot);
-	result = lock_row(r, tid, snapshot, r->slot, mode, wait);
-	ExecClearTuple(r->slot);
-	return result;
+	return table_tuple_lock(r->rel, &at, snapshot, ExecClearTuple(slot),
+							GetCurrentCommandId(true), mode, wait, 0, &failure);
 }
 
 /*

@@ -72,13 +72,13 @@ extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *value
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							   const Datum *values, const bool *nulls);
 /*
- * lock a row and read it into this slot; false, without waiting, if another
- * transaction holds it or changed it since the snapshot
+ * lock a row and read it into a slot; TM_Updated or TM_Deleted if it was
+ * changed since the snapshot, TM_WouldBlock with LockWaitSkip if it is held
  */
-extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot);
-/* TM_Updated or TM_Deleted if the row was changed since the snapshot */
-extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
-							 LockTupleMode mode, LockWaitPolicy wait);
+extern TM_Result tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
+								  LockTupleMode mode, LockWaitPolicy wait);
+#define tl_rel_lock(r, tid, snapshot, mode, wait) \
+	tl_rel_lock_into(r, tid, snapshot, (r)->slot, mode, wait)
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
 /* a condition on column attno (from 1) of the index */
