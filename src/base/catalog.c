@@ -161,7 +161,9 @@ tl_table_oid(TlTable table)
 		tl_not_as_installed(errmsg("%s \"%s.%s\" does not exist",
 								   table == TL_REPLY_SEQUENCE ? "sequence" : "table",
 								   TL_SCHEMA, definitions[table].name),
-							errhint("Install the extension in this database with CREATE EXTENSION, or bring it up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION));
+							errhint("Install the extension in this database with CREATE EXTENSION, "
+									"or bring it up to date with ALTER EXTENSION %s UPDATE.",
+									TL_EXTENSION));
 	return known.oids[table];
 }
 
@@ -239,7 +241,8 @@ tl_index_oid(TlIndex index)
 			checked[index] = generation;
 		else
 			tl_not_as_installed(errmsg("index \"%s.%s\" %s", TL_SCHEMA, definition->name, fault),
-								errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE, or drop the index if it exists and create it again: %s%s%s.",
+								errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE, "
+										"or drop the index if it exists and create it again: %s%s%s.",
 										TL_EXTENSION, create_index(definition, ""),
 										definition->predicate ? " WHERE " : "",
 										definition->predicate ? definition->predicate : ""));
@@ -283,7 +286,8 @@ tl_enum_oid(const char *type, int value)
 		if (!OidIsValid(oids[value]))
 			tl_not_as_installed(errmsg("type \"%s.%s\" has no value \"%s\"",
 									   TL_SCHEMA, type, labels[value]),
-								errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION));
+								errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.",
+										TL_EXTENSION));
 		generations[value] = generation;
 	}
 	return oids[value];

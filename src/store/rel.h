@@ -68,15 +68,16 @@ extern void tl_rel_close(TlRel *r);
 extern void tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts);
 extern void tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
 /* false, and nothing was written, if a row with this key is there */
-extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values, const bool *nulls);
+extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
+									   const Datum *values, const bool *nulls);
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							   const Datum *values, const bool *nulls);
 /*
  * lock a row and read it into a slot; TM_Updated or TM_Deleted if it was
  * changed since the snapshot, TM_WouldBlock with LockWaitSkip if it is held
  */
-extern TM_Result tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
-								  LockTupleMode mode, LockWaitPolicy wait);
+extern TM_Result tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot,
+								  TupleTableSlot *slot, LockTupleMode mode, LockWaitPolicy wait);
 #define tl_rel_lock(r, tid, snapshot, mode, wait) \
 	tl_rel_lock_into(r, tid, snapshot, (r)->slot, mode, wait)
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);

@@ -53,7 +53,8 @@ static uint32 checked[TL_NTABLES][2];	/* for reading, for writing */
 static void
 refuse(Relation rel, const char *what, const char *hint)
 {
-	tl_not_as_installed(errmsg("table \"%s.%s\" %s", TL_SCHEMA, RelationGetRelationName(rel), what),
+	tl_not_as_installed(errmsg("table \"%s.%s\" %s", TL_SCHEMA,
+							   RelationGetRelationName(rel), what),
 						errhint("%s", hint));
 }
 
