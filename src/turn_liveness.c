@@ -65,7 +65,6 @@ _PG_init(void)
 {
 	tl_guc_init();
 	tl_catalog_init();
-	tl_rel_init();
 	tl_xact_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -151,7 +151,7 @@ free_database(Node *node, const char *name, bool top)
 	 * A database can be copied by a session of its own, and not else changed;
 	 * of these commands, RENAME alone may be run in a transaction block.
 	 */
-	if (!OidIsValid(dboid) || !tl_owns_database_compat(dboid) ||
+	if (!OidIsValid(dboid) || !object_ownercheck(DatabaseRelationId, dboid, GetUserId()) ||
 		(dboid == MyDatabaseId && !creates) ||
 		((creates || renames) && !tl_have_createdb_privilege_compat()) ||
 		(!renames && IsInTransactionBlock(top)))

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -32,9 +33,7 @@ TL_HOT static void
 check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", name)));
+		tl_invalid_argument(errmsg("%s must not be null", name));
 }
 
 TL_HOT bool
@@ -51,10 +50,8 @@ tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name)
 	check_not_null(fcinfo, argno, name);
 	value = PG_GETARG_TEXT_PP(argno);
 	if (!tl_name_is_valid(value))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be 1 to %d bytes long", name, TL_MAX_NAME),
-				 errdetail("It is %d bytes long.", (int) VARSIZE_ANY_EXHDR(value))));
+		tl_invalid_argument(errmsg("%s must be 1 to %d bytes long", name, TL_MAX_NAME),
+							errdetail("It is %d bytes long.", (int) VARSIZE_ANY_EXHDR(value)));
 	return value;
 }
 
@@ -80,9 +77,7 @@ tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 	check_not_null(fcinfo, argno, name);
 	value = PG_GETARG_TEXT_PP(argno);
 	if (VARSIZE_ANY_EXHDR(value) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", name)));
+		tl_invalid_argument(errmsg("%s must not be empty", name));
 	check_size(VARSIZE_ANY_EXHDR(value), tl_max_reply_size, "turn_liveness.max_reply_size", name);
 	return value;
 }
@@ -144,12 +139,9 @@ tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 {
 	text	  **names = tl_arg_text_array(fcinfo, argno, name, n);
 	int			i;
-	int			kept = 0;
 
 	if (*n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null or empty", name)));
+		tl_invalid_argument(errmsg("%s must not be null or empty", name));
 	if (*n > TL_MAX_IDS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -159,19 +151,12 @@ tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 	for (i = 0; i < *n; i++)
 	{
 		if (names[i] == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("%s must not contain nulls", name)));
+			tl_invalid_argument(errmsg("%s must not contain nulls", name));
 		if (!tl_name_is_valid(names[i]))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("each of %s must be 1 to %d bytes long", name, TL_MAX_NAME)));
+			tl_invalid_argument(errmsg("each of %s must be 1 to %d bytes long", name, TL_MAX_NAME));
 	}
 	qsort(names, *n, sizeof(text *), tl_compare_texts);
-	for (i = 0; i < *n; i++)
-		if (kept == 0 || tl_compare_texts(&names[kept - 1], &names[i]) != 0)
-			names[kept++] = names[i];
-	*n = kept;
+	*n = qunique(names, *n, sizeof(text *), tl_compare_texts);
 	return names;
 }
 
@@ -187,9 +172,7 @@ tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
 			   limit_kb, limit_setting, name);
 	value = PG_GETARG_JSONB_P(argno);
 	if (!JB_ROOT_IS_OBJECT(value))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a JSON object", name)));
+		tl_invalid_argument(errmsg("%s must be a JSON object", name));
 	return value;
 }
 
@@ -199,14 +182,9 @@ tl_interval_us(const Interval *interval, const char *name)
 	double		us = (double) interval->time +
 		((double) interval->day + (double) interval->month * 30.0) * USECS_PER_DAY;
 
-#ifdef INTERVAL_NOT_FINITE
-	if (INTERVAL_NOT_FINITE(interval))
-		us = -1;
-#endif
+	/* the infinite intervals of 17 are out of this range too */
 	if (us < 0 || us > (double) PG_INT64_MAX / 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a finite interval that is not negative", name)));
+		tl_invalid_argument(errmsg("%s must be a finite interval that is not negative", name));
 	return (int64) us;
 }
 
@@ -219,10 +197,8 @@ tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 
 		return otherwise;
 	ms = tl_interval_us(PG_GETARG_INTERVAL_P(argno), name) / TL_MS;
 	if (ms < 1 || ms > PG_INT32_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be at least 1 millisecond and at most 24 days", name),
-				 TL_UNIT_HINT));
+		tl_invalid_argument(errmsg("%s must be at least 1 millisecond and at most 24 days", name),
+							TL_UNIT_HINT);
 	return (int32) ms;
 }
 
@@ -240,20 +216,16 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 	if (getKeyJsonValueFromContainer(&routing->root, key, strlen(key), &value) == NULL ||
 		value.type == jbvNull)
 		return NULL;
-	if (value.type == jbvNumeric && !is_name)
-		result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
-																	 NumericGetDatum(value.val.numeric))));
-	else if (value.type == jbvString)
+	if (value.type == jbvString)
 		result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	else if (value.type == jbvNumeric && !is_name)
+		result = cstring_to_text(DatumGetCString(
+			DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric))));
 	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 is_name ? errmsg("\"%s\" in the routing must be text", key) :
-				 errmsg("\"%s\" in the routing must be text or a number", key)));
+		tl_invalid_argument(errmsg("\"%s\" in the routing must be text%s", key,
+								   is_name ? "" : " or a number"));
 	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" in the routing must be %d to %d bytes long",
-						key, is_name ? 1 : 0, TL_MAX_NAME)));
+		tl_invalid_argument(errmsg("\"%s\" in the routing must be %d to %d bytes long",
+								   key, is_name ? 1 : 0, TL_MAX_NAME));
 	return result;
 }

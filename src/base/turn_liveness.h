@@ -30,6 +30,12 @@
 #define TL_MS			INT64CONST(1000)	/* microseconds */
 #define TL_SECOND		INT64CONST(1000000)
 
+/* 22023 and 55000; the parts are errmsg, errdetail and errhint */
+#define tl_invalid_argument(...) \
+	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), __VA_ARGS__)
+#define tl_not_as_installed(...) \
+	ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), __VA_ARGS__)
+
 /* turn.outcome; NULL is owed */
 #define TL_OUTCOME_ANSWER		'a'
 #define TL_OUTCOME_ERROR		'e'

@@ -350,8 +350,6 @@ at_end_of_xact(XactEvent event, void *arg)
 	/* a parallel worker has events of its own, at which nothing ends */
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		pending = NULL;
-	if (event == XACT_EVENT_ABORT)
-		tl_rel_at_abort(0);
 	if (event == XACT_EVENT_COMMIT && p != NULL)
 		after_commit(p);
 }
@@ -359,10 +357,7 @@ at_end_of_xact(XactEvent event, void *arg)
 static void
 at_end_of_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	tl_rel_at_abort(GetCurrentTransactionNestLevel());
-	if (pending == NULL)
+	if (event != SUBXACT_EVENT_ABORT_SUB || pending == NULL)
 		return;
 	pending->rolled_back = true;
 

@@ -69,7 +69,8 @@ take(Claim *claim, TlPick *pick)
 	int32		attempt;
 	bool		dead;
 
-	if (!tl_rel_try_lock(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot))
+	if (tl_rel_lock_into(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot,
+						 LockTupleNoKeyExclusive, LockWaitSkip) != TM_Ok)
 		return false;
 	tl_rel_check_visible(&claim->deliveries, claim->slot);
 	tl_delivery_decode(claim->slot, &d);

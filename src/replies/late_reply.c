@@ -17,7 +17,6 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/enums.h"
 #include "base/guc.h"
 #include "replies/outbox.h"
 #include "shared/clock.h"
@@ -75,7 +74,7 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 	tl_rel_open(&late, TL_LATE_REPLY, true);
 	table = ObjectIdGetDatum(RelationGetRelid(late.rel));
 	full = DatumGetInt64(DirectFunctionCall1(pg_table_size, table)) >= MAX_BYTES ||
-		tl_live_rows_compat(RelationGetRelid(late.rel)) >= tl_max_late_replies;
+		DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, table)) >= tl_max_late_replies;
 	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls))
 		tl_counter_add(lost ? TL_COUNT_LATE : TL_COUNT_UNKNOWN, 1);
 	tl_rel_close(&late);

@@ -99,7 +99,7 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 	bool		nulls[REPLY_NATTS] = {false};
 	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(reply->conversation),
 										   VARSIZE_ANY_EXHDR(reply->conversation), 0);
-	Oid			sequence = tl_reply_sequence_oid();
+	Oid			sequence = tl_table_oid(TL_REPLY_SEQUENCE);
 	LOCKTAG		tag;
 	int64		id;
 	int			i;

@@ -93,14 +93,14 @@ TL_HOT void
 tl_lease_prefetch_bucket(TlLeaseKey key)
 {
 	if (tl_lease_table != NULL)
-		tl_prefetch_compat(tl_lease_bucket(key));
+		__builtin_prefetch(tl_lease_bucket(key));
 }
 
 TL_HOT void
 tl_lease_prefetch(TlLeaseKey key)
 {
 	if (tl_lease_table != NULL)
-		tl_prefetch_compat(&tl_lease_table->leases[*(volatile uint32 *) tl_lease_bucket(key)]);
+		__builtin_prefetch(&tl_lease_table->leases[*(volatile uint32 *) tl_lease_bucket(key)]);
 }
 
 /*

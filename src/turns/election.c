@@ -20,7 +20,6 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"

@@ -14,7 +14,6 @@
 #include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "base/enums.h"
 #include "base/guc.h"
 #include "shared/clock.h"
 #include "turns/election.h"

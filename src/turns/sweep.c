@@ -26,7 +26,6 @@
 #include "utils/snapmgr.h"
 
 #include "base/args.h"
-#include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/delivery.h"

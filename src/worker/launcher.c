@@ -104,7 +104,7 @@ start_worker(Oid dboid, BackgroundWorkerHandle **handle)
 	BackgroundWorker worker;
 
 	describe_process(&worker, "worker", "tl_worker_main");
-	worker.bgw_flags |= TL_BGWORKER_INTERRUPTIBLE_COMPAT;
+	worker.bgw_flags |= BGWORKER_INTERRUPTIBLE;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
 	worker.bgw_notify_pid = MyProcPid;
