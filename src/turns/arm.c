@@ -42,7 +42,7 @@ PG_FUNCTION_INFO_V1(turn_liveness_clear_provider_failed);
  * The turn starts anew, with the deadlines of this call; its duration goes on
  * to count from the first arm.
  */
-static TlTurnChange
+static bool
 arm_again(TlTurn *turn, void *arg)
 {
 	ArmAgain   *again = arg;
@@ -51,7 +51,7 @@ arm_again(TlTurn *turn, void *arg)
 	if (!tl_turn_is_owed(turn))
 	{
 		again->result = TL_ANSWERED;
-		return TL_TURN_KEPT;
+		return false;
 	}
 	tl_turn_adopt(turn, 0);
 	times->armed = tl_clock_arm_stamp();
@@ -68,7 +68,7 @@ arm_again(TlTurn *turn, void *arg)
 	turn->next_check = tl_times_next_check(times);
 	tl_turn_set(turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 	again->result = TL_PENDING;
-	return TL_TURN_ARMED;
+	return true;
 }
 
 /* Insert the row of a new turn, or arm the turn that is there again. */
@@ -98,7 +98,7 @@ arm(TlTurn *turn, text *deployment, text *message_id)
 			tl_rel_open(&turns, TL_TURN, true);
 			indexed = true;
 		}
-		if (tl_turn_change(&turns, deployment, message_id, arm_again, &again))
+		if (tl_turn_change(&turns, deployment, message_id, true, arm_again, &again))
 			break;
 		/* retention has removed it since */
 		if (IsolationUsesXactSnapshot())
@@ -152,7 +152,7 @@ is_to_be_marked(const TlTurn *turn, void *arg)
  * A mark withholds the turn from beats: its deadline stays as it is now.
  * Without the mark the beats count again.
  */
-static TlTurnChange
+static bool
 mark_turn(TlTurn *turn, void *arg)
 {
 	Mark	   *mark = arg;
@@ -161,14 +161,15 @@ mark_turn(TlTurn *turn, void *arg)
 	TlVerdict	verdict;
 
 	if (!is_to_be_marked(turn, mark))
-		return TL_TURN_KEPT;
+		return false;
 	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
 	tl_turn_adopt(turn, 0);
-	/* the leases forget beats: the row keeps them with the mark */
-	if (marks && verdict.last_beat > 0)
+	if (marks)
+	{
+		/* the leases forget beats: the row keeps them with the mark */
 		times->beat = verdict.last_beat;
-	if (marks && verdict.first_beat > 0)
 		times->started = verdict.first_beat;
+	}
 	times->frozen = marks ? verdict.deadline : 0;
 	tl_turn_value(turn, TURN_ERROR_CODE) = PointerGetDatum(mark->error_code);
 	tl_turn_isnull(turn, TURN_ERROR_CODE) = !marks;
@@ -176,7 +177,7 @@ mark_turn(TlTurn *turn, void *arg)
 	tl_turn_isnull(turn, TURN_REASON) = mark->reason == NULL;
 	turn->next_check = tl_times_next_check(times);
 	mark->changed++;
-	return TL_TURN_CHANGED;
+	return true;
 }
 
 /* Mark or clear every owed turn of a deployment, in the order of their ids. */
@@ -192,7 +193,7 @@ mark_owed(text *deployment, text *error_code, text *reason)
 	tl_rel_open(&turns, TL_TURN, true);
 	ids = tl_turn_list_owed(&turns, deployment, is_to_be_marked, &mark, &nids);
 	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, deployment, ids[i], mark_turn, &mark);
+		(void) tl_turn_change(&turns, deployment, ids[i], false, mark_turn, &mark);
 	tl_rel_close(&turns);
 	return mark.changed;
 }

@@ -37,7 +37,6 @@
 #include "shared/counters.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
-#include "turns/election.h"
 #include "turns/sweep.h"
 #include "turns/turn.h"
 
@@ -159,7 +158,6 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 	int64		now;
 	TlTurn		turn;
 	TlVerdict	verdict;
-	bool		missing = false;
 	bool		lapsed;
 
 	/* the table may have been rewritten since the address was noted */
@@ -179,32 +177,23 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 		return;
 
 	/* when a batch is done again, its first try has left marks of its own */
-	if (!item->unmarked)
-		missing = tl_turn_beat_may_be_missing(&turn);
-	item->unmarked = !missing;
-	if (tl_rel_lock(&sweep->turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
-					LockWaitSkip) != TM_Ok)
+	if (tl_turn_lock(&sweep->turns, &turn, snapshot, false, item->seen, &item->unmarked) != TM_Ok)
 	{
 		/* an open transaction decides about it, or has just done so */
 		item->status = TL_SWEEP_BUSY;
 		item->look_us = now + BUSY_PAUSE;
 		return;
 	}
-	if (missing)
-	{
-		tl_turn_adopt(&turn, item->seen);
-		turn.times.seen = now;
-	}
 
 	/* a beat may have come since the first look */
 	now = tl_clock_sweep_time();
 	lapsed = has_lapsed(item, &turn, now, &verdict);
-	if (lapsed || (!missing && has_died(&turn, item->died)))
+	if (lapsed || (item->unmarked && has_died(&turn, item->died)))
 	{
 		fail(sweep, &turn, &verdict, !lapsed, now);
 		item->status = TL_SWEEP_FAILED;
 	}
-	else if (sweep->move_check || missing)
+	else if (sweep->move_check || !item->unmarked)
 	{
 		tl_turn_adopt(&turn, item->seen);
 		turn.next_check = item->look_us;

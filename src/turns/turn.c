@@ -77,14 +77,13 @@ tl_turn_adopt(TlTurn *turn, int64 seen)
 }
 
 /*
- * A beat that meets a row in the hands of another transaction waits for a
- * second at most (beat.c).  If that transaction commits, it has stamped
- * the row (xact.c).  If it rolls back, its id stays in the row until the row
- * is locked or replaced: a caller that does so asks first, and gives the turn
- * its time again.
+ * May a beat have met the row while a transaction held it that rolled back?
+ * The beat waits for a second at most (beat.c).  A transaction that commits has
+ * stamped the row (xact.c).  The id of one that rolls back stays in the row
+ * until the row is locked or replaced.
  */
-bool
-tl_turn_beat_may_be_missing(const TlTurn *turn)
+static bool
+beat_may_be_missing(const TlTurn *turn)
 {
 	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) turn->slot;
 	HeapTupleHeader tuple = slot->base.tuple->t_data;
@@ -99,6 +98,32 @@ tl_turn_beat_may_be_missing(const TlTurn *turn)
 		HeapTupleHeaderGetRawXmax(tuple) != HeapTupleHeaderGetRawXmin(tuple);
 	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
 	return held;
+}
+
+/*
+ * The lock wipes out the trace of a beat that may be missing, so the turn
+ * counts as first seen now if there may be one.
+ */
+TM_Result
+tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait, int64 seen,
+			 bool *unmarked)
+{
+	TM_Result	result;
+
+	*unmarked = *unmarked || !beat_may_be_missing(turn);
+	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip);
+	if (result == TM_WouldBlock && wait)
+	{
+		*unmarked = !tl_rows_are_beaten();
+		result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitBlock);
+	}
+	if (!*unmarked)
+	{
+		/* the stamp is of this run, so the other times must be, too */
+		tl_turn_adopt(turn, seen);
+		turn->times.seen = tl_clock_now();
+	}
+	return result;
 }
 
 /*
@@ -120,33 +145,8 @@ tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed)
 		tl_xact_wrote(turn, armed);
 }
 
-/*
- * Lock an owed turn.  Its lock wipes out the trace of a beat that may be
- * missing, so the turn counts as first seen now if there may be one.
- */
-static TM_Result
-lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
-{
-	bool		missing = tl_turn_beat_may_be_missing(turn);
-	TM_Result	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive,
-									 LockWaitSkip);
-
-	if (result == TM_WouldBlock)
-	{
-		missing = tl_rows_are_beaten();
-		result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitBlock);
-	}
-	if (missing)
-	{
-		/* the stamp is of this run, so the other times must be, too */
-		tl_turn_adopt(turn, 0);
-		turn->times.seen = tl_clock_now();
-	}
-	return result;
-}
-
 bool
-tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
+tl_turn_change(TlRel *turns, const text *deployment, const text *message_id, bool arms,
 			   TlTurnCallback callback, void *arg)
 {
 	for (;;)
@@ -155,22 +155,19 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 		TlScan		scan = {0};
 		TlTurn		turn;
 		TM_Result	result = TM_Ok;
+		bool		unmarked = false;
 		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
 		found = tl_turn_find(turns, &scan, deployment, message_id, snapshot, &turn);
 		if (found)
 		{
-			TlTurnChange change = TL_TURN_KEPT;
-
 			tl_rel_check_visible(turns, turn.slot);
 			if (tl_turn_is_owed(&turn))
-				result = lock_turn(turns, &turn, snapshot);
-			if (result == TM_Ok)
-				change = callback(&turn, arg);
-			if (change != TL_TURN_KEPT)
+				result = tl_turn_lock(turns, &turn, snapshot, true, 0, &unmarked);
+			if (result == TM_Ok && callback(&turn, arg))
 			{
-				tl_turn_write(turns, &turn, snapshot, change == TL_TURN_ARMED);
+				tl_turn_write(turns, &turn, snapshot, arms);
 				if (tl_turn_is_owed(&turn))
 					tl_xact_count(&turn, false);
 			}
