@@ -5,17 +5,12 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/timestamp.h"
-
 #include "base/args.h"
 #include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/counters.h"
-#include "shared/database.h"
 #include "turns/turn.h"
 
 /* an arm of a turn that is there already */
@@ -42,7 +37,7 @@ PG_FUNCTION_INFO_V1(turn_liveness_clear_provider_failed);
  * The turn starts anew, with the deadlines of this call; its duration goes on
  * to count from the first arm.
  */
-static bool
+static TlTurnChange
 arm_again(TlTurn *turn, void *arg)
 {
 	ArmAgain   *again = arg;
@@ -51,7 +46,7 @@ arm_again(TlTurn *turn, void *arg)
 	if (!tl_turn_is_owed(turn))
 	{
 		again->result = TL_ANSWERED;
-		return false;
+		return TL_TURN_KEPT;
 	}
 	tl_turn_adopt(turn, 0);
 	times->armed = tl_clock_arm_stamp();
@@ -68,7 +63,7 @@ arm_again(TlTurn *turn, void *arg)
 	turn->next_check = tl_times_next_check(times);
 	tl_turn_set(turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 	again->result = TL_PENDING;
-	return true;
+	return TL_TURN_ARMED;
 }
 
 /* Insert the row of a new turn, or arm the turn that is there again. */
@@ -98,7 +93,7 @@ arm(TlTurn *turn, text *deployment, text *message_id)
 			tl_rel_open(&turns, TL_TURN, true);
 			indexed = true;
 		}
-		if (tl_turn_change(&turns, deployment, message_id, true, arm_again, &again))
+		if (tl_turn_change(&turns, deployment, message_id, arm_again, &again))
 			break;
 		/* retention has removed it since */
 		if (IsolationUsesXactSnapshot())
@@ -152,7 +147,7 @@ is_to_be_marked(const TlTurn *turn, void *arg)
  * A mark withholds the turn from beats: its deadline stays as it is now.
  * Without the mark the beats count again.
  */
-static bool
+static TlTurnChange
 mark_turn(TlTurn *turn, void *arg)
 {
 	Mark	   *mark = arg;
@@ -161,7 +156,7 @@ mark_turn(TlTurn *turn, void *arg)
 	TlVerdict	verdict;
 
 	if (!is_to_be_marked(turn, mark))
-		return false;
+		return TL_TURN_KEPT;
 	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
 	tl_turn_adopt(turn, 0);
 	if (marks)
@@ -177,7 +172,7 @@ mark_turn(TlTurn *turn, void *arg)
 	tl_turn_isnull(turn, TURN_REASON) = mark->reason == NULL;
 	turn->next_check = tl_times_next_check(times);
 	mark->changed++;
-	return true;
+	return TL_TURN_CHANGED;
 }
 
 /* Mark or clear every owed turn of a deployment, in the order of their ids. */
@@ -193,7 +188,7 @@ mark_owed(text *deployment, text *error_code, text *reason)
 	tl_rel_open(&turns, TL_TURN, true);
 	ids = tl_turn_list_owed(&turns, deployment, is_to_be_marked, &mark, &nids);
 	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, deployment, ids[i], false, mark_turn, &mark);
+		(void) tl_turn_change(&turns, deployment, ids[i], mark_turn, &mark);
 	tl_rel_close(&turns);
 	return mark.changed;
 }

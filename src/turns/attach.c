@@ -10,7 +10,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 

@@ -20,11 +20,7 @@
 
 #include "access/xlog.h"
 #include "funcapi.h"
-#include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
-#include "utils/wait_event.h"
 
 #include "base/args.h"
 #include "commit/xact.h"
@@ -106,6 +102,7 @@ write_row(TlRel *turns, Beat *beat, const text *message_id, int64 now)
 	TlTurn		turn;
 	bool		done = true;
 
+	CHECK_FOR_INTERRUPTS();
 	if (!tl_turn_find(turns, &scan, beat->deployment, message_id, snapshot, &turn) ||
 		!tl_turn_is_owed(&turn))
 		beat->owed--;
@@ -130,35 +127,33 @@ static void
 write_rows(Beat *beats, int n, int64 now)
 {
 	int64		until = tl_monotonic() + PATIENCE_US;
+	bool		held;
 
-	for (;;)
+	do
 	{
-		bool		held = false;
 		TlRel		turns;
-		int			i;
-		int			row;
+		Beat	   *beat;
 
+		held = false;
 		tl_rel_open(&turns, TL_TURN, true);
-		for (i = 0; i < n; i++)
+		for (beat = beats; beat < beats + n; beat++)
 		{
-			int			left = 0;
+			int			todo = beat->nrows;
+			int			i;
 
-			for (row = 0; row < beats[i].nrows; row++)
-			{
-				CHECK_FOR_INTERRUPTS();
-				if (!write_row(&turns, &beats[i], beats[i].rows[row], now))
-					beats[i].rows[left++] = beats[i].rows[row];
-			}
-			beats[i].nrows = left;
-			held |= left > 0;
+			for (beat->nrows = i = 0; i < todo; i++)
+				if (!write_row(&turns, beat, beat->rows[i], now))
+					beat->rows[beat->nrows++] = beat->rows[i];
+			held |= beat->nrows > 0;
 		}
 		tl_rel_close(&turns);
-		if (!held || tl_monotonic() >= until)
-			return;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 PAUSE_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
+		if (held)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 PAUSE_MS, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	} while (held && tl_monotonic() < until);
 }
 
 /*
@@ -209,13 +204,11 @@ TL_HOT static void
 record(Beat *beat, int64 now)
 {
 	TlLeaseKey	key = beat->key;
-	TlLeaseKey	turn = key;
+	TlLeaseKey	turn = beat->message_id ? tl_lease_turn_key(key, beat->message_id) : key;
 	uint32		generation = 0;
 	int64		armed = 0;
 	int			tries;
 
-	if (beat->message_id != NULL)
-		turn = tl_lease_turn_key(key, beat->message_id);
 	for (tries = 0;; tries++)
 	{
 		TlBeat		result = tl_lease_beat(key, turn, now, &generation, &beat->owed);

@@ -14,10 +14,8 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "base/enums.h"
@@ -127,7 +125,7 @@ tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
 }
 
 /* Nothing is written here: the reply comes first, when all turns are locked. */
-static bool
+static TlTurnChange
 judge_candidate(TlTurn *turn, void *arg)
 {
 	Commit	   *commit = arg;
@@ -143,7 +141,7 @@ judge_candidate(TlTurn *turn, void *arg)
 		commit->same_request |= !tl_turn_isnull(turn, TURN_REQUEST) &&
 			memcmp(DatumGetUUIDP(tl_turn_value(turn, TURN_REQUEST)), commit->request,
 				   UUID_LEN) == 0;
-		return false;
+		return TL_TURN_KEPT;
 	}
 	tl_turn_judge(turn, now, 0, &verdict);
 	candidate->turn = *turn;
@@ -151,7 +149,7 @@ judge_candidate(TlTurn *turn, void *arg)
 	read_turn(&candidate->reply, &candidate->turn, &verdict, now);
 	candidate->message_id = tl_turn_text(&candidate->turn, TURN_MESSAGE_ID);
 	commit->nwon++;
-	return false;
+	return TL_TURN_KEPT;
 }
 
 /* The same address: conversation, platform, organization. */
@@ -284,7 +282,7 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	commit.won = palloc0(nids * sizeof(Candidate));
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, commit.deployment, ids[i], false, judge_candidate, &commit);
+		(void) tl_turn_change(&turns, commit.deployment, ids[i], judge_candidate, &commit);
 	if (commit.nwon > 0)
 		end_won(&turns, &commit, order_as_called(fcinfo, &commit));
 	tl_rel_close(&turns);

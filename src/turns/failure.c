@@ -6,12 +6,9 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "base/enums.h"
@@ -48,7 +45,7 @@ is_to_be_ended(const TlTurn *turn, void *arg)
 }
 
 /* The row is locked: armed_before is judged on the version that ends here. */
-static bool
+static TlTurnChange
 end_turn(TlTurn *turn, void *arg)
 {
 	Ending	   *ending = arg;
@@ -56,12 +53,12 @@ end_turn(TlTurn *turn, void *arg)
 	int64		now = tl_clock_now();
 
 	if (!is_to_be_ended(turn, ending))
-		return false;
+		return TL_TURN_KEPT;
 	tl_turn_judge(turn, now, 0, &verdict);
 	tl_turn_end(&ending->outbox, turn, &verdict, now, ending->error, ending->error_code,
 				ending->decided_by);
 	ending->ended++;
-	return true;
+	return TL_TURN_CHANGED;
 }
 
 /*
@@ -94,7 +91,7 @@ end_turns(text *deployment, text **ids, Ending *ending)
 
 		MemoryContextReset(of_turn);
 		old = MemoryContextSwitchTo(of_turn);
-		found |= tl_turn_change(&turns, deployment, ids[i], false, end_turn, ending);
+		found |= tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
 		MemoryContextSwitchTo(old);
 	}
 	tl_outbox_close(&ending->outbox);

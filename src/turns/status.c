@@ -6,10 +6,8 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/htup_details.h"
 #include "access/xlog.h"
 #include "commands/trigger.h"
-#include "executor/executor.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"

@@ -14,17 +14,12 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
-#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/database.h"
 #include "shared/grace.h"
 #include "shared/lease.h"
 #include "turns/turn.h"
@@ -146,7 +141,7 @@ tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed)
 }
 
 bool
-tl_turn_change(TlRel *turns, const text *deployment, const text *message_id, bool arms,
+tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 			   TlTurnCallback callback, void *arg)
 {
 	for (;;)
@@ -162,12 +157,16 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id, boo
 		found = tl_turn_find(turns, &scan, deployment, message_id, snapshot, &turn);
 		if (found)
 		{
+			TlTurnChange change = TL_TURN_KEPT;
+
 			tl_rel_check_visible(turns, turn.slot);
 			if (tl_turn_is_owed(&turn))
 				result = tl_turn_lock(turns, &turn, snapshot, true, 0, &unmarked);
-			if (result == TM_Ok && callback(&turn, arg))
+			if (result == TM_Ok)
+				change = callback(&turn, arg);
+			if (change != TL_TURN_KEPT)
 			{
-				tl_turn_write(turns, &turn, snapshot, arms);
+				tl_turn_write(turns, &turn, snapshot, change == TL_TURN_ARMED);
 				if (tl_turn_is_owed(&turn))
 					tl_xact_count(&turn, false);
 			}

@@ -24,14 +24,22 @@ extern TM_Result tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, boo
 /* write a row that this transaction has locked, or inserted, or just armed */
 extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed);
 
-/* judges a turn, once, and may change it if it is owed: true, write the row */
-typedef bool (*TlTurnCallback) (TlTurn *turn, void *arg);
+/* what a callback did with the turn: whether its row is to be written */
+typedef enum TlTurnChange
+{
+	TL_TURN_KEPT,
+	TL_TURN_CHANGED,
+	TL_TURN_ARMED				/* changed, and armed again */
+} TlTurnChange;
+
+/* judges a turn, once, and may change it if it is owed: it is locked then */
+typedef TlTurnChange (*TlTurnCallback) (TlTurn *turn, void *arg);
 /*
- * Find a turn, lock it if it is owed, have it judged, and write its row if it
- * was changed, or armed again; false if there is no such turn.
+ * Find a turn, lock it if it is owed, have it judged, and write what was
+ * changed; false if there is no such turn.
  */
 extern bool tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
-						   bool arms, TlTurnCallback callback, void *arg);
+						   TlTurnCallback callback, void *arg);
 
 /*
  * Store the terminal record of a turn that this transaction has locked or
