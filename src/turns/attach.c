@@ -118,8 +118,6 @@ turn_liveness_detach_worker(PG_FUNCTION_ARGS)
 	int			i;
 
 	tl_check_writable("detach_worker");
-	if (tl_database() == NULL)
-		PG_RETURN_BOOL(false);
 	tl_grace_note_call();
 	i = find_attached(tl_lease_key(deployment));
 	if (i < 0)

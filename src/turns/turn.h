@@ -18,7 +18,7 @@ extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb
 extern void tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict);
 /* before the row is rewritten: its times become times of this run */
 extern void tl_turn_adopt(TlTurn *turn, int64 seen);
-/* lock an owed turn; unmarked: no beat is missing, which true says beforehand */
+/* lock an owed turn; unmarked: no beat is missing (true: do not look) */
 extern TM_Result tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
 							  int64 seen, bool *unmarked);
 /* write a row that this transaction has locked, or inserted, or just armed */
