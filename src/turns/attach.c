@@ -106,8 +106,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 						   SESSION_MAX, tl_attach_capacity),
 				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
 						 "turn_liveness.attach_capacity")));
-	attached[nattached].key = key;
-	attached[nattached++].entry = entry;
+	attached[nattached++] = (Attached) {key, entry};
 	PG_RETURN_INT32(MyProcPid);
 }
 

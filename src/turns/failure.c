@@ -194,12 +194,10 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	tl_turn_make(&turn, deployment, message_id, routing,
 				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
 
-	/* unknown: retention has removed the row that was there since */
-	do
-		result = insert_ended(&turn, routing, &ending) ? TL_WON :
-			end_turns(deployment, &message_id, &ending);
-	while (result == TL_UNKNOWN && !IsolationUsesXactSnapshot());
-	if (result == TL_UNKNOWN)
-		tl_serialization_failure();
+	while ((result = insert_ended(&turn, routing, &ending) ? TL_WON :
+			end_turns(deployment, &message_id, &ending)) == TL_UNKNOWN)
+		/* retention has removed the row that was there since */
+		if (IsolationUsesXactSnapshot())
+			tl_serialization_failure();
 	PG_RETURN_OID(tl_election_oid(result));
 }

@@ -340,7 +340,7 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 static bool
 sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 {
-	TlSweepItem *items = palloc(sizeof(TlSweepItem) * CHUNK);
+	TlSweepItem items[CHUNK];
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
 	TlScan		scan = {0};
@@ -368,7 +368,6 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
-	pfree(items);
 	return !busy && n < CHUNK;
 }
 
@@ -381,17 +380,15 @@ static bool
 is_shutdown(void)
 {
 	FILE	   *file = AllocateFile("postmaster.pid", "r");
-	char		line[MAXPGPATH];
-	bool		stopping = false;
+	char		line[MAXPGPATH] = "";
 	int			i;
 
-	if (file == NULL)
-		return false;
-	for (i = 1; fgets(line, sizeof(line), file) != NULL; i++)
-		if (i == LOCK_FILE_LINE_PM_STATUS)
-			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
-	FreeFile(file);
-	return stopping;
+	for (i = 1; file != NULL && i <= LOCK_FILE_LINE_PM_STATUS; i++)
+		if (fgets(line, sizeof(line), file) == NULL)
+			line[0] = '\0';
+	if (file != NULL)
+		FreeFile(file);
+	return strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
 }
 
 int
