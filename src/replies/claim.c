@@ -10,6 +10,7 @@
  */
 #include "base/turn_liveness.h"
 
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "base/args.h"
@@ -191,6 +192,8 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 	claim.now = tl_clock_now();
 	claim.timeout = claim.now + tl_claim_timeout * TL_MS;
 	claim.claimed = palloc(0);
+	/* read at the end, but locked in the order of DROP EXTENSION */
+	LockRelationOid(tl_table_oid(TL_REPLY), AccessShareLock);
 	tl_rel_open(&claim.deliveries, TL_DELIVERY, true);
 	claim.slot = table_slot_create(claim.deliveries.rel, NULL);
 	while (take_due(&claim, &conversations, &platforms))

@@ -5,10 +5,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/timestamp.h"
-
 #include "base/args.h"
 #include "base/guc.h"
 #include "commit/xact.h"
@@ -162,11 +158,12 @@ mark_turn(TlTurn *turn, void *arg)
 		return TL_TURN_KEPT;
 	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
 	tl_turn_adopt(turn, 0);
-	/* the leases forget beats: the row keeps them with the mark */
-	if (marks && verdict.last_beat > 0)
+	if (marks)
+	{
+		/* the leases forget beats: the row keeps them with the mark */
 		times->beat = verdict.last_beat;
-	if (marks && verdict.first_beat > 0)
 		times->started = verdict.first_beat;
+	}
 	times->frozen = marks ? verdict.deadline : 0;
 	tl_turn_value(turn, TURN_ERROR_CODE) = PointerGetDatum(mark->error_code);
 	tl_turn_isnull(turn, TURN_ERROR_CODE) = !marks;

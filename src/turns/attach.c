@@ -10,7 +10,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 
@@ -106,8 +105,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 						   SESSION_MAX, tl_attach_capacity),
 				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
 						 "turn_liveness.attach_capacity")));
-	attached[nattached].key = key;
-	attached[nattached++].entry = entry;
+	attached[nattached++] = (Attached) {key, entry};
 	PG_RETURN_INT32(MyProcPid);
 }
 
@@ -118,8 +116,6 @@ turn_liveness_detach_worker(PG_FUNCTION_ARGS)
 	int			i;
 
 	tl_check_writable("detach_worker");
-	if (tl_database() == NULL)
-		PG_RETURN_BOOL(false);
 	tl_grace_note_call(tl_clock_now());
 	i = find_attached(tl_lease_key(deployment));
 	if (i < 0)

@@ -20,10 +20,7 @@
 
 #include "access/xlog.h"
 #include "funcapi.h"
-#include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
 #include "base/args.h"
@@ -49,15 +46,10 @@ typedef struct Beat
 	text	   *message_id;		/* NULL: all that the deployment owes */
 	TlLeaseKey	key;			/* the deployment's */
 	int32		owed;			/* the verdict */
+	bool		starts;			/* in rows: it starts the turn, if none did before */
+	int			nrows;			/* rows to write, for it has no lease: their ids */
+	text	  **rows;
 } Beat;
-
-/* its part on one row */
-typedef struct RowBeat
-{
-	Beat	   *beat;
-	text	   *message_id;
-	bool		starts;			/* it starts the turn, if none did before */
-} RowBeat;
 
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
@@ -66,13 +58,11 @@ PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
  * List the rows of a beat, which has no lease.  The call writes them when it
  * has been through all its beats, so that it opens the table once.
  */
-static List *
-list_rows(List *rows, Beat *beat)
+static void
+list_rows(Beat *beat)
 {
 	TlDatabase *db = tl_database();
-	text	  **ids = &beat->message_id;
-	int			nids = 1;
-	int			i;
+	TlRel		turns;
 
 	PreventCommandIfReadOnly("heartbeat");
 	PreventCommandIfParallelMode("heartbeat");
@@ -87,23 +77,16 @@ list_rows(List *rows, Beat *beat)
 							get_database_name(MyDatabaseId)),
 					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
 	}
+	beat->rows = &beat->message_id;
+	beat->nrows = 1;
 	if (beat->message_id == NULL)
 	{
-		TlRel		turns;
-
 		tl_rel_open(&turns, TL_TURN, false);
-		ids = tl_turn_list_owed(&turns, beat->deployment, NULL, NULL, &nids);
+		beat->rows = tl_turn_list_owed(&turns, beat->deployment, NULL, NULL, &beat->nrows);
 		tl_rel_close(&turns);
 	}
-	beat->owed = nids;
-	for (i = 0; i < nids; i++)
-	{
-		RowBeat    *row = palloc(sizeof(RowBeat));
-
-		*row = (RowBeat) {beat, ids[i], nids == 1};
-		rows = lappend(rows, row);
-	}
-	return rows;
+	beat->owed = beat->nrows;
+	beat->starts = beat->nrows == 1;
 }
 
 /*
@@ -111,16 +94,17 @@ list_rows(List *rows, Beat *beat)
  * transaction holds the row, or has changed it since this looked.
  */
 static bool
-write_row(TlRel *turns, const RowBeat *row, int64 now)
+write_row(TlRel *turns, Beat *beat, const text *message_id, int64 now)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlScan		scan = {0};
 	TlTurn		turn;
 	bool		done = true;
 
-	if (!tl_turn_find(turns, &scan, row->beat->deployment, row->message_id, snapshot, &turn) ||
+	CHECK_FOR_INTERRUPTS();
+	if (!tl_turn_find(turns, &scan, beat->deployment, message_id, snapshot, &turn) ||
 		!tl_turn_is_owed(&turn))
-		row->beat->owed--;
+		beat->owed--;
 	else if (tl_rel_lock(turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
 						 LockWaitSkip) != TM_Ok)
 		done = false;
@@ -128,7 +112,7 @@ write_row(TlRel *turns, const RowBeat *row, int64 now)
 	{
 		tl_turn_adopt(&turn, 0);
 		turn.times.beat = Max(turn.times.beat, now);
-		if (row->starts && turn.times.started < turn.times.armed)
+		if (beat->starts && turn.times.started < turn.times.armed)
 			turn.times.started = now;
 		tl_turn_write(turns, &turn, snapshot, false);
 	}
@@ -139,32 +123,36 @@ write_row(TlRel *turns, const RowBeat *row, int64 now)
 
 /* Write the rows of a call's beats, and try those that are held again. */
 static void
-write_rows(List *rows, int64 now)
+write_rows(Beat *beats, int n, int64 now)
 {
 	int64		until = tl_monotonic() + PATIENCE_US;
+	bool		held;
 
-	for (;;)
+	do
 	{
-		List	   *held = NIL;
-		ListCell   *cell;
 		TlRel		turns;
+		Beat	   *beat;
 
+		held = false;
 		tl_rel_open(&turns, TL_TURN, true);
-		foreach(cell, rows)
+		for (beat = beats; beat < beats + n; beat++)
 		{
-			CHECK_FOR_INTERRUPTS();
-			if (!write_row(&turns, lfirst(cell), now))
-				held = lappend(held, lfirst(cell));
+			int			todo = beat->nrows;
+			int			i;
+
+			for (beat->nrows = i = 0; i < todo; i++)
+				if (!write_row(&turns, beat, beat->rows[i], now))
+					beat->rows[beat->nrows++] = beat->rows[i];
+			held |= beat->nrows > 0;
 		}
 		tl_rel_close(&turns);
-		list_free(rows);
-		rows = held;
-		if (rows == NIL || tl_monotonic() >= until)
-			return;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 PAUSE_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
+		if (held)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 PAUSE_MS, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	} while (held && tl_monotonic() < until);
 }
 
 /*
@@ -209,25 +197,23 @@ probe(const Beat *beat, int64 *counts_from)
 /*
  * Record one beat.  The loop ends as soon as the count is known to be of the
  * generation that the lease had when the beat was recorded.  A beat that finds
- * no room for a lease is added to the rows.
+ * no room for a lease lists its rows.
  */
-TL_HOT static List *
-record(Beat *beat, int64 now, List *rows)
+TL_HOT static void
+record(Beat *beat, int64 now)
 {
 	TlLeaseKey	key = beat->key;
-	TlLeaseKey	turn = key;
+	TlLeaseKey	turn = beat->message_id ? tl_lease_turn_key(key, beat->message_id) : key;
 	uint32		generation = 0;
 	int64		armed = 0;
 	int			tries;
 
-	if (beat->message_id != NULL)
-		turn = tl_lease_turn_key(key, beat->message_id);
 	for (tries = 0;; tries++)
 	{
 		TlBeat		result = tl_lease_beat(key, turn, now, &generation, &beat->owed);
 
 		if (result == TL_BEAT_KNOWN)
-			return rows;
+			return;
 		beat->owed = probe(beat, &armed);
 		if (result == TL_BEAT_PROBE)
 		{
@@ -239,13 +225,16 @@ record(Beat *beat, int64 now, List *rows)
 
 			if (tl_lease_found(key, turn, generation, beat->owed, armed, now, keep) ||
 				tries >= MAX_TRIES)
-				return rows;
+				return;
 		}
 		/* a deployment that owes nothing gets no lease */
 		else if (beat->owed == 0)
-			return rows;
+			return;
 		else if (!tl_lease_enter(key, turn, now))
-			return list_rows(rows, beat);
+		{
+			list_rows(beat);
+			return;
+		}
 		/* a commit may have come in between: look again */
 	}
 }
@@ -254,7 +243,7 @@ record(Beat *beat, int64 now, List *rows)
 TL_HOT static void
 beat_each(Beat *beats, int n, int counted)
 {
-	List	   *rows = NIL;
+	bool		in_rows = false;
 	int64		now;
 	int			i;
 
@@ -277,10 +266,11 @@ beat_each(Beat *beats, int n, int counted)
 			tl_lease_prefetch(beats[i + PREFETCH_LEASE].key);
 		CHECK_FOR_INTERRUPTS();
 		if (beats[i].deployment != NULL)
-			rows = record(&beats[i], now, rows);
+			record(&beats[i], now);
+		in_rows |= beats[i].nrows > 0;
 	}
-	if (rows != NIL)
-		write_rows(rows, now);
+	if (in_rows)
+		write_rows(beats, n, now);
 }
 
 TL_HOT Datum

@@ -14,16 +14,13 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "turns/election.h"
 #include "turns/turn.h"
 
 /*
@@ -35,9 +32,7 @@ typedef struct Candidate
 	text	   *message_id;		/* first, so that bsearch can compare it */
 	TlTurn		turn;
 	TlReply		reply;
-	bool		listed;			/* in the caller's order */
-	struct Candidate *first;	/* of those in one reply; NULL: not stored yet */
-	int64		reply_id;		/* of the first */
+	bool		listed;			/* in the caller's order, and not ended yet */
 } Candidate;
 
 /* a call of commit_terminal_reply */
@@ -190,12 +185,14 @@ order_as_called(FunctionCallInfo fcinfo, Commit *commit)
 	return won;
 }
 
-/* Store one reply for each address, listing its own turns. */
+/* Store one reply for each address, and end the turns that it lists. */
 static void
-store_replies(Commit *commit, Candidate **won)
+end_won(TlRel *turns, Commit *commit, Candidate **won)
 {
 	TlOutbox	outbox = {0};
 	text	  **ids = palloc(commit->nwon * sizeof(text *));
+	Candidate **group = palloc(commit->nwon * sizeof(Candidate *));
+	Snapshot	snapshot = tl_latest_snapshot();
 	int64		now = tl_clock_now();
 	int			i;
 	int			j;
@@ -204,14 +201,16 @@ store_replies(Commit *commit, Candidate **won)
 	for (i = 0; i < commit->nwon; i++)
 	{
 		TlReply    *reply = &won[i]->reply;
+		int64		reply_id;
 
-		if (won[i]->first != NULL)
+		if (!won[i]->listed)
 			continue;
 		for (j = i; j < commit->nwon; j++)
-			if (won[j]->first == NULL && same_address(reply, &won[j]->reply))
+			if (won[j]->listed && same_address(reply, &won[j]->reply))
 			{
-				won[j]->first = won[i];
-				ids[reply->nids++] = won[j]->message_id;
+				won[j]->listed = false;
+				ids[reply->nids] = won[j]->message_id;
+				group[reply->nids++] = won[j];
 			}
 		reply->message_ids = ids;
 		reply->payload = tl_payload_reply(commit->reply, routing_of(&won[i]->turn), ids,
@@ -219,9 +218,15 @@ store_replies(Commit *commit, Candidate **won)
 		reply->outcome = commit->outcome;
 		reply->error_code = commit->error_code;
 		reply->decided_by = TL_DECIDED_REPLY;
-		won[i]->reply_id = tl_outbox_store(&outbox, reply, now);
+		reply_id = tl_outbox_store(&outbox, reply, now);
+		for (j = 0; j < reply->nids; j++)
+		{
+			end_turn(&group[j]->turn, commit->outcome, commit->request, reply_id);
+			tl_turn_write(turns, &group[j]->turn, snapshot, false);
+		}
 	}
 	tl_outbox_close(&outbox);
+	UnregisterSnapshot(snapshot);
 }
 
 /*
@@ -259,7 +264,6 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	text	  **ids;
 	Commit		commit = {0};
 	TlRel		turns;
-	Snapshot	snapshot;
 	int			i;
 
 	commit.deployment = tl_arg_name(fcinfo, 0, "deployment");
@@ -276,18 +280,7 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	for (i = 0; i < nids; i++)
 		(void) tl_turn_change(&turns, commit.deployment, ids[i], judge_candidate, &commit);
 	if (commit.nwon > 0)
-	{
-		store_replies(&commit, order_as_called(fcinfo, &commit));
-		snapshot = tl_latest_snapshot();
-		for (i = 0; i < commit.nwon; i++)
-		{
-			Candidate  *won = &commit.won[i];
-
-			end_turn(&won->turn, commit.outcome, commit.request, won->first->reply_id);
-			tl_turn_write(&turns, &won->turn, snapshot, false);
-		}
-		UnregisterSnapshot(snapshot);
-	}
+		end_won(&turns, &commit, order_as_called(fcinfo, &commit));
 	tl_rel_close(&turns);
 	PG_RETURN_OID(tl_election_oid(commit.nwon > 0 ? TL_WON : keep_late(&commit, ids, nids)));
 }

@@ -27,10 +27,9 @@ typedef struct TlSweepItem
 } TlSweepItem;
 
 /*
- * Decide about these rows, in the current transaction; returns how many
- * failed, at most max.  A row that raises an error is logged and left busy.
- * move_check: note in a row that lives when to look at it next, for sessions
- * that find rows by that.
+ * Decide about these rows in the current transaction; returns how many failed,
+ * at most max.  A row that raises an error is logged and left busy.
+ * move_check: note in a row that lives when sessions look at it next.
  */
 extern int	tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check);
 /* fail the turns of deployments whose last session ended before that time */

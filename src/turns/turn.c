@@ -1,6 +1,7 @@
 /*
  * turn.c
- *		Making, judging and changing the row of a turn.
+ *		Making, judging, changing and showing the row of a turn; and the
+ *		trigger that tells us of changes to the table by SQL.
  *
  * All functions that change one turn do it in the same steps: find the row
  * under the latest snapshot, lock it, judge it, write it.  The lock waits for
@@ -14,12 +15,13 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
-#include "miscadmin.h"
+#include "access/xlog.h"
+#include "commands/trigger.h"
+#include "funcapi.h"
 #include "storage/bufmgr.h"
+#include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "base/args.h"
 #include "commit/xact.h"
@@ -27,6 +29,10 @@
 #include "shared/database.h"
 #include "shared/lease.h"
 #include "turns/turn.h"
+
+PG_FUNCTION_INFO_V1(turn_liveness_has_live_turn);
+PG_FUNCTION_INFO_V1(turn_liveness_turn_status);
+PG_FUNCTION_INFO_V1(turn_liveness_foreign_change);
 
 void
 tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
@@ -76,14 +82,13 @@ tl_turn_adopt(TlTurn *turn, int64 seen)
 }
 
 /*
- * A beat that meets a row in the hands of another transaction waits for a
- * second at most (beat.c).  If that transaction commits, it has stamped
- * the row (xact.c).  If it rolls back, its id stays in the row until the row
- * is locked or replaced: a caller that does so asks first, and gives the turn
- * its time again.
+ * May a beat have met the row while a transaction held it that rolled back?
+ * The beat waits for a second at most (beat.c).  A transaction that commits has
+ * stamped the row (xact.c).  The id of one that rolls back stays in the row
+ * until the row is locked or replaced.
  */
-bool
-tl_turn_beat_may_be_missing(const TlTurn *turn)
+static bool
+beat_may_be_missing(const TlTurn *turn)
 {
 	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) turn->slot;
 	HeapTupleHeader tuple = slot->base.tuple->t_data;
@@ -98,6 +103,32 @@ tl_turn_beat_may_be_missing(const TlTurn *turn)
 		HeapTupleHeaderGetRawXmax(tuple) != HeapTupleHeaderGetRawXmin(tuple);
 	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
 	return held;
+}
+
+/*
+ * The lock wipes out the trace of a beat that may be missing, so the turn
+ * counts as first seen now if there may be one.
+ */
+TM_Result
+tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait, int64 seen,
+			 bool *unmarked)
+{
+	TM_Result	result;
+
+	*unmarked = *unmarked || !beat_may_be_missing(turn);
+	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip);
+	if (result == TM_WouldBlock && wait)
+	{
+		*unmarked = !tl_rows_are_beaten();
+		result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitBlock);
+	}
+	if (!*unmarked)
+	{
+		/* the stamp is of this run, so the other times must be, too */
+		tl_turn_adopt(turn, seen);
+		turn->times.seen = tl_clock_now();
+	}
+	return result;
 }
 
 /*
@@ -119,31 +150,6 @@ tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed)
 		tl_xact_wrote(turn, armed);
 }
 
-/*
- * Lock an owed turn.  Its lock wipes out the trace of a beat that may be
- * missing, so the turn counts as first seen now if there may be one.
- */
-static TM_Result
-lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
-{
-	bool		missing = tl_turn_beat_may_be_missing(turn);
-	TM_Result	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive,
-									 LockWaitSkip);
-
-	if (result == TM_WouldBlock)
-	{
-		missing = tl_rows_are_beaten();
-		result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitBlock);
-	}
-	if (missing)
-	{
-		/* the stamp is of this run, so the other times must be, too */
-		tl_turn_adopt(turn, 0);
-		turn->times.seen = tl_clock_now();
-	}
-	return result;
-}
-
 bool
 tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 			   TlTurnCallback callback, void *arg)
@@ -154,6 +160,7 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 		TlScan		scan = {0};
 		TlTurn		turn;
 		TM_Result	result = TM_Ok;
+		bool		unmarked = false;
 		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
@@ -164,7 +171,7 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 
 			tl_rel_check_visible(turns, turn.slot);
 			if (tl_turn_is_owed(&turn))
-				result = lock_turn(turns, &turn, snapshot);
+				result = tl_turn_lock(turns, &turn, snapshot, true, 0, &unmarked);
 			if (result == TM_Ok)
 				change = callback(&turn, arg);
 			if (change != TL_TURN_KEPT)
@@ -182,4 +189,110 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 		if (IsolationUsesXactSnapshot())
 			tl_serialization_failure();
 	}
+}
+
+/*
+ * An authorization gate: judged by what is committed now, not by a snapshot of
+ * the caller's.  A turn that has lapsed and is not failed yet is not live.
+ */
+Datum
+turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
+{
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
+	int64		now;
+	Snapshot	snapshot;
+	TlRel		turns;
+	TlScan		scan = {0};
+	TlTurn		turn;
+	TlVerdict	verdict = {0};
+
+	PreventCommandDuringRecovery("has_live_turn");
+	now = tl_clock_now();
+	snapshot = tl_latest_snapshot();
+	tl_rel_open(&turns, TL_TURN, false);
+	if (tl_turn_find(&turns, &scan, deployment, message_id, snapshot, &turn) &&
+		tl_turn_is_owed(&turn))
+		tl_turn_judge(&turn, now, 0, &verdict);
+	tl_scan_end(&scan);
+	tl_rel_close(&turns);
+	UnregisterSnapshot(snapshot);
+	PG_RETURN_BOOL(now < verdict.deadline);
+}
+
+/*
+ * The view turns calls this for each owed row.  On a standby no worker beats
+ * and no clock runs: the row alone tells, which has no beats of the leases, and
+ * when the turn lapses is not known.
+ */
+Datum
+turn_liveness_turn_status(PG_FUNCTION_ARGS)
+{
+	static const int required[] = {
+		TURN_DEPLOYMENT, TURN_MESSAGE_ID, TURN_EPOCH, TURN_BEGUN, TURN_ARMED,
+		TURN_ADMISSION, TURN_SILENCE, TURN_DURATION
+	};
+	HeapTupleHeader header;
+	TupleDesc	rowdesc;
+	TupleDesc	desc;
+	TupleTableSlot *slot;
+	HeapTupleData tuple = {0};
+	HeapTuple	result;
+	TlTurn		turn;
+	TlVerdict	verdict = {0};
+	int64		now = 0;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+	int			i;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	header = PG_GETARG_HEAPTUPLEHEADER(0);
+	rowdesc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+									 HeapTupleHeaderGetTypMod(header));
+	slot = MakeSingleTupleTableSlot(rowdesc, &TTSOpsHeapTuple);
+	(void) get_call_result_type(fcinfo, NULL, &desc);
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	tuple.t_data = header;
+	ExecStoreHeapTuple(&tuple, slot, false);
+
+	/* a caller can make a row that no table could hold */
+	for (i = 0; i < lengthof(required); i++)
+		if (rowdesc->natts < TURN_NATTS || slot_attisnull(slot, required[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid row of table \"%s.%s\"", TL_SCHEMA, "turn")));
+	tl_turn_decode(slot, &turn);
+
+	verdict.started = turn.times.started > 0;
+	nulls[2] = RecoveryInProgress();
+	if (!nulls[2])
+	{
+		now = tl_clock_now();
+		tl_turn_judge(&turn, now, 0, &verdict);
+	}
+	nulls[0] = verdict.first_beat == 0;
+	nulls[1] = verdict.last_beat == 0;
+	values[0] = TimestampTzGetDatum(tl_clock_to_wall(verdict.first_beat, now));
+	values[1] = TimestampTzGetDatum(tl_clock_to_wall(verdict.last_beat, now));
+	values[2] = TimestampTzGetDatum(tl_clock_to_wall(verdict.deadline, now));
+	values[3] = CStringGetTextDatum(!nulls[2] && now >= verdict.deadline ? "lapsed" :
+									turn.times.frozen > 0 ? "withheld" :
+									verdict.started ? "running" : "waiting");
+	result = heap_form_tuple(BlessTupleDesc(desc), values, nulls);
+	ExecDropSingleTupleTableSlot(slot);
+	ReleaseTupleDesc(rowdesc);
+	PG_RETURN_DATUM(HeapTupleGetDatum(result));
+}
+
+/* A statement has changed the table: counts are void, rows may be new. */
+Datum
+turn_liveness_foreign_change(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "foreign_change")));
+	tl_xact_foreign_change();
+	return PointerGetDatum(NULL);
 }
