@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "base/guc.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
 #include "shared/lease_table.h"
@@ -218,6 +219,8 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 	describe_worker(&row, db);
 	add(&row, tl_shared != NULL, Int32GetDatum(tl_shared ? tl_lease_used() : 0));
 	add(&row, tl_shared != NULL, Int32GetDatum(tl_lease_capacity));
+	add(&row, tl_shared != NULL, Int32GetDatum(tl_shared ? tl_attach_used() : 0));
+	add(&row, tl_shared != NULL, Int32GetDatum(tl_attach_capacity));
 	add(&row, last > 0, TimestampTzGetDatum(tl_clock_to_wall(last, now)));
 	add(&row, last > 0, Float8GetDatum(db ? pg_atomic_read_u64(&db->last_sweep_took_us) / 1000.0 : 0));
 	describe_grace(&row, db, &grace, now);

@@ -11,7 +11,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -99,6 +98,8 @@ tl_arg_elements(FunctionCallInfo fcinfo, int argno, const char *name,
 	if (ARR_ELEMTYPE(array) == INT8OID)
 		deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 						  elements, nulls, &n);
+	else if (ARR_ELEMTYPE(array) == INT4OID)
+		deconstruct_array(array, INT4OID, sizeof(int32), true, TYPALIGN_INT, elements, nulls, &n);
 	else
 		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, elements, nulls, &n);
 	return n;
@@ -134,30 +135,82 @@ tl_compare_texts(const void *a, const void *b)
 	return result != 0 ? result : llen - rlen;
 }
 
-text **
-tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
+/* A list by which functions lock rows: not empty, bounded, all of it names. */
+static void
+check_names(text **names, int n, const char *name)
 {
-	text	  **names = tl_arg_text_array(fcinfo, argno, name, n);
 	int			i;
 
-	if (*n == 0)
+	if (n == 0)
 		tl_invalid_argument(errmsg("%s must not be null or empty", name));
-	if (*n > TL_MAX_IDS)
+	if (n > TL_MAX_IDS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("%s must not have more than %d elements", name, TL_MAX_IDS),
-				 errdetail("It has %d.", *n),
+				 errdetail("It has %d.", n),
 				 errhint("Spread them over several calls.")));
-	for (i = 0; i < *n; i++)
+	for (i = 0; i < n; i++)
 	{
 		if (names[i] == NULL)
 			tl_invalid_argument(errmsg("%s must not contain nulls", name));
 		if (!tl_name_is_valid(names[i]))
 			tl_invalid_argument(errmsg("each of %s must be 1 to %d bytes long", name, TL_MAX_NAME));
 	}
-	qsort(names, *n, sizeof(text *), tl_compare_texts);
-	*n = qunique(names, *n, sizeof(text *), tl_compare_texts);
-	return names;
+}
+
+/* A number that no turn has must not be taken for none. */
+static int32
+generation_of(int32 value)
+{
+	return value > 0 ? value : -1;
+}
+
+int32
+tl_arg_generation(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? 0 : generation_of(PG_GETARG_INT32(argno));
+}
+
+int32 *
+tl_arg_generations(FunctionCallInfo fcinfo, int argno, int n)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int32	   *result;
+	int			i;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	if (tl_arg_elements(fcinfo, argno, "generations", &elements, &nulls) != n)
+		tl_invalid_argument(errmsg("message_ids and generations must have the same length"),
+							errhint("Pass NULL for an element whose generation does not matter."));
+	result = palloc_extended(Max(n, 1) * sizeof(int32), MCXT_ALLOC_HUGE);
+	for (i = 0; i < n; i++)
+		result[i] = nulls[i] ? 0 : generation_of(DatumGetInt32(elements[i]));
+	return result;
+}
+
+TlNamed *
+tl_arg_turns(FunctionCallInfo fcinfo, int argno, int generations, int *n)
+{
+	text	  **names = tl_arg_text_array(fcinfo, argno, "message_ids", n);
+	TlNamed    *result = palloc_extended(Max(*n, 1) * sizeof(TlNamed), MCXT_ALLOC_HUGE);
+	int32	   *held = tl_arg_generations(fcinfo, generations, *n);
+	int			i;
+	int			kept = 0;
+
+	check_names(names, *n, "message_ids");
+	for (i = 0; i < *n; i++)
+		result[i] = (TlNamed) {names[i], held != NULL ? held[i] : 0};
+	if (*n > 1)
+		qsort(result, *n, sizeof(TlNamed), tl_compare_texts);
+	for (i = 0; i < *n; i++)
+		if (kept == 0 || tl_compare_texts(&result[kept - 1], &result[i]) != 0)
+			result[kept++] = result[i];
+		else if (result[kept - 1].generation != result[i].generation)
+			tl_invalid_argument(errmsg("message_ids must not name a turn twice with different generations"));
+	*n = kept;
+	return result;
 }
 
 Jsonb *
@@ -228,4 +281,29 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 		tl_invalid_argument(errmsg("\"%s\" in the routing must be %d to %d bytes long",
 								   key, is_name ? 1 : 0, TL_MAX_NAME));
 	return result;
+}
+
+text *
+tl_routing_trace(Jsonb *routing)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(&routing->root, "traceparent", 11, &value) == NULL ||
+		value.type != jbvString)
+		return NULL;
+	return cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+}
+
+text *
+tl_arg_reason(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	text	   *reason = tl_arg_optional_text(fcinfo, argno, name);
+
+	if (reason != NULL && VARSIZE_ANY_EXHDR(reason) > TL_MAX_REASON)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", name),
+				 errdetail("It takes %d bytes, %d are allowed.",
+						   (int) VARSIZE_ANY_EXHDR(reason), TL_MAX_REASON)));
+	return reason;
 }

@@ -56,6 +56,8 @@ static const Definition definitions[TL_NRELATIONS] = {
 	[TL_IDX_TURN_OWED_CONVERSATION] =
 	{"turn_owed_conversation", TL_TURN, "", "conversation_id",
 	"(" OWED ") AND (conversation_id <> deployment)"},
+	[TL_IDX_TURN_OWED_LAPSED] =
+	{"turn_owed_lapsed", TL_TURN, "", "lapsed", "(" OWED ") AND (lapsed IS NOT NULL)"},
 	[TL_IDX_REPLY_KEY] =
 	{"reply_pkey", TL_REPLY, "UNIQUE ", "conversation_id, reply_id", NULL},
 	[TL_IDX_DELIVERY_KEY] =
@@ -267,7 +269,7 @@ Oid
 tl_enum_oid(const char *type, int value)
 {
 	static const char *const labels[] = {
-		[TL_WON] = "won", [TL_LOST] = "lost", [TL_UNKNOWN] = "unknown",
+		[TL_WON] = "won", [TL_LOST] = "lost", [TL_STALE] = "stale", [TL_UNKNOWN] = "unknown",
 		[TL_ARMED] = "armed", [TL_PENDING] = "pending", [TL_ANSWERED] = "answered",
 	};
 	/* good until the extension may be another one */

@@ -21,6 +21,7 @@ typedef enum TlIndex
 	TL_IDX_TURN_OWED_DEPLOYMENT,
 	TL_IDX_TURN_OWED_CHECK,
 	TL_IDX_TURN_OWED_CONVERSATION,
+	TL_IDX_TURN_OWED_LAPSED,
 	TL_IDX_REPLY_KEY,
 	TL_IDX_DELIVERY_KEY,
 	TL_IDX_DELIVERY_OPEN_CONVERSATION,
@@ -36,6 +37,7 @@ typedef enum TlElection
 {
 	TL_WON,
 	TL_LOST,					/* it has ended */
+	TL_STALE,					/* the holder of another generation owes it */
 	TL_UNKNOWN					/* there is no such turn */
 } TlElection;
 
@@ -49,7 +51,7 @@ typedef enum TlArmResult
 #define TL_BIT(relation)	(UINT32_C(1) << (relation))
 /* the indexes that hold owed rows only */
 #define TL_OWED_INDEXES	(TL_BIT(TL_IDX_TURN_OWED_DEPLOYMENT) | TL_BIT(TL_IDX_TURN_OWED_CHECK) | \
-						 TL_BIT(TL_IDX_TURN_OWED_CONVERSATION))
+						 TL_BIT(TL_IDX_TURN_OWED_CONVERSATION) | TL_BIT(TL_IDX_TURN_OWED_LAPSED))
 
 /* the extension of this database; InvalidOid if there is none */
 extern Oid	tl_extension_oid(void);

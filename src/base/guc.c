@@ -122,6 +122,7 @@ static const struct
 	[TL_CODE_NEVER_STARTED] = {"WORKER_NEVER_STARTED", &tl_message_never_started},
 	[TL_CODE_DIED] = {"WORKER_DIED", &tl_message_died},
 	[TL_CODE_TOO_LONG] = {"TURN_TOO_LONG", &tl_message_too_long},
+	[TL_CODE_WAIT_EXPIRED] = {"WAIT_EXPIRED", &tl_message_wait_expired},
 };
 
 const char *

@@ -84,6 +84,7 @@ typedef struct Pending
 	bool		everything;		/* too many touched to name */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
+	bool		lapsed;			/* it offered turns for rescue */
 	bool		look_turns;
 	bool		look_replies;
 } Pending;
@@ -227,6 +228,23 @@ tl_xact_reply(const text *conversation, const text *platform)
 					   VARDATA_ANY(conversation), VARSIZE_ANY_EXHDR(conversation),
 					   VARDATA_ANY(platform), VARSIZE_ANY_EXHDR(platform)))
 		p->look_replies = true;
+}
+
+void
+tl_xact_lapsed(const text *deployment)
+{
+	Pending    *p = get_pending();
+
+	p->lapsed = true;
+	if (p->letter.len > MAX_LETTER ||
+		!tl_mail_lapsed(&p->letter, VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment)))
+		p->look_replies = true;
+}
+
+bool
+tl_xact_has_lapsed(void)
+{
+	return pending != NULL && pending->lapsed;
 }
 
 void

@@ -21,6 +21,10 @@ extern void tl_xact_wrote(const TlTurn *turn, bool armed);
 extern bool tl_xact_has_armed(ItemPointer tid);
 /* something is due, is due again, or ended in this conversation */
 extern void tl_xact_reply(const text *conversation, const text *platform);
+/* a turn of the deployment is offered for rescue */
+extern void tl_xact_lapsed(const text *deployment);
+/* did it say so of any? */
+extern bool tl_xact_has_lapsed(void);
 /* something of this transaction is due again at that time (liveness clock) */
 extern void tl_xact_due_again(int64 due_us);
 /* these turns of a dead session are dealt with */

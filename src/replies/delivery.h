@@ -31,6 +31,6 @@ extern int	tl_notify_pending(void);	/* how many names */
 /* send what was gathered, in the current transaction */
 extern void tl_notify_send(void);
 /* a sweep without a worker: "look", if a reply is open */
-extern void tl_notify_in_transaction(void);
+extern void tl_notify_in_transaction(bool look);
 
 #endif							/* TL_DELIVERY_H */

@@ -52,7 +52,7 @@ log_dropped(void)
 
 void
 tl_late_reply_keep(const text *deployment, text **ids, int nids,
-				   const text *conversation, Jsonb *payload, bool lost,
+				   const text *conversation, Jsonb *payload, TlElection verdict,
 				   const pg_uuid_t *request)
 {
 	const Datum values[TL_LATE_NATTS] = {
@@ -62,7 +62,7 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 			construct_array((Datum *) ids, nids, TEXTOID, -1, false, TYPALIGN_INT)),
 		[TL_LATE_CONVERSATION_ID - 1] = PointerGetDatum(conversation),
 		[TL_LATE_PAYLOAD - 1] = JsonbPGetDatum(payload),
-		[TL_LATE_VERDICT - 1] = ObjectIdGetDatum(tl_election_oid(lost ? TL_LOST : TL_UNKNOWN)),
+		[TL_LATE_VERDICT - 1] = ObjectIdGetDatum(tl_election_oid(verdict)),
 		[TL_LATE_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp()),
 		[TL_LATE_KEPT_AT - 1] = TimestampTzGetDatum(tl_clock_now())
 	};
@@ -76,7 +76,8 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 	full = DatumGetInt64(DirectFunctionCall1(pg_table_size, table)) >= MAX_BYTES ||
 		DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, table)) >= tl_max_late_replies;
 	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls))
-		tl_counter_add(lost ? TL_COUNT_LATE : TL_COUNT_UNKNOWN, 1);
+		tl_counter_add(verdict == TL_LOST ? TL_COUNT_LATE :
+					   verdict == TL_STALE ? TL_COUNT_STALE : TL_COUNT_UNKNOWN, 1);
 	tl_rel_close(&late);
 	if (full)
 	{

@@ -22,10 +22,10 @@
 #define MAX_PAYLOAD		7900
 #define MAX_NAMES		2000	/* with more, a look is cheaper */
 
-/* a conversation or a platform */
+/* a conversation, a platform, or a deployment with a turn that lapsed */
 typedef struct NotifyName
 {
-	char		kind;			/* 'c' or 'p' */
+	char		kind;			/* 'c', 'p' or 'l' */
 	char		name[TL_MAX_NAME + 1];
 } NotifyName;
 
@@ -37,7 +37,7 @@ static bool everything = false;
 void
 tl_notify_add(const TlMail *mail)
 {
-	NotifyName	conversation = {.kind = 'c'};
+	NotifyName	conversation = {.kind = mail->type == TL_MAIL_LAPSED ? 'l' : 'c'};
 	NotifyName	platform = {.kind = 'p'};
 	HASHCTL		ctl = {
 		.keysize = sizeof(NotifyName), .entrysize = sizeof(NotifyName), .hcxt = TopMemoryContext
@@ -51,7 +51,8 @@ tl_notify_add(const TlMail *mail)
 	memcpy(conversation.name, mail->conversation, mail->conversation_len);
 	memcpy(platform.name, mail->platform, mail->platform_len);
 	(void) hash_search(names, &conversation, HASH_ENTER, NULL);
-	(void) hash_search(names, &platform, HASH_ENTER, NULL);
+	if (mail->type == TL_MAIL_REPLY)
+		(void) hash_search(names, &platform, HASH_ENTER, NULL);
 	everything = hash_get_num_entries(names) > MAX_NAMES;
 }
 
@@ -74,12 +75,21 @@ notify(const char *payload)
 	tl_counter_add(TL_COUNT_NOTIFICATIONS, 1);
 }
 
-/* Send both lists; whenever a payload is full, begin another. */
+/* Send the lists; whenever a payload is full, begin another. */
 static void
 send_names(void)
 {
-	static const char *const heads[] = {"{\"conversations\":[", "{\"conversations\":[],\"platforms\":["};
-	static const char *const tails[] = {"],\"platforms\":[]}", "]}"};
+	static const char kinds[] = {'c', 'p', 'l'};
+	static const char *const begins[] = {
+		"{\"conversations\":[", "],\"platforms\":[", "],\"lapsed\":["
+	};
+	static const char *const heads[] = {
+		"{\"conversations\":[", "{\"conversations\":[],\"platforms\":[",
+		"{\"conversations\":[],\"platforms\":[],\"lapsed\":["
+	};
+	static const char *const tails[] = {
+		"],\"platforms\":[],\"lapsed\":[]}", "],\"lapsed\":[]}", "]}"
+	};
 	StringInfoData payload;
 	StringInfoData json;
 	int			i;
@@ -91,11 +101,11 @@ send_names(void)
 		HASH_SEQ_STATUS scan;
 		NotifyName *name;
 
-		appendStringInfoString(&payload, i == 0 ? heads[i] : "],\"platforms\":[");
+		appendStringInfoString(&payload, begins[i]);
 		hash_seq_init(&scan, names);
 		while ((name = hash_seq_search(&scan)) != NULL)
 		{
-			if (name->kind != (i == 0 ? 'c' : 'p'))
+			if (name->kind != kinds[i])
 				continue;
 			resetStringInfo(&json);
 			escape_json(&json, name->name);
@@ -111,7 +121,7 @@ send_names(void)
 			appendStringInfoString(&payload, json.data);
 		}
 	}
-	appendStringInfoString(&payload, tails[1]);
+	appendStringInfoString(&payload, tails[lengthof(tails) - 1]);
 	notify(payload.data);
 }
 
@@ -133,7 +143,7 @@ tl_notify_send(void)
 
 /* Of a reply that is open no process has notified. */
 void
-tl_notify_in_transaction(void)
+tl_notify_in_transaction(bool look)
 {
 	TlRel		deliveries;
 	Snapshot	snapshot;
@@ -142,7 +152,7 @@ tl_notify_in_transaction(void)
 		return;
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
 	snapshot = tl_latest_snapshot();
-	if (tl_delivery_next_platform(&deliveries, NULL, snapshot) != NULL)
+	if (look || tl_delivery_next_platform(&deliveries, NULL, snapshot) != NULL)
 		notify("{}");
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);

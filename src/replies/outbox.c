@@ -59,21 +59,25 @@ tl_outbox_close(TlOutbox *outbox)
 }
 
 /*
- * The counter of the codes that the extension sets, or of all others: they
- * stand in the order of the codes.
+ * The counter of a code that the extension sets: they stand in the order of the
+ * codes.  Other codes are counted by the calls that set them; of a sweep's it
+ * was the provider's mark.
  */
 static TlCounter
-failure_counter(const text *error_code)
+failure_counter(const TlReply *reply)
 {
+	const text *error_code = reply->error_code;
 	int			i;
 
-	StaticAssertStmt(TL_COUNT_FAILED_UNRESPONSIVE + TL_NCODES == TL_COUNT_FAILED_OTHER,
+	StaticAssertStmt(TL_COUNT_FAILED_UNRESPONSIVE + TL_NCODES == TL_COUNT_FAILED_STOPPED,
 					 "each code has a counter");
 	for (i = 0; error_code != NULL && i < TL_NCODES; i++)
 		if (VARSIZE_ANY_EXHDR(error_code) == strlen(tl_code_name(i)) &&
 			memcmp(VARDATA_ANY(error_code), tl_code_name(i), strlen(tl_code_name(i))) == 0)
 			return TL_COUNT_FAILED_UNRESPONSIVE + i;
-	return TL_COUNT_FAILED_OTHER;
+	return reply->decided_by == TL_DECIDED_FAIL ? TL_COUNT_FAILED_STOPPED :
+		reply->decided_by == TL_DECIDED_REJECT ? TL_COUNT_FAILED_REJECTED :
+		reply->decided_by == TL_DECIDED_REPLY ? TL_COUNT_FAILED_OTHER : TL_COUNT_FAILED_PROVIDER;
 }
 
 static int64
@@ -91,6 +95,8 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 		[REPLY_OUTCOME - 1] = CharGetDatum(reply->outcome),
 		[REPLY_ERROR_CODE - 1] = PointerGetDatum(reply->error_code),
 		[REPLY_DECIDED_BY - 1] = CharGetDatum(reply->decided_by),
+		[REPLY_GENERATION - 1] = Int32GetDatum(reply->generation),
+		[REPLY_WORKER - 1] = PointerGetDatum(reply->worker),
 		[REPLY_ARMED_AT - 1] = reply->armed_at ? TimestampTzGetDatum(reply->armed_at) : 0,
 		[REPLY_FIRST_BEAT - 1] = reply->first_beat ? TimestampTzGetDatum(reply->first_beat) : 0,
 		[REPLY_LAST_BEAT - 1] = reply->last_beat ? TimestampTzGetDatum(reply->last_beat) : 0,
@@ -141,7 +147,10 @@ tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 	tl_rel_insert(&outbox->deliveries, values, nulls);
 	outbox->counts[reply->outcome == TL_OUTCOME_ANSWER ? TL_COUNT_ANSWERED :
 				   discharged ? TL_COUNT_DISCHARGED :
-				   failure_counter(reply->error_code)] += reply->nids;
+				   reply->outcome == TL_OUTCOME_UPDATE ? TL_COUNT_UPDATES :
+				   failure_counter(reply)] += reply->nids;
 	tl_xact_reply(reply->conversation, reply->platform);
+	/* an id that a crash takes back would be given out again */
+	ForceSyncCommit();
 	return id;
 }

@@ -16,7 +16,7 @@
 /* what a payload takes from the routing; the first two are always there */
 static const char *const routed[] = {
 	"platform", "teamId", "channelId", "conversationId", "userId", "platformMetadata",
-	"organizationId"
+	"organizationId", "traceparent"
 };
 
 static JsonbValue
@@ -49,9 +49,9 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 	return value;
 }
 
-/* Begin the object: what the routing gives, and the time. */
+/* Begin the object: what the routing gives, the generation, and the time. */
 static void
-begin(TlJsonbState *state, Jsonb *routing)
+begin(TlJsonbState *state, Jsonb *routing, int32 generation)
 {
 	JsonbValue	platform = cstring_value(TL_DEFAULT_PLATFORM);
 	JsonbValue	value;
@@ -76,6 +76,22 @@ begin(TlJsonbState *state, Jsonb *routing)
 		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (USECS_PER_DAY / 1000));
 	push(state, WJB_KEY, cstring_value("timestamp"));
 	push(state, WJB_VALUE, value);
+	value.val.numeric = int64_to_numeric(generation);
+	push(state, WJB_KEY, cstring_value("generation"));
+	push(state, WJB_VALUE, value);
+}
+
+/* The members of the caller's object, as they are. */
+static void
+push_members(TlJsonbState *state, Jsonb *object)
+{
+	JsonbIterator *it = JsonbIteratorInit(&object->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	(void) JsonbIteratorNext(&it, &value, true);	/* its object begins */
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
+		tl_push_jsonb_compat(state, token, &value);
 }
 
 /* End the object: the turns that it ends. */
@@ -96,12 +112,12 @@ end(TlJsonbState *state, const text *const *ids, int nids)
 }
 
 Jsonb *
-tl_payload_error(Jsonb *routing, const text *message_id,
+tl_payload_error(Jsonb *routing, const text *message_id, int32 generation,
 				 const text *error, const text *error_code)
 {
 	TlJsonbState state = {0};
 
-	begin(&state, routing);
+	begin(&state, routing, generation);
 	push(&state, WJB_KEY, cstring_value("error"));
 	push(&state, WJB_VALUE, text_value(error));
 	if (error_code)
@@ -117,18 +133,26 @@ tl_payload_error(Jsonb *routing, const text *message_id,
  * members replace the routing's, and our ids replace the reply's.
  */
 Jsonb *
-tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
+tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon, int32 generation)
 {
 	TlJsonbState state = {0};
-	JsonbIterator *it = JsonbIteratorInit(&reply->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
 
-	begin(&state, routing);
-	(void) JsonbIteratorNext(&it, &value, true);	/* its object begins */
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
-		tl_push_jsonb_compat(&state, token, &value);
+	begin(&state, routing, generation);
+	push_members(&state, reply);
 	return end(&state, (const text *const *) won, nwon);
+}
+
+Jsonb *
+tl_payload_update(Jsonb *update, Jsonb *routing, const text *message_id, int32 generation)
+{
+	TlJsonbState state = {0};
+
+	begin(&state, routing, generation);
+	push_members(&state, update);
+	push(&state, WJB_KEY, cstring_value("messageId"));
+	push(&state, WJB_VALUE, text_value(message_id));
+	tl_push_jsonb_compat(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 /* A non-empty "error": not null, false or "". */

@@ -97,14 +97,17 @@ void
 tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, int32 attempt)
 {
 	/* the first columns are those of the table */
-	Datum		values[REPLY_PAYLOAD + 3];
-	bool		nulls[REPLY_PAYLOAD + 3] = {false};
-	bool	   *last = &nulls[REPLY_PAYLOAD + 2];
+	Datum		values[REPLY_PAYLOAD + 4];
+	bool		nulls[REPLY_PAYLOAD + 4] = {false};
+	bool	   *last = &nulls[REPLY_PAYLOAD + 3];
+	char		outcome = DatumGetChar(slot_getattr(reply, REPLY_OUTCOME, last));
 
 	tl_row_get(reply, values, nulls, REPLY_PAYLOAD);
-	values[REPLY_PAYLOAD] = CStringGetTextDatum(state);
-	values[REPLY_PAYLOAD + 1] = Int32GetDatum(attempt);
-	values[REPLY_PAYLOAD + 2] = slot_getattr(reply, REPLY_CREATED_AT, last);
+	values[REPLY_PAYLOAD] = CStringGetTextDatum(outcome == TL_OUTCOME_ANSWER ? "answer" :
+												outcome == TL_OUTCOME_UPDATE ? "update" : "error");
+	values[REPLY_PAYLOAD + 1] = CStringGetTextDatum(state);
+	values[REPLY_PAYLOAD + 2] = Int32GetDatum(attempt);
+	values[REPLY_PAYLOAD + 3] = slot_getattr(reply, REPLY_CREATED_AT, last);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -208,9 +211,8 @@ judge(TupleTableSlot *row, void *arg)
 		TL_STEP_PASS : TL_STEP_TAKE;
 }
 
-/* A reply's state, as the view replies shows it; NULL if no row is there. */
-static const char *
-find_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
+const char *
+tl_find_delivery_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
 {
 	TlDelivery	d;
 
@@ -247,7 +249,7 @@ return_picked(ReturnSetInfo *rsinfo, Reading *reading)
 		/* the walk has judged it already, and our snapshot keeps it there */
 		if (!table_tuple_fetch_row_version(reading->replies.rel, &pick->tid, SnapshotAny, slot))
 			continue;
-		state = find_state(&scan, pick->reply_id, now, &attempt);
+		state = tl_find_delivery_state(&scan, pick->reply_id, now, &attempt);
 		if (state != NULL)
 			tl_put_reply(rsinfo, slot, state, attempt);
 	}

@@ -70,6 +70,12 @@ extern void tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber s
 /* one row of read_replies or claim_replies, from a row of the table reply */
 extern void tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply,
 						 const char *state, int32 attempt);
+/*
+ * The state of a reply, as the view replies shows it, by a scan over the keys
+ * of deliveries; NULL if the scan's snapshot shows no row, or one in a state
+ * that the table's CHECK constraint would refuse.
+ */
+extern const char *tl_find_delivery_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt);
 /* for qsort over ids, or structs that begin with one */
 extern int	tl_compare_ids(const void *a, const void *b);
 

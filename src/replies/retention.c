@@ -94,6 +94,12 @@ hold_turns(Batch *batch, TupleTableSlot *reply)
 	int			known = 0;
 	int			i;
 
+	/* the turn of an update goes on, or has a terminal record of its own */
+	if (DatumGetChar(slot_getattr(reply, REPLY_OUTCOME, &isnull)) == TL_OUTCOME_UPDATE)
+	{
+		MemoryContextSwitchTo(old);
+		return true;
+	}
 	/* only these in the short-lived context: a scan keeps what it allocates */
 	deconstruct_array(DatumGetArrayTypeP(slot_getattr(reply, REPLY_MESSAGE_IDS, &isnull)),
 					  TEXTOID, -1, false, TYPALIGN_INT, &ids, &nulls, &n);

@@ -32,6 +32,7 @@ typedef struct AttachTable
 {
 	LWLock		lock;
 	int			high;			/* entries from here on were never used */
+	int			deaths;			/* entries whose last session has ended */
 	Entry		entries[FLEXIBLE_ARRAY_MEMBER];
 } AttachTable;
 
@@ -54,6 +55,22 @@ tl_attach_shmem_startup(int tranche)
 		return;
 	memset(table, 0, tl_attach_shmem_size());
 	LWLockInitialize(&table->lock, tranche);
+}
+
+/* The session of an entry ends, or, with 0, comes again or is forgotten. */
+static void
+set_died(Entry *entry, int64 died)
+{
+	Assert(LWLockHeldByMeInMode(&table->lock, LW_EXCLUSIVE));
+	table->deaths += (died > 0) - (entry->death.died > 0);
+	entry->death.died = died;
+}
+
+static void
+clear(Entry *entry)
+{
+	set_died(entry, 0);
+	memset(entry, 0, sizeof(Entry));
 }
 
 /* A hint: the slots are read without their lock. */
@@ -102,7 +119,7 @@ tl_attach_add(const text *deployment, TlLeaseKey key)
 
 		if (!tl_lease_key_equal(entry->death.key, key))
 		{
-			memset(entry, 0, sizeof(Entry));
+			clear(entry);
 			entry->dboid = MyDatabaseId;
 			entry->extension = extension;
 			entry->death.key = key;
@@ -110,7 +127,7 @@ tl_attach_add(const text *deployment, TlLeaseKey key)
 			text_to_cstring_buffer(deployment, entry->death.deployment, TL_MAX_NAME + 1);
 		}
 		entry->sessions++;
-		entry->death.died = 0;
+		set_died(entry, 0);
 	}
 	LWLockRelease(&table->lock);
 	return at;
@@ -125,9 +142,9 @@ tl_attach_remove(int at, int64 died)
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	last = --entry->sessions == 0;
 	if (last && died > 0)
-		entry->death.died = died;
+		set_died(entry, died);
 	else if (last)
-		memset(entry, 0, sizeof(Entry));
+		clear(entry);
 	LWLockRelease(&table->lock);
 	return last;
 }
@@ -155,7 +172,7 @@ tl_attach_next_death(int64 before, int *at, TlDeath *death)
 		if (found)
 			*death = entry->death;
 		else
-			memset(entry, 0, sizeof(Entry));
+			clear(entry);
 	}
 	LWLockRelease(&table->lock);
 	return found;
@@ -177,6 +194,36 @@ tl_attach_oldest_death(void)
 	return oldest;
 }
 
+int64
+tl_attach_death_of(TlLeaseKey key)
+{
+	int64		died = 0;
+	int			i;
+
+	/* a view asks this for each row: it is a hint */
+	if (table == NULL || table->deaths == 0)
+		return 0;
+	LWLockAcquire(&table->lock, LW_SHARED);
+	for (i = 0; i < table->high && died == 0; i++)
+		if (tl_lease_key_equal(table->entries[i].death.key, key))
+			died = table->entries[i].death.died;
+	LWLockRelease(&table->lock);
+	return died;
+}
+
+int
+tl_attach_used(void)
+{
+	int			used = 0;
+	int			i;
+
+	LWLockAcquire(&table->lock, LW_SHARED);
+	for (i = 0; i < table->high; i++)
+		used += OidIsValid(table->entries[i].dboid);
+	LWLockRelease(&table->lock);
+	return used;
+}
+
 void
 tl_attach_settle(const TlDeath *death)
 {
@@ -184,6 +231,6 @@ tl_attach_settle(const TlDeath *death)
 
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	if (entry->death.died == death->died && tl_lease_key_equal(entry->death.key, death->key))
-		memset(entry, 0, sizeof(Entry));
+		clear(entry);
 	LWLockRelease(&table->lock);
 }

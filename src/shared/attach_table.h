@@ -29,6 +29,9 @@ extern bool tl_attach_remove(int entry, int64 died);
 extern bool tl_attach_next_death(int64 before, int *at, TlDeath *death);
 /* PG_INT64_MAX if there is none */
 extern int64 tl_attach_oldest_death(void);
+/* when the deployment's last session ended; 0: it has one, or never had */
+extern int64 tl_attach_death_of(TlLeaseKey key);
+extern int	tl_attach_used(void);
 /* it was dealt with (or revoked by a beat): forget it unless it changed */
 extern void tl_attach_settle(const TlDeath *death);
 

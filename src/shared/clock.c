@@ -44,6 +44,7 @@
 
 #define TICK_REACH		(2 * TL_SECOND)
 #define SKEW			(50 * TL_MS)	/* of the wall clock: noted from here on */
+#define FARTHEST		(365000 * USECS_PER_DAY)	/* a thousand years */
 
 static bool ticks_here = false; /* this process is the worker */
 
@@ -235,6 +236,8 @@ tl_clock_to_wall(int64 us, int64 now)
 	int64		lost = 0;
 	int			i;
 
+	/* a row of others may have any time, and a view must be able to show it */
+	us = Max(Min(us, now + FARTHEST), now - FARTHEST);
 	for (i = 0; db != NULL && i < TL_KEPT_PAUSES; i++)
 		if (us < (int64) pg_atomic_read_u64(&db->pauses[i].at))
 			lost += (int64) pg_atomic_read_u64(&db->pauses[i].lost);

@@ -22,7 +22,7 @@ typedef struct TlLease
 	TlLeaseKey	key;
 	pg_atomic_uint64 beat;		/* a deployment's or a named turn's last beat */
 	pg_atomic_uint64 first;		/* deployment: solo beat; turn: first beat */
-	pg_atomic_uint64 named;		/* deployment: last beat that named a turn */
+	pg_atomic_uint64 named;		/* deployment: last beat that named a turn; turn: its fence */
 	pg_atomic_uint64 cache;		/* generation << 32 | owed */
 	pg_atomic_uint32 generation;	/* of a deployment */
 	pg_atomic_uint32 cached_at;

@@ -26,18 +26,31 @@ tl_mail_watch(StringInfo letter, const TlWatch *watch)
 }
 
 /* This runs for rows of any origin, so it trusts no length. */
-bool
-tl_mail_reply(StringInfo letter, const char *conversation, int clen,
-			  const char *platform, int plen)
+static bool
+append_names(StringInfo letter, TlMailType type, const char *conversation, int clen,
+			 const char *platform, int plen)
 {
 	if (clen > TL_MAX_NAME || plen > TL_MAX_NAME)
 		return false;
-	appendStringInfoChar(letter, TL_MAIL_REPLY);
+	appendStringInfoChar(letter, (char) type);
 	appendStringInfoChar(letter, (char) clen);
 	appendStringInfoChar(letter, (char) plen);
 	appendBinaryStringInfo(letter, conversation, clen);
 	appendBinaryStringInfo(letter, platform, plen);
 	return true;
+}
+
+bool
+tl_mail_reply(StringInfo letter, const char *conversation, int clen,
+			  const char *platform, int plen)
+{
+	return append_names(letter, TL_MAIL_REPLY, conversation, clen, platform, plen);
+}
+
+bool
+tl_mail_lapsed(StringInfo letter, const char *deployment, int len)
+{
+	return append_names(letter, TL_MAIL_LAPSED, deployment, len, "", 0);
 }
 
 bool
@@ -82,7 +95,7 @@ tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_re
 
 	while (tl_mail_next(letter, &at, &mail))
 	{
-		if (mail.type == TL_MAIL_REPLY)
+		if (mail.type != TL_MAIL_WATCH)
 		{
 			replies = true;
 			continue;

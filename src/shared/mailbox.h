@@ -15,7 +15,8 @@
 typedef enum TlMailType
 {
 	TL_MAIL_WATCH,				/* an owed row to keep an eye on */
-	TL_MAIL_REPLY				/* conversation, platform: something is due or ended */
+	TL_MAIL_REPLY,				/* conversation, platform: something is due or ended */
+	TL_MAIL_LAPSED				/* deployment: a turn of it is offered for rescue */
 } TlMailType;
 
 /* all that the watch list needs of a row */
@@ -34,7 +35,7 @@ typedef struct TlMail
 {
 	TlMailType	type;
 	TlWatch		watch;
-	const char *conversation;
+	const char *conversation;	/* or the deployment */
 	int			conversation_len;
 	const char *platform;
 	int			platform_len;
@@ -45,6 +46,7 @@ extern void tl_mail_watch(StringInfo letter, const TlWatch *watch);
 /* false: a row that is not of our functions has a name too long */
 extern bool tl_mail_reply(StringInfo letter, const char *conversation, int clen,
 						  const char *platform, int plen);
+extern bool tl_mail_lapsed(StringInfo letter, const char *deployment, int len);
 /* walk over a letter; *at starts at 0 */
 extern bool tl_mail_next(const StringInfo letter, int *at, TlMail *mail);
 

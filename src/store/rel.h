@@ -63,6 +63,8 @@ extern bool tl_rel_open_with(TlRel *r, TlTable table, bool write, bool wait, uin
 	((void) tl_rel_open_with(r, table, true, true, without))
 #define tl_rel_try_open(r, table, wait)	tl_rel_open_with(r, table, true, wait, 0)
 extern void tl_rel_close(TlRel *r);
+/* does a row of that shape have our columns, and of our types? */
+extern bool tl_rel_has_columns(TlTable table, TupleDesc desc);
 
 /* rel.c */
 extern void tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts);

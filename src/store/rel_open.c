@@ -40,8 +40,8 @@ static const struct
 	const char *columns;
 	int			nchecks;
 }			shapes[TL_NTABLES] = {
-	[TL_TURN] = {"ttclzzzzzzziiizztjttul", 8},
-	[TL_REPLY] = {"ltatttjctczzzz", 7},
+	[TL_TURN] = {"ttclzzzzzzzzzziiiiicitzztjtttull", 12},
+	[TL_REPLY] = {"ltatttjctcitzzzz", 7},
 	[TL_DELIVERY] = {"lcizztttzzt", 5},
 	[TL_LATE_REPLY] = {"utatjezz", 3},
 };
@@ -71,11 +71,26 @@ has_type(Form_pg_attribute column, char type)
 }
 
 /*
- * Every column of ours is there, and of our type: rows are read and written by
- * position, and a value of another type would be taken for an address.  Only
- * superusers own the table, because the worker, which is one, evaluates
- * expressions of the owner's indexes.  A table to write to asks nothing of a
- * row that a direct write does not do; rel.c checks NOT NULL for each row.
+ * Rows are read and written by position, and a value of another type would be
+ * taken for an address.
+ */
+bool
+tl_rel_has_columns(TlTable table, TupleDesc desc)
+{
+	const char *columns = shapes[table].columns;
+	int			i;
+
+	for (i = 0; columns[i] != '\0'; i++)
+		if (i >= desc->natts || !has_type(TupleDescAttr(desc, i), columns[i]))
+			return false;
+	return true;
+}
+
+/*
+ * Every column of ours is there, and of our type.  Only superusers own the
+ * table, because the worker, which is one, evaluates expressions of the owner's
+ * indexes.  A table to write to asks nothing of a row that a direct write does
+ * not do; rel.c checks NOT NULL for each row.
  */
 static int
 check_table(TlTable table, Relation rel, bool write)
@@ -90,10 +105,9 @@ check_table(TlTable table, Relation rel, bool write)
 	if (desc->natts < natts)
 		refuse(rel, "has fewer columns than the library knows",
 			   "Bring the extension up to date with ALTER EXTENSION " TL_EXTENSION " UPDATE.");
-	for (i = 0; i < natts; i++)
-		if (!has_type(TupleDescAttr(desc, i), shapes[table].columns[i]))
-			refuse(rel, "lacks a column that the extension created, or it has another type",
-				   "Restore it from a backup, or create the extension anew.");
+	if (!tl_rel_has_columns(table, desc))
+		refuse(rel, "lacks a column that the extension created, or it has another type",
+			   "Restore it from a backup, or create the extension anew.");
 	if (!superuser_arg(rel->rd_rel->relowner))
 		refuse(rel, "is not owned by a superuser",
 			   "Give it back to the owner of the extension with ALTER TABLE ... OWNER TO.");

@@ -44,6 +44,7 @@ typedef struct Beat
 {
 	text	   *deployment;		/* NULL: not valid, so nothing is owed */
 	text	   *message_id;		/* NULL: all that the deployment owes */
+	int32		fence;			/* the generation that the caller holds; 0: it says none */
 	TlLeaseKey	key;			/* the deployment's */
 	int32		owed;			/* the verdict */
 	bool		starts;			/* in rows: it starts the turn, if none did before */
@@ -89,6 +90,14 @@ list_rows(Beat *beat)
 	beat->starts = beat->nrows == 1;
 }
 
+/* Is the turn owed, and by the holder that beats? */
+static bool
+is_held(const Beat *beat, const TlTurn *turn)
+{
+	return tl_turn_is_owed(turn) &&
+		(beat->fence == 0 || beat->fence == turn->times.generation);
+}
+
 /*
  * Write one row, if its turn has not ended meanwhile.  False if another
  * transaction holds the row, or has changed it since this looked.
@@ -103,7 +112,7 @@ write_row(TlRel *turns, Beat *beat, const text *message_id, int64 now)
 
 	CHECK_FOR_INTERRUPTS();
 	if (!tl_turn_find(turns, &scan, beat->deployment, message_id, snapshot, &turn) ||
-		!tl_turn_is_owed(&turn))
+		!is_held(beat, &turn))
 		beat->owed--;
 	else if (tl_rel_lock(turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
 						 LockWaitSkip) != TM_Ok)
@@ -156,8 +165,8 @@ write_rows(Beat *beats, int n, int64 now)
 }
 
 /*
- * How many turns the beat finds owed, and from when on beats count for the
- * only one: see rules/deadline.c.
+ * How many turns the beat finds owed, or the generation of the turn that it
+ * names; and from when on beats count for the only one: see rules/deadline.c.
  */
 static int32
 probe(const Beat *beat, int64 *counts_from)
@@ -183,6 +192,11 @@ probe(const Beat *beat, int64 *counts_from)
 	if (found)
 		*counts_from = tl_epoch_run(turn.times.epoch) == tl_epoch_run(tl_clock_epoch()) ?
 			turn.times.armed : tl_clock_server_start();
+	if (found && beat->message_id != NULL)
+	{
+		owed = turn.times.generation;
+		found = false;
+	}
 	for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -210,11 +224,19 @@ record(Beat *beat, int64 now)
 
 	for (tries = 0;; tries++)
 	{
-		TlBeat		result = tl_lease_beat(key, turn, now, &generation, &beat->owed);
+		TlBeat		result = tl_lease_beat(key, turn, beat->fence, now, &generation, &beat->owed);
+		int32		owed;
 
 		if (result == TL_BEAT_KNOWN)
 			return;
-		beat->owed = probe(beat, &armed);
+		owed = probe(beat, &armed);
+		beat->owed = beat->message_id != NULL ? owed > 0 : owed;
+		/* the turn has another holder: its lease stays */
+		if (beat->fence != 0 && owed > 0 && owed != beat->fence)
+		{
+			beat->owed = 0;
+			return;
+		}
 		if (result == TL_BEAT_PROBE)
 		{
 			/*
@@ -223,14 +245,14 @@ record(Beat *beat, int64 now)
 			 */
 			bool		keep = !tl_xact_has_touched(key) && (beat->owed != 1 || now >= armed);
 
-			if (tl_lease_found(key, turn, generation, beat->owed, armed, now, keep) ||
+			if (tl_lease_found(key, turn, beat->fence, generation, owed, armed, now, keep) ||
 				tries >= MAX_TRIES)
 				return;
 		}
 		/* a deployment that owes nothing gets no lease */
 		else if (beat->owed == 0)
 			return;
-		else if (!tl_lease_enter(key, turn, now))
+		else if (!tl_lease_enter(key, turn, beat->fence, now))
 		{
 			list_rows(beat);
 			return;
@@ -283,22 +305,28 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	int			i;
 
 	whole.key = tl_lease_key(whole.deployment);
-	if (!PG_ARGISNULL(1))
+	if (PG_ARGISNULL(1))
+		/* raises, unless there are none */
+		(void) tl_arg_generations(fcinfo, 2, 0);
+	else
 	{
 		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);
 
 		n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 		if (n > 0)
 		{
-			text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &n);
+			TlNamed    *turns = tl_arg_turns(fcinfo, 1, 2, &n);
 
 			beats = palloc(n * sizeof(Beat));
 			for (i = 0; i < n; i++)
 			{
 				beats[i] = whole;
-				beats[i].message_id = ids[i];
+				beats[i].message_id = turns[i].message_id;
+				beats[i].fence = turns[i].generation;
 			}
 		}
+		else
+			(void) tl_arg_generations(fcinfo, 2, 0);
 	}
 	beat_each(beats, n, 1);
 	for (i = 0; i < n; i++)
@@ -314,6 +342,7 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	int			nids;
 	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &n);
 	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
+	int32	   *fences = tl_arg_generations(fcinfo, 2, ids != NULL ? n : 0);
 	Beat	   *beats;
 	int			i;
 
@@ -331,6 +360,9 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 		if (deployments[i] == NULL || !tl_name_is_valid(deployments[i]) ||
 			(beats[i].message_id != NULL && !tl_name_is_valid(beats[i].message_id)))
 			continue;
+		/* a generation is one of a turn */
+		if (fences != NULL && beats[i].message_id != NULL)
+			beats[i].fence = fences[i];
 		beats[i].deployment = deployments[i];
 		beats[i].key = tl_lease_key(deployments[i]);
 	}

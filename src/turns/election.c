@@ -45,6 +45,8 @@ typedef struct Commit
 	pg_uuid_t  *request;
 	Candidate  *won;
 	int			nwon;
+	const TlNamed *judging;		/* the turn that is being judged */
+	bool		stale;			/* another generation than the caller's holds some turn */
 	bool		ended;			/* some turn had ended before */
 	bool		same_request;	/* ... by an equal call */
 	text	   *conversation;	/* of a turn that had ended */
@@ -52,19 +54,17 @@ typedef struct Commit
 
 PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
 
-/* NULL for a turn that was armed without, or has ended. */
-static Jsonb *
-routing_of(const TlTurn *turn)
+Jsonb *
+tl_turn_routing(const TlTurn *turn)
 {
 	return tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
 		DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING));
 }
 
-/* What the turn tells its reply: where it goes, and the turn's times. */
-static void
-read_turn(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict, int64 now)
+void
+tl_turn_address(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict, int64 now)
 {
-	Jsonb	   *routing = routing_of(turn);
+	Jsonb	   *routing = tl_turn_routing(turn);
 
 	memset(reply, 0, sizeof(*reply));
 	reply->deployment = tl_turn_text(turn, TURN_DEPLOYMENT);
@@ -76,6 +76,9 @@ read_turn(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict, int64 no
 	}
 	if (reply->platform == NULL)
 		reply->platform = cstring_to_text(TL_DEFAULT_PLATFORM);
+	reply->generation = turn->times.generation;
+	if (!tl_turn_isnull(turn, TURN_WORKER))
+		reply->worker = tl_turn_text(turn, TURN_WORKER);
 	if (verdict == NULL)
 		return;
 	reply->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
@@ -95,10 +98,10 @@ end_turn(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id)
 	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(outcome));
 	tl_turn_set_null(turn, TURN_ROUTING);
 	tl_turn_set_null(turn, TURN_REASON);
+	tl_turn_set_null(turn, TURN_WAIT_REASON);
 	if (request)
 		tl_turn_set(turn, TURN_REQUEST, UUIDPGetDatum(request));
 	tl_turn_set(turn, TURN_REPLY_ID, Int64GetDatum(reply_id));
-	ForceSyncCommit();
 }
 
 void
@@ -108,12 +111,13 @@ tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
 	text	   *message_id = tl_turn_text(turn, TURN_MESSAGE_ID);
 	TlReply		reply;
 
-	read_turn(&reply, turn, verdict, now);
+	tl_turn_address(&reply, turn, verdict, now);
 	reply.message_ids = &message_id;
 	reply.nids = 1;
 	reply.outcome = error != NULL ? TL_OUTCOME_ERROR : TL_OUTCOME_DISCHARGED;
 	if (error != NULL)
-		reply.payload = tl_payload_error(routing_of(turn), message_id, error, error_code);
+		reply.payload = tl_payload_error(tl_turn_routing(turn), message_id, reply.generation, error,
+										 error_code);
 	reply.error_code = error_code;
 	reply.decided_by = decided_by;
 	tl_outbox_open(outbox, error == NULL);
@@ -139,10 +143,16 @@ judge_candidate(TlTurn *turn, void *arg)
 				   UUID_LEN) == 0;
 		return TL_TURN_KEPT;
 	}
+	if (commit->judging->generation != 0 &&
+		commit->judging->generation != turn->times.generation)
+	{
+		commit->stale = true;
+		return TL_TURN_KEPT;
+	}
 	tl_turn_judge(turn, now, 0, &verdict);
 	candidate->turn = *turn;
 	tl_turn_detach(&candidate->turn);
-	read_turn(&candidate->reply, &candidate->turn, &verdict, now);
+	tl_turn_address(&candidate->reply, &candidate->turn, &verdict, now);
 	candidate->message_id = tl_turn_text(&candidate->turn, TURN_MESSAGE_ID);
 	commit->nwon++;
 	return TL_TURN_KEPT;
@@ -213,8 +223,8 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 				group[reply->nids++] = won[j];
 			}
 		reply->message_ids = ids;
-		reply->payload = tl_payload_reply(commit->reply, routing_of(&won[i]->turn), ids,
-										  reply->nids);
+		reply->payload = tl_payload_reply(commit->reply, tl_turn_routing(&won[i]->turn), ids,
+										  reply->nids, reply->generation);
 		reply->outcome = commit->outcome;
 		reply->error_code = commit->error_code;
 		reply->decided_by = TL_DECIDED_REPLY;
@@ -236,6 +246,8 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 static TlElection
 keep_late(Commit *commit, text **ids, int nids)
 {
+	TlElection	verdict = commit->stale ? TL_STALE : commit->ended ? TL_LOST : TL_UNKNOWN;
+
 	/* a client that did not hear the answer calls again */
 	if (commit->same_request)
 		return TL_WON;
@@ -249,8 +261,8 @@ keep_late(Commit *commit, text **ids, int nids)
 															value.val.string.len);
 	}
 	tl_late_reply_keep(commit->deployment, ids, nids, commit->conversation, commit->reply,
-					   commit->ended, commit->request);
-	return commit->ended ? TL_LOST : TL_UNKNOWN;
+					   verdict, commit->request);
+	return verdict;
 }
 
 /*
@@ -261,13 +273,17 @@ Datum
 turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 {
 	int			nids;
+	TlNamed    *named;
 	text	  **ids;
 	Commit		commit = {0};
 	TlRel		turns;
 	int			i;
 
 	commit.deployment = tl_arg_name(fcinfo, 0, "deployment");
-	ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
+	named = tl_arg_turns(fcinfo, 1, 3, &nids);
+	ids = palloc(nids * sizeof(text *));
+	for (i = 0; i < nids; i++)
+		ids[i] = named[i].message_id;
 	commit.reply = tl_arg_object(fcinfo, 2, "reply", tl_max_reply_size, "turn_liveness.max_reply_size");
 	tl_check_writable("commit_terminal_reply");
 	tl_grace_note_call(tl_clock_now());
@@ -278,7 +294,11 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	commit.won = palloc0(nids * sizeof(Candidate));
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, commit.deployment, ids[i], judge_candidate, &commit);
+	{
+		commit.judging = &named[i];
+		(void) tl_turn_change(&turns, commit.deployment, ids[i], named[i].generation,
+							  judge_candidate, &commit);
+	}
 	if (commit.nwon > 0)
 		end_won(&turns, &commit, order_as_called(fcinfo, &commit));
 	tl_rel_close(&turns);

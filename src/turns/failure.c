@@ -90,7 +90,7 @@ end_turns(text *deployment, text **ids, Ending *ending)
 
 		MemoryContextReset(of_turn);
 		old = MemoryContextSwitchTo(of_turn);
-		found |= tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
+		found |= tl_turn_change(&turns, deployment, ids[i], 0, end_turn, ending);
 		MemoryContextSwitchTo(old);
 	}
 	tl_outbox_close(&ending->outbox);
@@ -190,8 +190,8 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	ending.error = tl_arg_text(fcinfo, 3, "error");
 	ending.error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
 	tl_check_writable("reject_turn");
-	tl_turn_make(&turn, deployment, message_id, routing,
-				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
+	tl_turn_make(&turn, deployment, message_id, routing);
+	turn.next_check = tl_times_next_check(&turn.times);
 
 	while ((result = insert_ended(&turn, routing, &ending) ? TL_WON :
 			end_turns(deployment, &message_id, &ending)) == TL_UNKNOWN)

@@ -31,6 +31,7 @@
 #include "shared/database.h"
 #include "shared/lease.h"
 #include "turns/sweep.h"
+#include "turns/sweep_log.h"
 #include "turns/turn.h"
 
 #define CHUNK			500
@@ -46,6 +47,7 @@ typedef struct Sweep
 	TupleTableSlot *slot;
 	BlockNumber nblocks;
 	bool		move_check;		/* see tl_sweep_items */
+	int			offered;
 	List	   *lines;			/* for the log, once the batch is done */
 	MemoryContext context;		/* of the batch */
 } Sweep;
@@ -106,44 +108,47 @@ static bool
 has_lapsed(TlSweepItem *item, const TlTurn *turn, int64 now, TlVerdict *verdict)
 {
 	tl_turn_judge(turn, now, item->seen, verdict);
-	item->look_us = verdict->held ? now + BUSY_PAUSE : verdict->deadline;
+	item->look_us = verdict->held ? now + BUSY_PAUSE : tl_next_look(&turn->times, verdict, now);
 	return verdict->deadline <= now && !verdict->held;
 }
 
-/* Its session ended after the arm, and the deployment has not beaten since. */
-static bool
-has_died(const TlTurn *turn, int64 died)
+/* Keep a line for the log until the batch is done. */
+static void
+log_later(Sweep *sweep, char *line)
 {
-	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
+	MemoryContext row_context = MemoryContextSwitchTo(sweep->context);
 
-	/* a death is stamped like an arm: see tl_clock_arm_stamp() */
-	return died > 0 && last < died && turn->times.armed < died;
+	sweep->lines = lappend(sweep->lines, pstrdup(line));
+	MemoryContextSwitchTo(row_context);
 }
 
 /* A mark of a provider's failure names the error of the turn. */
 static void
-fail(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, bool died, int64 now)
+fail(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 now)
 {
-	TlCode		lapse = died ? TL_CODE_DIED : verdict->code;
 	text	   *code = tl_turn_isnull(turn, TURN_ERROR_CODE) ?
 		cstring_to_text(tl_code_name(lapse)) : tl_turn_text(turn, TURN_ERROR_CODE);
 	text	   *error = tl_turn_isnull(turn, TURN_REASON) ?
 		cstring_to_text(tl_code_message(lapse)) : tl_turn_text(turn, TURN_REASON);
 
 	if (tl_log_failures)
-	{
-		MemoryContext of_row = MemoryContextSwitchTo(sweep->context);
-		char	   *line = psprintf("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
-									text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)),
-									text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)),
-									text_to_cstring(code), died ? "session" : "sweep",
-									get_database_name(MyDatabaseId));
-
-		sweep->lines = lappend(sweep->lines, line);
-		MemoryContextSwitchTo(of_row);
-	}
+		log_later(sweep, tl_sweep_line(turn, "failed", text_to_cstring(code), verdict, lapse, now));
 	tl_turn_end(&sweep->outbox, turn, verdict, now, error, code,
-				died ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
+				lapse == TL_CODE_DIED ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
+}
+
+/* It lapsed, and stays owed for its rescue window; "seen": when first seen. */
+static void
+offer(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 seen, int64 now)
+{
+	if (tl_log_failures)
+		log_later(sweep, tl_sweep_line(turn, "offered", tl_code_name(lapse), verdict, lapse, now));
+	tl_turn_adopt(turn, seen);
+	turn->times.lapsed = now;
+	turn->times.lapse_code = tl_lapse_of_code(lapse);
+	turn->next_check = tl_times_next_check(&turn->times);
+	tl_xact_lapsed(tl_turn_text(turn, TURN_DEPLOYMENT));
+	sweep->offered++;
 }
 
 /* Decide about one row, and say in the item what became of it. */
@@ -154,6 +159,8 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 	TlTurn		turn;
 	TlVerdict	verdict;
 	bool		lapsed;
+	bool		died;
+	TlCode		code;
 
 	/* the table may have been rewritten since the address was noted */
 	item->status = TL_SWEEP_GONE;
@@ -177,15 +184,21 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 		/* an open transaction decides about it, or has just done so */
 		item->status = TL_SWEEP_BUSY;
 		item->look_us = now + BUSY_PAUSE;
+		if (verdict.deadline <= now && !verdict.held)
+			tl_sweep_held(&item->busy_since, &turn, now);
 		return;
 	}
 
 	/* a beat may have come since the first look */
 	now = tl_clock_sweep_time();
 	lapsed = has_lapsed(item, &turn, now, &verdict);
-	if (lapsed || (item->unmarked && has_died(&turn, item->died)))
+	died = !lapsed && item->unmarked && !verdict.offered && tl_turn_has_died(&turn, item->died);
+	code = died ? TL_CODE_DIED : verdict.code;
+	if (died ? turn.times.rescue_ms > 0 && turn.times.frozen == 0 : lapsed && verdict.offer)
+		offer(sweep, &turn, &verdict, code, item->seen, now);
+	else if (lapsed || died)
 	{
-		fail(sweep, &turn, &verdict, !lapsed, now);
+		fail(sweep, &turn, &verdict, code, now);
 		item->status = TL_SWEEP_FAILED;
 	}
 	else if (sweep->move_check || !item->unmarked)
@@ -195,6 +208,8 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 	}
 	else
 		return;
+	if (tl_turn_is_owed(&turn))
+		item->look_us = Min(item->look_us, turn.next_check);
 	tl_turn_write(&sweep->turns, &turn, snapshot, false);
 }
 
@@ -237,6 +252,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_outbox_close(&sweep.outbox);
 	tl_rel_close(&sweep.turns);
 	MemoryContextDelete(of_row);
+	tl_counter_add(TL_COUNT_OFFERED, sweep.offered);
 	foreach(cell, sweep.lines)
 		ereport(LOG,
 				(errcode(ERRCODE_WARNING), errhidestmt(true), errhidecontext(true),
@@ -446,7 +462,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	{
 		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now(), true, &next);
 		(void) tl_retention_run(tl_sweep_batch, true, &gone);
-		tl_notify_in_transaction();
+		tl_notify_in_transaction(tl_xact_has_lapsed());
 	}
 	PG_RETURN_INT32(failed);
 }

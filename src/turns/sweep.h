@@ -24,6 +24,7 @@ typedef struct TlSweepItem
 	TlSweepStatus status;
 	bool		unmarked;		/* no beat was missing when it was looked at first */
 	int64		look_us;
+	int64		busy_since;		/* a transaction holds it, though it has lapsed */
 } TlSweepItem;
 
 /*

@@ -8,14 +8,18 @@
 #include "replies/outbox.h"
 #include "store/turn_row.h"
 
-/* a new row, armed now; 22023 for an address that a sweep would fail on */
-extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
-						 int32 admission_ms, int32 silence_ms, int32 duration_ms);
+/*
+ * a new row, armed now, with the intervals of the settings; 22023 for an
+ * address that a sweep would fail on
+ */
+extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing);
 /*
  * When an owed turn lapses, and why.  The caller has read the clock first, so
  * each pause is known; a sweep may have seen the row first at "seen".
  */
 extern void tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict);
+/* did its session end after the arm, and its deployment not beat since? */
+extern bool tl_turn_has_died(const TlTurn *turn, int64 died);
 /* before the row is rewritten: its times become times of this run */
 extern void tl_turn_adopt(TlTurn *turn, int64 seen);
 /* lock an owed turn; unmarked: no beat is missing (true: do not look) */
@@ -36,11 +40,20 @@ typedef enum TlTurnChange
 typedef TlTurnChange (*TlTurnCallback) (TlTurn *turn, void *arg);
 /*
  * Find a turn, lock it if it is owed, have it judged, and write what was
- * changed; false if there is no such turn.
+ * changed; false if there is no such turn.  With a fence, the generation that
+ * the caller holds, a turn of a later one is not locked: the callback keeps it.
  */
 extern bool tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
-						   TlTurnCallback callback, void *arg);
+						   int32 fence, TlTurnCallback callback, void *arg);
 
+/* NULL for a turn that was armed without, or has ended */
+extern Jsonb *tl_turn_routing(const TlTurn *turn);
+/*
+ * What the turn tells its reply: where it goes, its holder, and, with a
+ * verdict, its times; all else is zero.
+ */
+extern void tl_turn_address(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict,
+							int64 now);
 /*
  * Store the terminal record of a turn that this transaction has locked or
  * inserted, and make it ended; the caller writes the row.  Without an error the

@@ -39,6 +39,7 @@ typedef struct Entry
 	int64		due;			/* NOWHERE: given out, and in no bucket */
 	TlWatch		watch;
 	int64		seen;			/* first seen, of a row that became visible late */
+	int64		busy_since;		/* a transaction holds it, though it has lapsed */
 } Entry;
 
 static HTAB *entries = NULL;
@@ -87,8 +88,10 @@ tl_watch_list_add(const TlWatch *watch, bool late, int64 now)
 						  now + Min(times->admission_ms, times->silence_ms) * TL_MS);
 	bool		found;
 	Entry	   *entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
-	/* another turn's row may stand where one stood that has ended since */
+	/* another turn's row may stand where one stood that has ended since, */
 	bool		same = found && memcmp(&entry->watch.turn, &watch->turn, sizeof(TlLeaseKey)) == 0;
+	/* and a later version of a turn's row where an earlier one stood */
+	bool		moved = same && tl_times_next_check(&entry->watch.times) != tl_times_next_check(times);
 
 	/* so is a row that was armed and written elsewhere: no sweep stamped it */
 	late |= times->seen == TL_SEEN_UNKNOWN ||
@@ -96,8 +99,11 @@ tl_watch_list_add(const TlWatch *watch, bool late, int64 now)
 		 tl_epoch_run(times->epoch) != tl_epoch_run(epoch));
 	entry->watch = *watch;
 	if (!same)
+	{
 		entry->seen = late ? now : 0;
-	if (!same || (entry->due != NOWHERE && due < entry->due && due > now))
+		entry->busy_since = 0;
+	}
+	if (!same || (entry->due != NOWHERE && due < entry->due && (due > now || moved)))
 	{
 		if (found && entry->due != NOWHERE)
 			dlist_delete(&entry->node);
@@ -142,20 +148,17 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
 		signs.seen = entry->seen;
 		tl_deadline(&entry->watch.times, &signs, grace, now, &verdict);
-		due = verdict.held ? now + TL_SECOND : verdict.deadline;
-
-		/*
-		 * A first beat can bring the deadline of a waiting turn forward: never
-		 * look later than that allows.
-		 */
-		if (!verdict.started && entry->watch.times.frozen == 0)
-			due = Min(due, now + entry->watch.times.silence_ms * TL_MS);
+		due = verdict.held ? now + TL_SECOND : tl_next_look(&entry->watch.times, &verdict, now);
 		if (due > now)
+		{
+			entry->busy_since = 0;
 			file_entry(entry, due);
+		}
 		else
 		{
 			entry->due = NOWHERE;
-			items[n++] = (TlSweepItem) {.tid = entry->tid, .seen = entry->seen};
+			items[n++] = (TlSweepItem) {.tid = entry->tid, .seen = entry->seen,
+				.busy_since = entry->busy_since};
 		}
 	}
 	return n;
@@ -171,7 +174,10 @@ tl_watch_list_settle(const TlSweepItem *item, int64 now)
 	if (item->status == TL_SWEEP_GONE || item->status == TL_SWEEP_FAILED)
 		(void) hash_search(entries, &item->tid, HASH_REMOVE, NULL);
 	else
+	{
+		entry->busy_since = item->status == TL_SWEEP_BUSY ? item->busy_since : 0;
 		file_entry(entry, Max(item->look_us, now));
+	}
 }
 
 int64
@@ -225,7 +231,9 @@ tl_watch_list_scan(void)
 			.turn = turn.turn_key,
 			.times = turn.times
 		};
-		tl_watch_list_add(&watch, scanned, now);
+		/* one that a sweep offered, or that waits, is not failed for silence */
+		tl_watch_list_add(&watch, scanned && turn.times.lapsed == 0 &&
+						  turn.times.wait_until == 0, now);
 	}
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);

@@ -238,13 +238,16 @@ take_mail(TlDatabase *db)
 static void
 fail_dead(TlDatabase *db)
 {
+	static int64 planned_for = 0;	/* the window, which a reload may change */
 	TlStep	   *step = &steps[ENDED_SESSIONS];
 	int64		window = tl_reconnect_window * TL_MS;
 	int64		now = tl_clock_now();
 	int64		oldest;
 
-	if (pg_atomic_exchange_u64(&db->death_us, PG_INT64_MAX) != PG_INT64_MAX)
+	if (pg_atomic_exchange_u64(&db->death_us, PG_INT64_MAX) != PG_INT64_MAX ||
+		window != planned_for)
 		step->next = 0;
+	planned_for = window;
 	if (now < step->next)
 		return;
 	oldest = tl_attach_oldest_death();

@@ -348,9 +348,32 @@ is(arm($node, 'handed', 'm', q{admission => '1h'}), 'pending', 'armed again');
 settle_window();
 is_owed('handed', 'm', 'armed again after the death: not failed');
 
-# --- a shutdown is no death; neither is a restart of the worker or a crash
+# --- a window that a reload makes shorter counts for the deaths that wait for its end
 
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.reconnect_window');
+$node->safe_psql('postgres', "ALTER SYSTEM SET turn_liveness.reconnect_window = '10 min'");
+$node->reload;
+my $name;
+ok( wait_until(
+		'the worker has the window of ten minutes',
+		sub {
+			$name = 'reload' . ++$dead;
+			$session = attached($name);
+			arm_long($name);
+			kill_client($session);
+			wait_gone($session->{server_pid});
+			# a death that is acted on at once is through by then
+			worker_looked($node);
+			worker_looked($node);
+			return ends($node, $name, 'm') eq '';
+		}),
+	'a death that waits for its window');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET turn_liveness.reconnect_window');
+$node->reload;
+is(wait_ended($node, $name, 'm'), 'WORKER_DIED session', 'a shorter window ends at once');
+
+# --- a shutdown is no death; neither is a restart of the worker or a crash
+
 foreach my $mode ('fast', 'immediate')
 {
 	$session = attached("shutdown-$mode");
