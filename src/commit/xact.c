@@ -44,6 +44,7 @@ typedef struct Touched
 {
 	TlLeaseKey	deployment;
 	TlLeaseKey	key;			/* equal to deployment, or a turn's */
+	bool		hands_over;		/* a turn of it */
 	int			ended;
 	int32		known;			/* what was owed when it ended them, if known */
 	uint32		generation;
@@ -82,6 +83,7 @@ typedef struct Pending
 	StringInfoData letter;
 	int64		due_again;
 	bool		everything;		/* too many touched to name */
+	bool		announced;		/* the hand-overs, to the leases */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
 	bool		lapsed;			/* it offered turns for rescue */
@@ -162,6 +164,31 @@ tl_xact_count(const TlTurn *turn, bool ends)
 	touched = add_touched(turn->deployment_key, turn->deployment_key);
 	touched->ended += ends;
 	touched->known = tl_lease_known(turn->deployment_key, &touched->generation);
+}
+
+void
+tl_xact_hand_over(const TlTurn *turn)
+{
+	tl_xact_count(turn, false);
+	if (tl_shared != NULL && !get_pending()->everything)
+		add_touched(turn->deployment_key, turn->deployment_key)->hands_over = true;
+}
+
+/*
+ * Right before the commit, and after it or in place of it: nothing of this
+ * can fail.
+ */
+static void
+announce_hand_overs(Pending *p, bool begins)
+{
+	int			i;
+
+	if (p->announced == begins)
+		return;
+	p->announced = begins;
+	for (i = 0; i < p->touched.n; i++)
+		if (ITEM(Touched, &p->touched, i)->hands_over)
+			tl_lease_announce(ITEM(Touched, &p->touched, i)->deployment, begins);
 }
 
 bool
@@ -365,11 +392,15 @@ at_end_of_xact(XactEvent event, void *arg)
 
 	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) && p != NULL)
 		stamp_late_rows(&p->written, event == XACT_EVENT_PRE_PREPARE);
+	if (event == XACT_EVENT_PRE_COMMIT && p != NULL)
+		announce_hand_overs(p, true);
 	/* a parallel worker has events of its own, at which nothing ends */
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		pending = NULL;
 	if (event == XACT_EVENT_COMMIT && p != NULL)
 		after_commit(p);
+	if ((event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) && p != NULL)
+		announce_hand_overs(p, false);
 }
 
 static void

@@ -13,6 +13,8 @@ extern void tl_xact_init(void);
 
 /* the transaction changes what a deployment owes: it arms or ends this turn */
 extern void tl_xact_count(const TlTurn *turn, bool ends);
+/* it hands this turn over, too */
+extern void tl_xact_hand_over(const TlTurn *turn);
 /* did it do so with any turn of the deployment? */
 extern bool tl_xact_has_touched(TlLeaseKey deployment);
 /* it wrote the owed row at turn->tid, and armed it if it says so */

@@ -14,9 +14,11 @@
  * - Of a named turn the backend remembers the turn's own generation in place of
  *   the count.  The lease's fence is the generation of the beats that it has:
  *   a beat with a fence is recorded only where the fence is that one, or, under
- *   the exclusive lock, after a probe has found the row with it.  A beat that
- *   an earlier holder gets in between a hand-over's commit and its callback
- *   stands under the old fence, and rules/deadline.c does not count it.
+ *   the exclusive lock, after a probe has found the row with it.  A session
+ *   announces a hand-over before it commits: until its callback has run no
+ *   backend remembers anything, so an earlier holder hears 0 as soon as the
+ *   commit is visible.  A beat that it gets in before that stands under the old
+ *   fence, and rules/deadline.c does not count it.
  * - A sweep reads the beats while it holds the lock of the turn's row.  A beat
  *   that comes after that, and before the sweep's commit, may count the turn
  *   once more; the commit moves the generation, so the next beat does not.
@@ -30,6 +32,7 @@
 
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4
+#define MAX_MOVING		63		/* that the field can hold */
 
 /* A beat for a whole deployment passes two equal keys. */
 #define names_turn(deployment, turn)	((deployment).h2 != (turn).h2)
@@ -184,7 +187,7 @@ tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, uint32 gener
 	if (target != NULL)
 	{
 		current = current_generation(lease) == generation;
-		keep = keep && current;
+		keep = keep && current && lease->moving == 0;
 		if (fence != 0 && owed > 0)
 		{
 			uint64		held = pg_atomic_read_u64(&target->named);
@@ -308,7 +311,8 @@ tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation)
 	if (!lock(deployment, LW_EXCLUSIVE))
 		return;
 	lease = tl_lease_find(deployment);
-	if (lease != NULL && served && generation == current_generation(lease))
+	if (lease != NULL && served && lease->moving == 0 &&
+		generation == current_generation(lease))
 		tl_lease_remove(lease);
 	else if (lease != NULL)
 		pg_atomic_write_u32(&lease->generation,
@@ -326,6 +330,33 @@ tl_lease_remove_turn(TlLeaseKey deployment, TlLeaseKey turn)
 	named = tl_lease_find(turn);
 	if (named != NULL)
 		tl_lease_remove(named);
+	unlock(deployment);
+}
+
+/*
+ * A session that ends its transaction without the commit leaves the generation
+ * as the announcement made it: nothing was remembered since.  The count stays
+ * where it is full; the lease is of no use then, but to record beats.
+ */
+void
+tl_lease_announce(TlLeaseKey deployment, bool begins)
+{
+	TlLease    *lease;
+
+	if (tl_database() == NULL || !lock(deployment, LW_EXCLUSIVE))
+		return;
+	/* without a lease a beat would make one, and remember what it found */
+	lease = begins ? tl_lease_make(deployment, false) : tl_lease_find(deployment);
+	if (lease != NULL && begins)
+		pg_atomic_write_u32(&lease->generation,
+							pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
+	if (lease != NULL && lease->moving < MAX_MOVING)
+	{
+		if (begins)
+			lease->moving++;
+		else if (lease->moving > 0)
+			lease->moving--;
+	}
 	unlock(deployment);
 }
 

@@ -40,6 +40,11 @@ extern void tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs
 /* the last beat of the deployment, or of any turn of it; 0 if there is none */
 extern int64 tl_lease_last_beat(TlLeaseKey deployment);
 
+/*
+ * A hand-over is about to commit, or has ended, in whatever way: until then
+ * each beat looks at the rows.
+ */
+extern void tl_lease_announce(TlLeaseKey deployment, bool begins);
 /* a commit changed what the deployment owes; served: it owes nothing now */
 extern void tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation);
 /* before it: the count that is known, and its generation; 0 if none is known */

@@ -193,7 +193,7 @@ tl_lease_reclaim(int n, int64 silent_since)
 		if (!lease->used || lease->database != database)
 			continue;
 		LWLockAcquire(tl_lease_partition(key), LW_EXCLUSIVE);
-		if (lease->used && tl_lease_key_equal(lease->key, key) &&
+		if (lease->used && lease->moving == 0 && tl_lease_key_equal(lease->key, key) &&
 			!has_beaten_since(lease, silent_since))
 			tl_lease_remove(lease);
 		LWLockRelease(tl_lease_partition(key));

@@ -29,8 +29,9 @@ typedef struct TlLease
 	uint32		next;			/* in the chain or the free list; 0 = none */
 	uint16		database;		/* slot number, for reclaiming and counting */
 	uint8		incarnation;	/* of the slot: another database may have it now */
-	bool		used:1;
-	bool		is_turn:1;
+	uint8		used:1;
+	uint8		is_turn:1;
+	uint8		moving:6;		/* hand-overs that are about to commit */
 } pg_attribute_aligned(64) TlLease;
 
 StaticAssertDecl(sizeof(TlLease) == 64, "a lease is one cache line");

@@ -258,7 +258,7 @@ rescue(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 		tl_turn_hand_over(turn);
 	else
 		turn->times.lapsed = 0;
-	tl_xact_count(turn, false);
+	tl_xact_hand_over(turn);
 	tl_turn_write(turns, turn, snapshot, unmarked);
 	return unmarked;
 }

@@ -188,7 +188,9 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id, int
 			if (change != TL_TURN_KEPT)
 			{
 				tl_turn_write(turns, &turn, snapshot, change == TL_TURN_ARMED);
-				if (tl_turn_is_owed(&turn))
+				if (change == TL_TURN_ARMED)
+					tl_xact_hand_over(&turn);
+				else if (tl_turn_is_owed(&turn))
 					tl_xact_count(&turn, false);
 			}
 		}
