@@ -90,7 +90,7 @@ has_worker(Oid dboid)
  * a database without a worker: there the deadlines fail the turns.
  */
 int
-tl_attach_add(const text *deployment, TlLeaseKey key)
+tl_attach_add(const text *deployment, TlLeaseKey key, int64 now)
 {
 	Oid			extension = tl_extension_oid();
 	Entry	   *entries = table->entries;
@@ -127,10 +127,19 @@ tl_attach_add(const text *deployment, TlLeaseKey key)
 			text_to_cstring_buffer(deployment, entry->death.deployment, TL_MAX_NAME + 1);
 		}
 		entry->sessions++;
+		entry->death.attached = now;
 		set_died(entry, 0);
 	}
 	LWLockRelease(&table->lock);
 	return at;
+}
+
+void
+tl_attach_again(int at, int64 now)
+{
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	table->entries[at].death.attached = now;
+	LWLockRelease(&table->lock);
 }
 
 bool
@@ -195,7 +204,7 @@ tl_attach_oldest_death(void)
 }
 
 int64
-tl_attach_death_of(TlLeaseKey key)
+tl_attach_death_of(TlLeaseKey key, int64 *attached)
 {
 	int64		died = 0;
 	int			i;
@@ -206,7 +215,10 @@ tl_attach_death_of(TlLeaseKey key)
 	LWLockAcquire(&table->lock, LW_SHARED);
 	for (i = 0; i < table->high && died == 0; i++)
 		if (tl_lease_key_equal(table->entries[i].death.key, key))
+		{
 			died = table->entries[i].death.died;
+			*attached = table->entries[i].death.attached;
+		}
 	LWLockRelease(&table->lock);
 	return died;
 }

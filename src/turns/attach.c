@@ -77,6 +77,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	TlLeaseKey	key;
 	int			entry;
+	int64		now;
 
 	tl_check_writable("attach_worker");
 	if (tl_database() == NULL)
@@ -87,8 +88,14 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 						 TL_EXTENSION, "shared_preload_libraries")));
 	tl_grace_note_call(tl_clock_now());
 	key = tl_lease_key(deployment);
-	if (find_attached(key) >= 0)
+	/* a hand-over that comes before this is this session's */
+	now = tl_clock_arm_stamp();
+	entry = find_attached(key);
+	if (entry >= 0)
+	{
+		tl_attach_again(attached[entry].entry, now);
 		PG_RETURN_INT32(MyProcPid);
+	}
 
 	/* all that can fail comes before the shared table is changed */
 	if (attached == NULL)
@@ -96,7 +103,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 		attached = MemoryContextAlloc(TopMemoryContext, SESSION_MAX * sizeof(Attached));
 		before_shmem_exit(session_ends, (Datum) 0);
 	}
-	entry = nattached < SESSION_MAX ? tl_attach_add(deployment, key) : -1;
+	entry = nattached < SESSION_MAX ? tl_attach_add(deployment, key, now) : -1;
 	if (entry < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

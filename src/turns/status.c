@@ -89,6 +89,7 @@ describe(const TlTurn *turn, Status *status)
 	TlVerdict	verdict = {0};
 	bool		known = !RecoveryInProgress();
 	int64		now = 0;
+	int64		attached = 0;
 	int64		died;
 
 	if (known)
@@ -96,8 +97,8 @@ describe(const TlTurn *turn, Status *status)
 		now = tl_clock_now();
 		tl_turn_judge(turn, now, 0, &verdict);
 		/* a lost session brings the end forward */
-		died = tl_attach_death_of(turn->deployment_key);
-		if (tl_turn_has_died(turn, died) && !verdict.offered)
+		died = tl_attach_death_of(turn->deployment_key, &attached);
+		if (tl_turn_has_died(turn, attached, died) && !verdict.offered)
 			verdict.deadline = Min(verdict.deadline, died + tl_reconnect_window * TL_MS);
 	}
 	else

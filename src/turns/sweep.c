@@ -192,7 +192,8 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 	/* a beat may have come since the first look */
 	now = tl_clock_sweep_time();
 	lapsed = has_lapsed(item, &turn, now, &verdict);
-	died = !lapsed && item->unmarked && !verdict.offered && tl_turn_has_died(&turn, item->died);
+	died = !lapsed && item->unmarked && !verdict.offered &&
+		tl_turn_has_died(&turn, item->attached, item->died);
 	code = died ? TL_CODE_DIED : verdict.code;
 	if (died ? turn.times.rescue_ms > 0 && turn.times.frozen == 0 : lapsed && verdict.offer)
 		offer(sweep, &turn, &verdict, code, item->seen, now);
@@ -373,7 +374,10 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 	do
 	{
 		for (n = 0; n < CHUNK && tl_scan_next(&scan, ForwardScanDirection); n++)
-			items[n] = (TlSweepItem) {.tid = scan.slot->tts_tid, .died = death ? death->died : 0};
+			items[n] = (TlSweepItem) {
+				.tid = scan.slot->tts_tid, .attached = death ? death->attached : 0,
+				.died = death ? death->died : 0
+			};
 		if (n > 0)
 			*failed += tl_sweep_items(items, n, max - *failed, death == NULL);
 		for (i = 0; i < n; i++)

@@ -20,7 +20,8 @@ typedef struct TlSweepItem
 {
 	ItemPointerData tid;
 	int64		seen;			/* when it was first seen, if it became visible late */
-	int64		died;			/* its session ended then; 0 = no */
+	int64		attached;		/* its session attached then, */
+	int64		died;			/* and ended then; 0 = it did not */
 	TlSweepStatus status;
 	bool		unmarked;		/* no beat was missing when it was looked at first */
 	int64		look_us;

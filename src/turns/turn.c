@@ -65,13 +65,18 @@ tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict)
 	tl_deadline(&turn->times, &signs, &grace, now, verdict);
 }
 
-/* A death is stamped like an arm: see tl_clock_arm_stamp(). */
+/*
+ * Both times are stamped like an arm: see tl_clock_arm_stamp().  A turn that
+ * was handed over after the session attached has another worker, or one that
+ * has not attached for this generation.
+ */
 bool
-tl_turn_has_died(const TlTurn *turn, int64 died)
+tl_turn_has_died(const TlTurn *turn, int64 attached, int64 died)
 {
 	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
 
-	return died > 0 && last < died && turn->times.armed < died && turn->times.wait_until == 0;
+	return died > 0 && last < died && turn->times.armed < died && turn->times.wait_until == 0 &&
+		(turn->times.generation == 1 || turn->times.armed < attached);
 }
 
 void

@@ -18,8 +18,11 @@ extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb
  * each pause is known; a sweep may have seen the row first at "seen".
  */
 extern void tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict);
-/* did its session end after the arm, and its deployment not beat since? */
-extern bool tl_turn_has_died(const TlTurn *turn, int64 died);
+/*
+ * Did the session that attached at one time end at the other, after the arm,
+ * and the deployment not beat since?
+ */
+extern bool tl_turn_has_died(const TlTurn *turn, int64 attached, int64 died);
 /* before the row is rewritten: its times become times of this run */
 extern void tl_turn_adopt(TlTurn *turn, int64 seen);
 /* lock an owed turn; unmarked: no beat is missing (true: do not look) */
