@@ -190,6 +190,10 @@ clients() {
 	test/clients/run
 }
 
+model() {
+	bash test/model/run small
+}
+
 if wanted checkver Makefile; then suite checkver perl test/harness/checkver.pl; fi
 if wanted regress 'sql/*.sql'; then suite regress regress; fi
 if wanted isolation 'test/isolation/specs/*.spec'; then suite isolation isolation; fi
@@ -197,6 +201,7 @@ if wanted pgtap 'test/pgtap/*.sql'; then suite pgtap pgtap; fi
 if wanted tap 'test/tap/*.pl'; then suite tap tap; fi
 if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite clients clients; fi
 if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
+if wanted model 'test/model/*'; then suite model model; fi
 if [ -e test/gateway/demo.sh ] && wanted demo test/gateway/demo.sh; then suite demo demo; fi
 
 if [ ${#summary[@]} = 0 ]; then

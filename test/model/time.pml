@@ -37,13 +37,16 @@
 
 /* seconds */
 #define SILENCE		3
+#ifndef ADMISSION
 #define ADMISSION	4
+#endif
 #ifndef DURATION
-#define DURATION	8
+#define DURATION	7
 #endif
 #define MAX_WAIT	4
 #define REACH		2			/* how far a tick lets the clock go */
-#define LONGEST		4			/* of a pause or a stall */
+#define LONGEST		3			/* of a pause or a stall */
+#define STEP		3			/* back, of the wall clock, while the server is down */
 #define BEGIN		10			/* the line when all begins */
 #define HORIZON		(DURATION + 2 * MAX_WAIT * WAITS + WINDOW + LATE + \
 					 (SILENCE + LONGEST + WINDOW) * (PAUSES + STALLS + 2 * RESTARTS) + 4)
@@ -103,6 +106,7 @@ byte	in_wait;				/* since it was suspended */
 byte	offered;				/* since it was offered, without a sign of life */
 byte	no_tick;				/* since our worker ticked */
 byte	ran;
+bit		on_offer;				/* ... which no sign of life has ended */
 bit		ever;					/* it has beaten since it was armed */
 bit		outage;					/* one since it was armed, or it was armed late */
 bit		imprecise;				/* a restart after a pause: the row cannot know of the pause */
@@ -118,12 +122,19 @@ inline count(v, by, enough)
 byte	j_armed, j_begun, j_deadline, j_long, j_code;
 bit		j_other, j_started, j_flight;
 
+#ifdef STILL_CLOCK
+/* BROKEN: what has the same time is not counted, though the clock stands */
+#define not_after(a, b)	(a < b)
+#else
+#define not_after(a, b)	(a <= b)
+#endif
+
 inline floor_for(by)
 {
 	if
 	:: by != 0 ->
-		j_deadline = (j_armed <= by -> max(j_deadline, by + SILENCE) : j_deadline);
-		j_long = (j_begun <= by -> max(j_long, by + SILENCE) : j_long)
+		j_deadline = (not_after(j_armed, by) -> max(j_deadline, by + SILENCE) : j_deadline);
+		j_long = (not_after(j_begun, by) -> max(j_long, by + SILENCE) : j_long)
 	:: else
 	fi
 }
@@ -165,7 +176,6 @@ inline judge(grace_pause)
 	:: else ->
 		j_started = (beat != 0 && !beat_before && (j_other -> beat >= start : beat >= j_armed)
 #ifdef STILL_CLOCK
-		/* BROKEN: a beat must be later than the arm, though the clock stands */
 					 && !(beat == j_armed && beat_standing)
 #endif
 					);
@@ -228,7 +238,8 @@ inline adopt()
 		wait_until = (suspended -> wait_until + downtime : 0);
 		lapsed_at = 0;
 		seen = 0;
-		row_run = run_no
+		row_run = run_no;
+		downtime = 0
 	:: else
 	fi
 }
@@ -239,7 +250,7 @@ inline fail_turn()
 	if
 	:: j_code == UNRESPONSIVE || j_code == NEVER_STARTED ->
 		/* PROPERTY: a worker that could beat for less than a deadline is not failed */
-		assert(chance >= SILENCE);
+		assert(chance >= SILENCE || (!ever && !outage && chance >= ADMISSION));
 		/* PROPERTY: nor one that has its admission yet */
 		assert(ever || outage || waited >= ADMISSION);
 		/* PROPERTY: it was offered for its whole window */
@@ -261,6 +272,7 @@ inline fail_turn()
 	waited = 0;
 	total = 0;
 	in_wait = 0;
+	on_offer = 0;
 	offered = 0
 }
 
@@ -293,6 +305,7 @@ inline sweep(t, grace_pause)
 						printf("%d: offers the turn (line %d)\n", _pid, t);
 						adopt();
 						lapsed_at = t;
+						on_offer = 1;
 						offered = now - t
 					fi
 				fi
@@ -392,6 +405,7 @@ active proctype Agent()
 			beat_before = 0;
 			ever = 1;
 			chance = 0;
+			on_offer = 0;
 			offered = 0
 		}
 	:: ended || ran >= HORIZON -> break
@@ -433,6 +447,7 @@ active proctype Gateway()
 			beat_before = (beat == armed);
 			seen = 0;
 			lapsed_at = 0;
+			on_offer = 0;
 			offered = 0;
 			chance = 0;
 			waited = 0;
@@ -451,6 +466,8 @@ active proctype Gateway()
 			wait_begun = now;
 			wait_until = now + MAX_WAIT;
 			lapsed_at = 0;
+			on_offer = 0;
+			offered = 0;
 			in_wait = 0
 		}
 	:: d_step
@@ -485,6 +502,7 @@ active proctype Gateway()
 inline pass(s, counts)
 {
 	gain = (counts || no_tick + s <= REACH -> s : (no_tick < REACH -> REACH - no_tick : 0));
+	could = (counts -> s : 0);
 	line = line + s;
 	count(no_tick, s, REACH + 1);
 	ran = ran + s;
@@ -492,18 +510,19 @@ inline pass(s, counts)
 	:: armed_yet && !ended ->
 		if
 		:: !suspended ->
-			count(chance, (counts -> s : 0), SILENCE);
+			count(chance, could, SILENCE);
 			count(waited, gain, ADMISSION);
 			count(total, gain, DURATION)
 		:: else -> count(in_wait, gain, MAX_WAIT)
 		fi;
 		if
-		:: lapsed_at != 0 -> count(offered, gain, WINDOW)
+		:: on_offer -> count(offered, gain, WINDOW)
 		:: else
 		fi
 	:: else
 	fi;
 	gain = 0;
+	could = 0;
 	if
 	:: counts -> count(since_outage, s, SILENCE)
 	:: else
@@ -512,7 +531,7 @@ inline pass(s, counts)
 
 active proctype Time()
 {
-	byte	pauses, stalls, restarts, s, step, gain;
+	byte	pauses, stalls, restarts, s, step, gain, could;
 
 	do
 	:: d_step
@@ -535,7 +554,10 @@ active proctype Time()
 		{
 			!ended && visible && !stalled && pauses < PAUSES ->
 			pauses++;
-			select(s : 1 .. LONGEST);
+			if
+			:: s = 1
+			:: s = LONGEST
+			fi;
 			d_step
 			{
 				printf("the server stands still for %d s\n", s);
@@ -573,21 +595,23 @@ active proctype Time()
 		{
 			!ended && visible && !stalled && restarts < RESTARTS ->
 			restarts++;
-			/* seconds of downtime, and a step of the wall clock meanwhile */
-			select(s : 0 .. 2);
+			/* seconds of downtime, and a step back of the wall clock meanwhile */
+			if
+			:: s = 0
+			:: s = 2
+			fi;
 			if
 			:: step = 0
-			:: step = 3
-			:: step = 6
+			:: step = STEP
 			fi;
 			d_step
 			{
 				imprecise = imprecise || lost > 0 || line > limit;
 				/* the control file tells the wall clock of the end */
 				downtime = line + lost;
-				start = downtime + s + step - 3;
+				start = downtime + s - step;
 				downtime = (start > downtime -> start - downtime : 0);
-				imprecise = imprecise || step != 3;
+				imprecise = imprecise || step != 0;
 				line = start;
 				limit = start + REACH;
 				lost = 0;
