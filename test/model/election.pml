@@ -539,7 +539,7 @@ again:
 		:: atomic
 			{
 				/* as often as it likes, and once when all is over */
-				reads < READS || all_over ->
+				reads < READS || (reads == READS && all_over) ->
 				d_step { take_snapshot(); reads = (all_over -> READS + 1 : reads + 1) }
 			};
 			do
