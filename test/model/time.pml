@@ -66,7 +66,7 @@ byte	limit = BEGIN + REACH;
 byte	pause;					/* end of the last one; 0: none */
 byte	start;					/* of this run; 0: before all */
 byte	downtime;
-bit		run_no;
+byte	run_no;
 byte	lost;					/* by how much the wall clock is ahead of the line */
 
 #define now			((line) < (limit) -> (line) : (limit))
@@ -83,7 +83,7 @@ byte	lost;					/* by how much the wall clock is ahead of the line */
 
 bit		armed_yet, visible, ended;
 byte	armed, begun, seen;
-bit		row_run;				/* in which the times were written */
+byte	row_run;				/* in which the times were written */
 bit		suspended;
 byte	wait_until, wait_begun;
 byte	lapsed_at;				/* offered; 0: not */
@@ -109,7 +109,7 @@ byte	ran;
 bit		on_offer;				/* ... which no sign of life has ended */
 bit		ever;					/* it has beaten since it was armed */
 bit		outage;					/* one since it was armed, or it was armed late */
-bit		imprecise;				/* a restart after a pause: the row cannot know of the pause */
+bit		imprecise;				/* a restart: the row cannot know of the pauses before */
 
 /* Beyond what a property asks for, it makes no difference how many. */
 inline count(v, by, enough)
@@ -321,8 +321,7 @@ inline sweep(t, grace_pause)
 
 active proctype Ticker()
 {
-	byte	t;
-	bit		r;
+	byte	t, r;
 
 	do
 	:: d_step
@@ -370,8 +369,7 @@ active proctype Ticker()
 /* A gateway that calls sweep_expired_turns(). */
 active proctype Session()
 {
-	byte	t, p;
-	bit		r;
+	byte	t, p, r;
 
 	do
 	:: atomic { !session_swept && visible && !ended -> session_swept = 1 };
@@ -606,7 +604,7 @@ active proctype Time()
 			fi;
 			d_step
 			{
-				imprecise = imprecise || lost > 0 || line > limit;
+				imprecise = imprecise || lost > 0 || line > limit || row_run != run_no;
 				/* the control file tells the wall clock of the end */
 				downtime = line + lost;
 				start = downtime + s - step;
@@ -616,7 +614,7 @@ active proctype Time()
 				limit = start + REACH;
 				lost = 0;
 				pause = 0;
-				run_no = !run_no;
+				run_no++;
 				printf("the server starts again after %d s (line %d)\n", s, start);
 				beat = 0;
 				beat_before = 0;
