@@ -117,19 +117,24 @@ tl_clock_now(void)
 
 /*
  * While the clock stands still, no worker may have been able to beat since the
- * last tick, and the grace of this pause is not known yet.  So a session that
- * sweeps judges by the time of that tick.
+ * last tick, and the grace of this pause is not known yet.  So the worker
+ * judges by the time of a tick, which notes a pause, and a session that sweeps
+ * by the time of the last one.  Neither looks at the clock again: a pause could
+ * begin in between.
  */
 int64
 tl_clock_sweep_time(void)
 {
 	TlDatabase *db = tl_database();
 	uint64		limit;
+	int64		now;
 
-	if (db != NULL && !ticks_here && pg_atomic_read_u32(&db->clock.ticking) &&
-		read_clock(db, &limit) >= (int64) limit)
-		return (int64) limit - TICK_REACH;
-	return tl_clock_now();
+	if (db == NULL || ticks_here)
+		return tl_clock_tick();
+	now = read_clock(db, &limit);
+	if (now < (int64) limit)
+		return now;
+	return pg_atomic_read_u32(&db->clock.ticking) ? (int64) limit - TICK_REACH : (int64) limit;
 }
 
 /*
