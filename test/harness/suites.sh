@@ -186,8 +186,9 @@ demo() {
 }
 
 clients() {
-	tl_server_start
-	test/clients/run
+	# Sessions are ended here whose turns must live on, however long the next one takes.
+	tl_server_start "turn_liveness.reconnect_window = 1min"
+	RESTART="pg_ctl restart -s -w -D $TL_SERVER/data -l $TL_SERVER/log" test/clients/run
 }
 
 model() {
