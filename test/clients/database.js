@@ -16,7 +16,7 @@ const value = async (db, sql, ...args) => Object.values((await db.query(sql, arg
 
 // jsonb refuses a NUL and half of a surrogate pair, and a model's text may hold them.
 const json = (object) => JSON.stringify(object, (_, v) =>
-  (typeof v === 'string' ? v.replaceAll('\0', '').toWellFormed() : v));
+  (typeof v === 'string' ? v.replace(/[\0\p{Surrogate}]/gu, '') : v));
 
 // Worth another try: a conflict, a deadlock, a lock_timeout, no free connection, a server that
 // stops or starts, a connection that ended. Any other error is a mistake, and stays.
