@@ -165,7 +165,7 @@ describe_grace(StatRow *row, TlDatabase *db, const TlGrace *grace, int64 now)
 {
 	int64		deadline = tl_turn_deadline * TL_MS;
 	bool		sweeps = db != NULL && pg_atomic_read_u32(&db->clock.ticking) ?
-		pg_atomic_read_u32(&db->grace.sweep_off) == 0 : tl_sweep;
+		pg_atomic_read_u32(&db->grace.sweep_off) == 0 : tl_sweep && tl_accept;
 	int64		until = 0;
 	StringInfoData text;
 	int			i;

@@ -19,14 +19,6 @@
 #include "base/args.h"
 #include "base/guc.h"
 
-void
-tl_check_writable(const char *function)
-{
-	PreventCommandIfReadOnly(function);
-	PreventCommandDuringRecovery(function);
-	PreventCommandIfParallelMode(function);
-}
-
 /* 22023 for an argument that is NULL. */
 TL_HOT static void
 check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)

@@ -12,9 +12,6 @@
 #define TL_UNIT_HINT \
 	errhint("An interval without a unit is seconds: write '90 seconds' or '2 minutes'.")
 
-/* 25006 on a standby or in a read-only transaction, before anything is done */
-extern void tl_check_writable(const char *function);
-
 /* text of 1 to 255 bytes; 22023 otherwise, also for NULL */
 extern text *tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name);
 /* is it 1 to 255 bytes long? */

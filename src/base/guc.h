@@ -17,6 +17,8 @@
  * check hook, and the default last.
  */
 #define TL_SETTINGS(TIME, NUMBER, SIZE, MEMORY, FLAG, TEXT) \
+	FLAG(accept, true, \
+		 "Lets functions write; off for a server that must not be asked.") \
 	TIME(admission_deadline, 180 * 1000, 1, \
 		 "How long an armed turn may wait for its worker's first beat.") \
 	MEMORY(attach_capacity, 2048, 16, 1024 * 1024, \
@@ -51,10 +53,14 @@
 		 "The worker handling your request stopped responding before it could reply. Please retry in a moment.") \
 	TEXT(message_wait_expired, check_message, "Text of the error WAIT_EXPIRED.", \
 		 "Your request waited too long for an answer and was ended.") \
+	NUMBER(node, 0, 0, 510, \
+		 "Number of this server among those whose ids of replies must differ.") \
 	TEXT(notify_channel, check_channel, "Channel on which gateways are told what to look at; empty for none.", \
 		 TL_EXTENSION) \
 	FLAG(notify_detail, true, \
 		 "Names conversations and platforms in notifications.") \
+	TIME(notify_interval, 20, 0, \
+		 "How long notifications are gathered under load.") \
 	TIME(reconnect_window, 2000, 0, \
 		 "How long after its session's end an attached deployment may come back.") \
 	TIME(rescue_window, 0, 0, \

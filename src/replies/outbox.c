@@ -14,7 +14,6 @@
 #include "base/turn_liveness.h"
 
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "common/hashfn.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -105,7 +104,6 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 	bool		nulls[REPLY_NATTS] = {false};
 	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(reply->conversation),
 										   VARSIZE_ANY_EXHDR(reply->conversation), 0);
-	Oid			sequence = tl_table_oid(TL_REPLY_SEQUENCE);
 	LOCKTAG		tag;
 	int64		id;
 	int			i;
@@ -116,7 +114,7 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
 						 LOCK_CLASS_CONVERSATION);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	id = nextval_internal(sequence, false);
+	id = tl_reply_id_next();
 	values[REPLY_REPLY_ID - 1] = Int64GetDatum(id);
 	tl_rel_insert(&outbox->replies, values, nulls);
 	LockRelease(&tag, ExclusiveLock, false);

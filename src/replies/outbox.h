@@ -52,6 +52,12 @@ extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
 /* close it if it is open, and count what was stored */
 extern void tl_outbox_close(TlOutbox *outbox);
 
+/* reply_id.c: the id of a reply that is being stored */
+extern int64 tl_reply_id_next(void);
+/* for the worker: a copy of a server moves its ids on at once */
+extern bool tl_reply_id_must_move(void);
+extern void tl_reply_id_move(void);
+
 /* payload.c */
 extern Jsonb *tl_payload_error(Jsonb *routing, const text *message_id, int32 generation,
 							   const text *error, const text *error_code);

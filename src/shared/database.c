@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/guc.h"
 #include "shared/database.h"
 
 TlShared   *tl_shared = NULL;
@@ -205,4 +206,29 @@ tl_wake_launcher(void)
 	Assert(LWLockHeldByMe(&tl_shared->directory));
 	if (tl_shared->launcher_latch)
 		SetLatch(tl_shared->launcher_latch);
+}
+
+/*
+ * The worker takes up what a DBA sets within a second, and tells the sessions
+ * that run; without one, a session goes by its own setting.
+ */
+void
+tl_check_accepts(void)
+{
+	TlDatabase *db = tl_database();
+
+	if (db != NULL && pg_atomic_read_u32(&db->clock.ticking) != 0 ?
+		pg_atomic_read_u32(&db->refuses) != 0 : !tl_accept)
+		tl_not_as_installed(errmsg("this server does not accept calls that write"),
+							errdetail("\"%s\" is off.", "turn_liveness.accept"),
+							errhint("Ask the server that serves this database now."));
+}
+
+void
+tl_check_writable(const char *function)
+{
+	PreventCommandIfReadOnly(function);
+	PreventCommandDuringRecovery(function);
+	PreventCommandIfParallelMode(function);
+	tl_check_accepts();
 }

@@ -51,6 +51,7 @@ typedef struct TlRun
 	int64		anchor_mono;	/* ... at this time of the monotonic clock */
 	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
 	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
+	bool		from_backup;	/* it began with a base backup */
 } TlRun;
 
 /* The clock of a database, see clock.c. */
@@ -140,6 +141,7 @@ typedef struct TlDatabase
 	pg_atomic_uint64 last_call_us;	/* a worker's session called us, see grace.c */
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */
 	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
+	pg_atomic_uint32 refuses;	/* turn_liveness.accept is off, says the worker */
 
 	/* under TlShared.directory */
 	Oid			dboid;			/* InvalidOid: free */
@@ -153,6 +155,7 @@ typedef struct TlDatabase
 	uint32		npauses;
 	int64		skew;			/* from our clock to the wall clock, as noted last */
 
+	pg_atomic_uint32 ids_moved; /* of this run, see reply_id.c */
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint64 logged_late_us;	/* the log told of late replies that were not kept */
 
@@ -174,6 +177,9 @@ typedef struct TlDatabase
 	LWLock		mailbox_lock;	/* the next owner of the slot finds zero before it */
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
+
+StaticAssertDecl(offsetof(TlDatabase, refuses) + sizeof(pg_atomic_uint32) <= 64,
+				 "each beat reads one cache line of its database");
 
 typedef struct TlShared
 {
@@ -199,6 +205,12 @@ extern void tl_database_shmem_startup(int tranche);
  * without preload, without the extension, or when the slots are used up.
  */
 extern TlDatabase *tl_database(void);
+/*
+ * Before anything is done: 25006 on a standby or in a read-only transaction,
+ * 55000 with turn_liveness.accept = off
+ */
+extern void tl_check_writable(const char *function);
+extern void tl_check_accepts(void);
 /* a slot by oid, made if asked for; the caller holds the directory */
 extern TlDatabase *tl_database_find(Oid dboid, bool make);
 extern void tl_database_free(TlDatabase *db);

@@ -106,7 +106,7 @@ tl_grace_watch(int64 now)
 	TlGraceState *grace = &db->grace;
 	int64		last_call = pg_atomic_read_u64(&db->last_call_us);
 
-	if (!tl_sweep)
+	if (!tl_sweep || !tl_accept)
 		pg_atomic_write_u32(&grace->sweep_off, 1);
 	else if (pg_atomic_exchange_u32(&grace->sweep_off, 0) != 0)
 		pg_atomic_write_u64(&grace->resumed_us, now);

@@ -272,6 +272,7 @@ beat_each(Beat *beats, int n, int counted)
 	/* a read-only transaction may write soft state, but a standby may not */
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("heartbeat");
+	tl_check_accepts();
 	if (!OidIsValid(tl_extension_oid()))
 		(void) tl_table_oid(TL_TURN);	/* raises */
 	/* memory is slow: it comes while we look at the clock and count */

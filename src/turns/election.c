@@ -21,6 +21,7 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/database.h"
 #include "turns/turn.h"
 
 /*

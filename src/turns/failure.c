@@ -13,6 +13,7 @@
 #include "base/args.h"
 #include "base/guc.h"
 #include "shared/clock.h"
+#include "shared/database.h"
 #include "turns/turn.h"
 
 /* a call that ends turns */

@@ -14,6 +14,7 @@
 #include "base/guc.h"
 #include "replies/outbox.h"
 #include "shared/clock.h"
+#include "shared/database.h"
 #include "turns/turn.h"
 
 typedef struct Update

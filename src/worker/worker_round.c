@@ -22,6 +22,7 @@
 #include "base/catalog.h"
 #include "base/guc.h"
 #include "replies/delivery.h"
+#include "replies/outbox.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
@@ -32,9 +33,6 @@
 #include "worker/watch_list.h"
 #include "worker/worker.h"
 
-#define GATHER_US			(5 * TL_MS)		/* between notifications under load */
-#define GATHER_MANY_US		(20 * TL_MS)	/* if each names many, for all listeners wake */
-#define MANY				16
 #define LATE_US				TL_SECOND		/* from an arm to its commit */
 #define PAUSE_US			TL_SECOND		/* before a look that is asked for again */
 #define HOUSEKEEPING_US		(10 * TL_SECOND)
@@ -52,6 +50,7 @@ typedef enum Step
 	TABLES,
 	OWED_TURNS,
 	SUBSCRIPTIONS,
+	IDS,
 	RETENTION
 } Step;
 
@@ -85,12 +84,10 @@ sweep_lapsed_turns(int64 now)
 static int64
 send_notifications(int64 now)
 {
-	bool		many = tl_notify_pending() >= MANY;
-
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	tl_notify_send();
-	return now + (many ? GATHER_MANY_US : GATHER_US);
+	return now + tl_notify_interval * TL_MS;
 }
 
 static int64
@@ -158,6 +155,13 @@ run_retention(int64 now)
 	return now + (gone > 0 ? RETENTION_MORE_US : HOUSEKEEPING_US);
 }
 
+static int64
+move_ids(int64 now)
+{
+	tl_reply_id_move();
+	return now;
+}
+
 static TlStep steps[] = {
 	[ENDED_SESSIONS] = {"failing the turns of ended sessions", sweep_ended_sessions, true},
 	[LAPSED_TURNS] = {"failing lapsed turns", sweep_lapsed_turns, true},
@@ -167,6 +171,7 @@ static TlStep steps[] = {
 	[OWED_TURNS] = {"looking at the owed turns", scan_turns, .tables = TL_BIT(TL_TURN)},
 	[SUBSCRIPTIONS] = {"looking for subscriptions", look_for_subscriptions},
 	[RETENTION] = {"retention", run_retention},
+	[IDS] = {"moving the ids of replies on", move_ids},
 };
 
 /* Make the watch list, or look for rows that moved or came without a letter. */
@@ -326,8 +331,10 @@ keep_house(int64 now)
 			tl_lease_reclaim(tl_lease_capacity / 8 + 1, now - 60 * TL_SECOND -
 							 Max(tl_longest_silence_ms, tl_turn_deadline) * TL_MS);
 	}
-	if (now >= steps[RETENTION].next)
+	if (tl_accept && now >= steps[RETENTION].next)
 		(void) tl_worker_step(&steps[RETENTION], now);
+	if (tl_reply_id_must_move() && now >= steps[IDS].next)
+		(void) tl_worker_step(&steps[IDS], now);
 }
 
 /* When the next round is, and whether mail shall wake the worker before it. */
@@ -339,14 +346,14 @@ plan_sleep(TlDatabase *db, int64 now)
 	bool		gather;
 
 	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
-	if (tl_sweep)
+	if (tl_sweep && tl_accept)
 	{
 		again = Min(again, Max(tl_watch_list_next(now), steps[LAPSED_TURNS].next));
 		again = Min(again, steps[ENDED_SESSIONS].next);
 	}
 
 	/* under load the worker gathers, and no session need set its latch */
-	gather = now < next_notify && next_notify <= now + GATHER_MANY_US;
+	gather = now < next_notify && next_notify <= now + tl_notify_interval * TL_MS;
 	if (gather || tl_notify_pending() > 0)
 		again = Min(again, next_notify);
 	tl_mailbox_arm_latch(db, !gather, again);
@@ -358,9 +365,10 @@ tl_worker_round(TlDatabase *db)
 {
 	int64		now = tl_clock_tick();
 
+	pg_atomic_write_u32(&db->refuses, !tl_accept);
 	tl_grace_watch(now);
 	take_mail(db);
-	if (tl_sweep)
+	if (tl_sweep && tl_accept)
 	{
 		fail_dead(db);
 		/* the configuration may turn the sweep off */
@@ -368,7 +376,8 @@ tl_worker_round(TlDatabase *db)
 			take_mail(db);
 	}
 	now = tl_clock_tick();
-	redeliver(db, now);
+	if (tl_accept)
+		redeliver(db, now);
 	rescan(now);
 	keep_house(now);
 	/* what these steps posted */
