@@ -148,6 +148,14 @@ run(async () => {
   await terminal(5);
   assert.deepEqual(seen.map((reply) => reply.message_ids[0]), ['m1', 'm2', 'm3', 'm4', 'm6']);
   leave();
+
+  // --- a client that comes later gets them at once, with no notification
+  await gateway.listener.close();
+  const again = [];
+  const part = gateway.stream(conversation, seen[1].reply_id, (reply) => again.push(reply.message_ids[0]));
+  await until(() => again.length === 3);
+  assert.deepEqual(again, ['m3', 'm4', 'm6']);
+  part();
   assert.equal(gateway.streams.size, 0);
   await worker.close();
   await gateway.close();

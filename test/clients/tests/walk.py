@@ -198,6 +198,14 @@ terminal(5)
 expect("all", [reply.message_ids[0] for reply in seen], ["m1", "m2", "m3", "m4", "m6"])
 expect("sent", sent, ["43", "43"])
 leave()
+
+# --- a client that comes later gets them at once, with no notification
+gateway.listener.close()
+again = []
+part = gateway.stream(conversation, seen[1].reply_id, again.append)
+until(lambda: len(again) == 3)
+expect("again", [reply.message_ids[0] for reply in again], ["m3", "m4", "m6"])
+part()
 expect("streams", gateway.streams, {})
 worker.close()
 gateway.close()
