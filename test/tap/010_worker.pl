@@ -253,6 +253,37 @@ wait_worker($node, 'other');
 arm($node, 'enabled', 'm', q{admission => '100ms'});
 is(wait_ended($node, 'enabled', 'm'), 'WORKER_NEVER_STARTED sweep', 'enabled = on brings them back');
 
+# --- after a notification the worker gathers for notify_interval
+
+sub answer_of
+{
+	my ($name) = @_;
+	arm($node, $name, 'm');
+	$node->safe_psql('postgres', "SELECT turn_liveness.commit_terminal_reply('$name', '{m}', '{}')");
+	return;
+}
+$node->append_conf('postgresql.conf', "turn_liveness.notify_interval = '10 min'");
+$node->reload;
+my $gathered = 0;
+ok( wait_until(
+		'the worker has the new interval',
+		sub {
+			my $name = 'gathered' . ++$gathered;
+
+			advance($node, '11 min');
+			answer_of("$name-first");
+			notified($listener, qr/$name-first/);
+			answer_of("$name-second");
+			worker_looked($node);
+			worker_looked($node);
+			return $listener->query('SELECT 1') !~ /$name-second/;
+		}),
+	'what comes after a notification waits');
+advance($node, '11 min');
+ok(notified($listener, qr/gathered$gathered-second/), 'and is told when the interval is over');
+$node->append_conf('postgresql.conf', "turn_liveness.notify_interval = '20 ms'");
+$node->reload;
+
 # --- the extension goes
 
 $node->safe_psql('other', 'DROP EXTENSION turn_liveness');
