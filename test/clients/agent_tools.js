@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The worker of a2a_test.js and mcp_test.js: agent.js with tools to try everything with.
+// The worker of a2a_test.mjs and mcp_test.mjs: agent.js with tools to try everything with.
 'use strict';
 
 const { on } = require('node:events');

@@ -1,4 +1,4 @@
-// The tasks of a gateway, kept by turn_liveness: what a2a.js and mcp.js have in common.
+// The tasks of a gateway, kept by turn_liveness: what a2a.mjs and mcp.mjs have in common.
 //
 // A task is one turn of a deployment and a conversation of its own, so that its session's end,
 // its beats and its cursor are its own. The table "tasks" holds what the protocols add: the
@@ -10,9 +10,10 @@ const { EventEmitter, once } = require('node:events');
 const { setTimeout: wait } = require('node:timers/promises');
 const { Client, Pool } = require('pg');
 
+const complain = (error) => console.error(error.message);
 const pool = new Pool();
-pool.on('error', console.error);        // of an idle connection: the pool makes another
-pool.on('connect', (client) => client.on('error', console.error));      // of one that is in use
+pool.on('error', complain);             // of an idle connection: the pool makes another
+pool.on('connect', (client) => client.on('error', complain));           // of one that is in use
 
 const rows = async (sql, ...args) => (await pool.query(sql, args)).rows;
 const value = async (db, sql, ...args) => Object.values((await db.query(sql, args)).rows[0])[0];
@@ -30,6 +31,23 @@ async function transaction(work) {
     throw error;
   } finally {
     db.release(lost);
+  }
+}
+
+// Repeats what may be repeated while the database stops, starts or is out of reach, and after a
+// conflict. Any other error stays. pg has no code for a connection that was lost.
+const passes = ({ code, message }) =>
+  /^(08|40|55P03|57P0[123]|E[A-Z]+$)/.test(code) || /connection/i.test(message);
+
+async function insist(work) {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!passes(error)) throw error;
+      complain(error);
+      await wait(500);
+    }
   }
 }
 
@@ -134,8 +152,8 @@ const events = new EventEmitter().setMaxListeners(0);
 async function listen() {
   for (;;) {
     const client = new Client({ keepAlive: true });
-    const gone = once(client, 'end');
-    client.on('error', console.error);
+    const gone = new Promise((resolve) => { client.once('end', resolve); });
+    client.on('error', complain);
     client.on('notification', ({ payload }) => {
       const { conversations = ['*'], platforms = [] } = JSON.parse(payload);    // {} means look
       for (const name of [...conversations, ...platforms]) events.emit(name);
@@ -146,10 +164,10 @@ async function listen() {
       events.emit('*');
       await gone;
     } catch (error) {
-      console.error(error);
+      complain(error);
       client.end().catch(() => {});
     }
-    await wait(1000);
+    await wait(500);
   }
 }
 
@@ -168,8 +186,8 @@ async function* follow(id, cursor) {
   for (;;) {
     const { first, forget } = news(address(id));        // before the look, so that none is missed
     try {
-      const replies = await rows('SELECT * FROM turn_liveness.read_replies($1, $2)',
-        [address(id)], [cursor]);
+      const replies = await insist(() => rows('SELECT * FROM turn_liveness.read_replies($1, $2)',
+        [address(id)], [cursor]));
       for (const reply of replies) {
         cursor = reply.reply_id;
         yield reply;
@@ -191,18 +209,18 @@ async function push(gateway, platform, send) {
     const { first, forget } = news(platform);
     const claimed = await rows(
       'SELECT * FROM turn_liveness.claim_replies($1, platforms => $2, max_replies => 10)',
-      gateway, [platform]).catch((error) => { console.error(error); return []; });
+      gateway, [platform]).catch((error) => { complain(error); return []; });
     await Promise.all(claimed.map((reply) => send(reply)
       .then(() => rows('SELECT turn_liveness.ack_replies($1, $2)', gateway, [reply.reply_id]))
       .catch((error) => rows('SELECT turn_liveness.release_replies($1, $2, error => $3)',
         gateway, [reply.reply_id], error.message))
-      .catch(console.error)));                          // the claim runs out, and it is sent again
+      .catch(complain)));                               // the claim runs out, and it is sent again
     if (claimed.length === 0) await first;
     forget();
   }
 }
 
 module.exports = {
-  address, answer, cancel, create, ended, follow, get, listen, pool, push, questions, reject, rows,
-  setup, transaction, value,
+  address, answer, cancel, complain, create, ended, follow, get, insist, listen, pool, push,
+  questions, reject, rows, setup, transaction, value,
 };

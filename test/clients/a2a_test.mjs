@@ -1,18 +1,17 @@
 #!/usr/bin/env node
-// Drives two replicas of a2a.js, and their workers, with A2A's own client.
-'use strict';
+// Drives two replicas of a2a.mjs, and their workers, with A2A's own client.
 
-const assert = require('node:assert');
-const { randomUUID } = require('node:crypto');
-const { once } = require('node:events');
-const http = require('node:http');
-const { ListTasksRequest, SendMessageRequest, StreamResponse, Task } = require('@a2a-js/sdk');
-const { ClientFactory } = require('@a2a-js/sdk/client');
-const {
+import assert from 'node:assert';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import http from 'node:http';
+import { ListTasksRequest, SendMessageRequest, StreamResponse, Task } from '@a2a-js/sdk';
+import { ClientFactory } from '@a2a-js/sdk/client';
+import {
   TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError,
-} = require('@a2a-js/sdk/errors');
-const { start } = require('./processes.js');
-const { address, pool, rows, setup } = require('./tasks.js');
+} from '@a2a-js/sdk/errors';
+import { start } from './processes.js';
+import { address, pool, rows, setup } from './tasks.js';
 
 // --- the client, in short
 
@@ -65,7 +64,7 @@ const READY = 'WORKING: ready for orders';
 
 async function main() {
   await setup();
-  let [one, two, agent] = await Promise.all(['a2a.js', 'a2a.js', 'agent_tools.js'].map(start));
+  let [one, two, agent] = await Promise.all(['a2a.mjs', 'a2a.mjs', 'agent_tools.js'].map(start));
   const connect = (replica) => new ClientFactory().createFromUrl(replica.address);
   const [first, second] = await Promise.all([one, two].map(connect));
 
@@ -158,8 +157,19 @@ async function main() {
     [READY, 'WORKING: step 1', 'WORKING: step 2', 'artifact: end', 'COMPLETED']);
   await assert.rejects(rest(second.resubscribeTask(id(taskId))), UnsupportedOperationError);
 
+  console.log('every connection is cut: stream and worker go on');
+  [stream, taskId] = await open(second, request('steps'));
+  assert.equal(await next(stream), READY);
+  await pool.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+      AND backend_type = 'client backend'`);
+  agent.order('step 1');
+  assert.equal(await next(stream), 'WORKING: step 1');
+  agent.order('end');
+  assert.deepEqual(await rest(stream), ['artifact: end', 'COMPLETED']);
+
   console.log('a webhook gets each message once from two replicas, and again what it refused');
-  one = await start('a2a.js');
+  one = await start('a2a.mjs');
   const posts = [];
   let refusals = 1;
   const webhook = http.createServer(async (req, res) => {

@@ -12,16 +12,16 @@
 //   cancelled              fail_turn with CANCELLED
 //   tasks/update           resume_turn and the job, with the last answer
 //   tasks/get              get_turn, and ack_replies for what it has told
-'use strict';
 
-const http = require('node:http');
-const {
+import http from 'node:http';
+import {
   acceptedContent, CLIENT_CAPABILITIES_META_KEY, createMcpHandler, fromJsonSchema, inputRequired,
   MissingRequiredClientCapabilityError, ProtocolError, ProtocolErrorCode, Server,
-} = require('@modelcontextprotocol/server');
-const { localhostHostValidation, localhostOriginValidation, toNodeHandler } =
-  require('@modelcontextprotocol/node');
-const tasks = require('./tasks.js');
+} from '@modelcontextprotocol/server';
+import {
+  localhostHostValidation, localhostOriginValidation, toNodeHandler,
+} from '@modelcontextprotocol/node';
+import tasks from './tasks.js';
 
 const PLATFORM = 'mcp';
 const EXTENSION = 'io.modelcontextprotocol/tasks';
@@ -125,7 +125,7 @@ async function call({ params }, ctx) {
 
 // For a client that knows no tasks. The end of its request is its cancellation.
 async function result(id, ctx) {
-  ctx.mcpReq.signal.addEventListener('abort', () => tasks.cancel(id).catch(console.error));
+  ctx.mcpReq.signal.addEventListener('abort', () => tasks.cancel(id).catch(tasks.complain));
   for await (const { outcome, payload } of tasks.follow(id, 0)) {
     if (outcome === 'answer') return resultOf(payload);
     if (outcome === 'error') {
@@ -177,7 +177,7 @@ const handler = createMcpHandler(() => {
   server.setRequestHandler('tasks/cancel', ofTask, cancel);
   server.setRequestHandler('tasks/update', ofTask, update);
   return server;
-}, { onerror: console.error });
+}, { onerror: tasks.complain });
 
 const serve = toNodeHandler(handler);
 const hostIsLocal = localhostHostValidation();

@@ -1,13 +1,12 @@
 #!/usr/bin/env node
-// Drives two replicas of mcp.js, and their workers, with MCP's own client.
-'use strict';
+// Drives two replicas of mcp.mjs, and their workers, with MCP's own client.
 
-const assert = require('node:assert');
-const {
+import assert from 'node:assert';
+import {
   Client, fromJsonSchema, ProtocolErrorCode, StreamableHTTPClientTransport,
-} = require('@modelcontextprotocol/client');
-const { start } = require('./processes.js');
-const { address, pool, rows, setup } = require('./tasks.js');
+} from '@modelcontextprotocol/client';
+import { start } from './processes.js';
+import { address, pool, rows, setup } from './tasks.js';
 
 const EXTENSION = 'io.modelcontextprotocol/tasks';
 const any = fromJsonSchema({ type: 'object' });
@@ -58,7 +57,7 @@ const accept = (content) => ({ action: 'accept', content });
 
 async function main() {
   await setup();
-  let [one, two, agent] = await Promise.all(['mcp.js', 'mcp.js', 'agent_tools.js'].map(start));
+  let [one, two, agent] = await Promise.all(['mcp.mjs', 'mcp.mjs', 'agent_tools.js'].map(start));
   const [first, second, plain] = await Promise.all([connect(one), connect(two), connect(one, {})]);
   assert.deepEqual(first.getServerCapabilities().extensions, { [EXTENSION]: {} });
 

@@ -13,18 +13,17 @@
 //   GetTask                          get_turn, read_replies
 //   SubscribeToTask, on any replica  the same, then read_replies past its cursor
 //   push notification                claim_replies, ack_replies, release_replies
-'use strict';
 
-const { randomUUID } = require('node:crypto');
-const {
+import { randomUUID } from 'node:crypto';
+import {
   A2A_CONTENT_TYPE, AGENT_CARD_PATH, AgentCard, Message, StreamResponse, Task, taskStateToJSON,
-} = require('@a2a-js/sdk');
-const {
+} from '@a2a-js/sdk';
+import {
   RequestMalformedError, TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError,
-} = require('@a2a-js/sdk/errors');
-const { agentCardHandler, jsonRpcHandler, UserBuilder } = require('@a2a-js/sdk/server/express');
-const express = require('express');
-const tasks = require('./tasks.js');
+} from '@a2a-js/sdk/errors';
+import { agentCardHandler, jsonRpcHandler, UserBuilder } from '@a2a-js/sdk/server/express';
+import express from 'express';
+import tasks from './tasks.js';
 
 const PLATFORM = 'a2a';
 const SKILLS = ['slow_compute', 'confirm_delete', 'failing_job', 'protocol_error_job', 'steps'];
