@@ -13,6 +13,9 @@
 //   GetTask                          get_turn, read_replies
 //   SubscribeToTask, on any replica  the same, then read_replies past its cursor
 //   push notification                claim_replies, ack_replies, release_replies
+//
+// It knows no users. A gateway with users shows each its own tasks, and sends to no URL
+// of a webhook that it has not checked.
 
 import { randomUUID } from 'node:crypto';
 import {

@@ -10,8 +10,8 @@ import { ClientFactory } from '@a2a-js/sdk/client';
 import {
   TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError,
 } from '@a2a-js/sdk/errors';
-import { start } from './processes.js';
-import { address, pool, rows, setup } from './tasks.js';
+import { clean, prepare, start } from './processes.js';
+import { address, pool, rows } from './tasks.js';
 
 // --- the client, in short
 
@@ -63,7 +63,7 @@ const READY = 'WORKING: ready for orders';
 // --- the tests
 
 async function main() {
-  await setup();
+  await prepare();
   let [one, two, agent] = await Promise.all(['a2a.mjs', 'a2a.mjs', 'agent_tools.js'].map(start));
   const connect = (replica) => new ClientFactory().createFromUrl(replica.address);
   const [first, second] = await Promise.all([one, two].map(connect));
@@ -229,7 +229,7 @@ async function main() {
 
   webhook.close();
   await Promise.all([one, two, agent].map((child) => child.kill()));
-  await pool.end();
+  await clean();
 }
 
 main().then(() => process.exit(), (error) => { console.error(error); process.exit(1); });

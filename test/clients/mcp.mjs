@@ -12,6 +12,8 @@
 //   cancelled              fail_turn with CANCELLED
 //   tasks/update           resume_turn and the job, with the last answer
 //   tasks/get              get_turn, and ack_replies for what it has told
+//
+// It knows no users. A gateway with users shows each its own tasks.
 
 import http from 'node:http';
 import {

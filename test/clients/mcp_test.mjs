@@ -5,8 +5,8 @@ import assert from 'node:assert';
 import {
   Client, fromJsonSchema, ProtocolErrorCode, StreamableHTTPClientTransport,
 } from '@modelcontextprotocol/client';
-import { start } from './processes.js';
-import { address, pool, rows, setup } from './tasks.js';
+import { clean, prepare, start } from './processes.js';
+import { address, rows } from './tasks.js';
 
 const EXTENSION = 'io.modelcontextprotocol/tasks';
 const any = fromJsonSchema({ type: 'object' });
@@ -56,7 +56,7 @@ const telling = (text) => (task) => task.statusMessage === text;
 const accept = (content) => ({ action: 'accept', content });
 
 async function main() {
-  await setup();
+  await prepare();
   let [one, two, agent] = await Promise.all(['mcp.mjs', 'mcp.mjs', 'agent_tools.js'].map(start));
   const [first, second, plain] = await Promise.all([connect(one), connect(two), connect(one, {})]);
   assert.deepEqual(first.getServerCapabilities().extensions, { [EXTENSION]: {} });
@@ -154,7 +154,7 @@ async function main() {
   assert.equal(task.result.content[0].text, 'end');
 
   await Promise.all([two, agent].map((child) => child.kill()));
-  await pool.end();
+  await clean();
 }
 
 main().then(() => process.exit(), (error) => { console.error(error); process.exit(1); });

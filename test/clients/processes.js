@@ -1,17 +1,44 @@
-// Processes of a test: started, watched by their lines, killed, and never left behind.
+// What a2a_test.mjs and mcp_test.mjs need: roles that may do no more than they must, and processes
+// that are watched by their lines, killed, and never left behind.
 'use strict';
 
 const { fork } = require('node:child_process');
 const { EventEmitter, once } = require('node:events');
 const path = require('node:path');
 const readline = require('node:readline');
+const { pool, setup } = require('./tasks.js');
+
+const prepare = async () => {
+  await setup();
+  await pool.query(`
+    DO $$ BEGIN
+      IF to_regrole('task_gateway') IS NULL THEN
+        CREATE ROLE task_gateway LOGIN;
+        CREATE ROLE task_worker LOGIN;
+      END IF;
+    END $$;
+    SELECT turn_liveness.grant_gateway('task_gateway');
+    GRANT SELECT, INSERT, UPDATE ON tasks TO task_gateway;
+    GRANT INSERT ON task_jobs TO task_gateway;
+    GRANT USAGE ON SEQUENCE task_jobs_seq_seq TO task_gateway;
+    SELECT turn_liveness.grant_worker('task_worker');
+    GRANT SELECT ON tasks TO task_worker;
+    GRANT SELECT, UPDATE, DELETE ON task_jobs TO task_worker`);
+};
+
+const clean = async () => {
+  await pool.query('DROP OWNED BY task_gateway, task_worker; DROP ROLE task_gateway, task_worker');
+  await pool.end();
+};
 
 const running = new Set();
 process.on('exit', () => { for (const child of running) child.kill('SIGKILL'); });
 
 // Waits for its line "ready ADDRESS".
 async function start(file) {
-  const child = fork(path.join(__dirname, file), { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
+  const PGUSER = file.startsWith('agent') ? 'task_worker' : 'task_gateway';
+  const child = fork(path.join(__dirname, file),
+    { stdio: ['ignore', 'pipe', 'inherit', 'ipc'], env: { ...process.env, PGUSER } });
   running.add(child);
   child.on('exit', () => running.delete(child));
   const lines = [];
@@ -39,4 +66,4 @@ async function start(file) {
   };
 }
 
-module.exports = { start };
+module.exports = { clean, prepare, start };

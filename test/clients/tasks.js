@@ -115,7 +115,8 @@ async function get(id, db = pool) {
 
 const ended = (task) => ['answer', 'error', 'discharged'].includes(task.state);
 
-// The one question list that a suspended task waits for, less what has been answered.
+// The questions that a suspended task waits for, less what has been answered. A task asks under
+// a key once.
 const questions = (task) => task.state !== 'suspended' ? {} : Object.fromEntries(
   Object.entries(task.last_update.questions).filter(([key]) => !(key in task.answers)));
 
@@ -149,19 +150,28 @@ const cancel = (id) => value(pool,
 // with a look at everything: what was notified meanwhile is found by its cursor.
 const events = new EventEmitter().setMaxListeners(0);
 
+// Any role may forge a notification: what is not as it should be means look, as {} does.
+function look(payload) {
+  let names = ['*'];
+  try {
+    const { conversations = ['*'], platforms = [] } = JSON.parse(payload);
+    names = [...conversations, ...platforms];
+  } catch (error) {
+    complain(error);
+  }
+  for (const name of names) events.emit(`at ${name}`);
+}
+
 async function listen() {
   for (;;) {
     const client = new Client({ keepAlive: true });
     const gone = new Promise((resolve) => { client.once('end', resolve); });
     client.on('error', complain);
-    client.on('notification', ({ payload }) => {
-      const { conversations = ['*'], platforms = [] } = JSON.parse(payload);    // {} means look
-      for (const name of [...conversations, ...platforms]) events.emit(name);
-    });
+    client.on('notification', ({ payload }) => look(payload));
     try {
       await client.connect();
       await client.query('LISTEN turn_liveness');
-      events.emit('*');
+      look('{}');
       await gone;
     } catch (error) {
       complain(error);
@@ -175,8 +185,8 @@ async function listen() {
 function news(name) {
   const over = new AbortController();
   const { signal } = over;
-  const first = Promise.race([
-    once(events, name, { signal }), once(events, '*', { signal }), wait(60000, null, { signal })]);
+  const at = (place) => once(events, `at ${place}`, { signal });
+  const first = Promise.race([at(name), at('*'), wait(60000, null, { signal })]);
   first.catch(() => {}).finally(() => over.abort());
   return { first, forget: () => over.abort() };
 }
@@ -203,7 +213,8 @@ async function* follow(id, cursor) {
 // --- pushes
 
 // Sends what no other replica has claimed, and acknowledges it. Ten at a time, for what is not
-// acknowledged within claim_timeout (30 s) goes to another replica, too.
+// acknowledged within claim_timeout (30 s) goes to another replica, too. Two replicas, or a
+// second try, may turn the order of a task's messages.
 async function push(gateway, platform, send) {
   for (;;) {
     const { first, forget } = news(platform);
