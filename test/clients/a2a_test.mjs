@@ -157,7 +157,7 @@ async function main() {
     [READY, 'WORKING: step 1', 'WORKING: step 2', 'artifact: end', 'COMPLETED']);
   await assert.rejects(rest(second.resubscribeTask(id(taskId))), UnsupportedOperationError);
 
-  console.log('every connection is cut: stream and worker go on');
+  console.log('every connection is cut: stream and worker go on, and a death is still noticed');
   [stream, taskId] = await open(second, request('steps'));
   assert.equal(await next(stream), READY);
   await pool.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -165,8 +165,14 @@ async function main() {
       AND backend_type = 'client backend'`);
   agent.order('step 1');
   assert.equal(await next(stream), 'WORKING: step 1');
-  agent.order('end');
-  assert.deepEqual(await rest(stream), ['artifact: end', 'COMPLETED']);
+  const beats = () => rows(`SELECT FROM pg_stat_activity
+    WHERE application_name = $1 AND query LIKE '%heartbeats%'`, agent.address);
+  while ((await beats()).length === 0) await new Promise(setImmediate);
+  await agent.kill();
+  assert.match((await rest(stream)).join(), /^FAILED: [^,]*$/);
+  made = await task(second.getTask(id(taskId)));
+  assert.equal(made.status.message.metadata.errorCode, 'WORKER_DIED');
+  agent = await start('agent_tools.js');
 
   console.log('a webhook gets each message once from two replicas, and again what it refused');
   one = await start('a2a.mjs');

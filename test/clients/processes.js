@@ -6,10 +6,13 @@ const { fork } = require('node:child_process');
 const { EventEmitter, once } = require('node:events');
 const path = require('node:path');
 const readline = require('node:readline');
+const pg = require('pg');
 const { pool, setup } = require('./tasks.js');
 
+// A busy machine gets ten seconds in which a session that was cut attaches its tasks again.
 const prepare = async () => {
   await setup();
+  await window("SET turn_liveness.reconnect_window = '10 s'");
   await pool.query(`
     DO $$ BEGIN
       IF to_regrole('task_gateway') IS NULL THEN
@@ -26,7 +29,11 @@ const prepare = async () => {
     GRANT SELECT, UPDATE, DELETE ON task_jobs TO task_worker`);
 };
 
+const window = (verb) => pool.query(`DO $$ BEGIN
+  EXECUTE format('ALTER DATABASE %I ', current_database()) || ${pg.escapeLiteral(verb)}; END $$`);
+
 const clean = async () => {
+  await window('RESET turn_liveness.reconnect_window');
   await pool.query('DROP OWNED BY task_gateway, task_worker; DROP ROLE task_gateway, task_worker');
   await pool.end();
 };
