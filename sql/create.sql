@@ -32,7 +32,7 @@ CREATE EXTENSION turn_liveness;
 ALTER EXTENSION turn_liveness SET SCHEMA public;
 DROP SCHEMA turn_liveness CASCADE;
 DROP TABLE turn_liveness.turn CASCADE;
-DROP FUNCTION turn_liveness.heartbeat(text, text[]);
+DROP FUNCTION turn_liveness.heartbeat(text, text[], integer[]);
 \set VERBOSITY default
 
 -- it works, and what it knows is gone when it is gone

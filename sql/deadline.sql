@@ -223,6 +223,19 @@ RESET turn_liveness.message_unresponsive;
 RESET turn_liveness.message_too_long;
 RESET turn_liveness.message_died;
 
+-- a row of others may have any times: the views and the record of its end can be read
+SELECT count(turn_liveness.arm_turn('dl-15', 'm' || i)) FROM generate_series(1, 4) i;
+UPDATE turn_liveness.turn SET beat = 'infinity' WHERE deployment = 'dl-15' AND message_id = 'm1';
+UPDATE turn_liveness.turn SET suspended = 'infinity', wait_until = 'infinity' WHERE deployment = 'dl-15' AND message_id = 'm2';
+UPDATE turn_liveness.turn SET started = '-infinity', beat = 'infinity' WHERE deployment = 'dl-15' AND message_id = 'm3';
+UPDATE turn_liveness.turn SET lapsed = 'infinity' WHERE deployment = 'dl-15' AND message_id = 'm4';
+SELECT message_id, state, extract(year FROM deadline) BETWEEN 1000 AND 3500 AS shown FROM turn_liveness.turns WHERE deployment = 'dl-15' ORDER BY message_id;
+SELECT state, extract(year FROM last_beat) BETWEEN 1000 AND 3500 AS shown FROM turn_liveness.get_turn('dl-15', 'm1');
+SELECT turn_liveness.mark_provider_failed('dl-15', 'DOWN', NULL);
+SELECT count(*) FROM turn_liveness.turn WHERE deployment = 'dl-15' AND lapse_code NOT IN ('u', 'n', 'd');
+SELECT turn_liveness.fail_deployment('dl-15');
+SELECT count(*), bool_and(coalesce(extract(year FROM last_beat) BETWEEN 1000 AND 3500, true)) AS shown FROM turn_liveness.replies WHERE deployment = 'dl-15';
+
 -- sweep = off, of the database: lapsed turns are shown, not failed; all else goes on
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET turn_liveness.sweep = off', current_database()); END $$;
 \c -

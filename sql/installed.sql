@@ -104,6 +104,12 @@ SELECT c AS change, tl_test.try(format($$DO $do$ BEGIN
 	'ALTER TABLE turn_liveness.turn REPLICA IDENTITY FULL; CREATE PUBLICATION tl_pub FOR TABLE turn_liveness.turn',
 	'CREATE INDEX dba ON turn_liveness.turn ((length(message_id))) WHERE outcome = ''a''']) c;
 
+-- a view reads a row by position, too
+SELECT tl_test.try($$DO $do$ BEGIN
+	ALTER TABLE turn_liveness.turn ALTER COLUMN error_code TYPE integer USING 7;
+	PERFORM state FROM turn_liveness.turns;
+	END $do$ $$) AS gives;
+
 -- and one that is not a superuser's: the worker would run its owner's code
 CREATE ROLE tl_owner;
 BEGIN;

@@ -4,7 +4,7 @@
 \pset null '(null)'
 SELECT turn_liveness.stat_reset();
 SELECT count(*) FROM turn_liveness.stat;
-SELECT armed, answered, failed_unresponsive, failed_never_started, failed_died, failed_too_long, failed_other, discharged, late, unknown,
+SELECT armed, answered, failed_unresponsive, failed_never_started, failed_died, failed_too_long, failed_wait_expired, failed_stopped, failed_rejected, failed_provider, failed_other, discharged, late, unknown,
 	   beats, claims, acknowledged, redeliveries, dead FROM turn_liveness.stat;
 SELECT worker_state, worker_pid, sweep_enabled, turns_owed, turns_lapsed, lease_capacity, leases_used > 0 AS leases, stats_reset <= clock_timestamp() AS reset FROM turn_liveness.stat;
 
@@ -30,11 +30,11 @@ SELECT count(*) FROM turn_liveness.claim_replies('gw', ARRAY['st-A'], NULL, 2);
 SELECT tl_test.advance('31 s');
 SELECT count(*) FROM turn_liveness.claim_replies('gw', ARRAY['st-A'], NULL, 3);
 SELECT turn_liveness.ack_replies('gw', array_agg(reply_id)) FROM turn_liveness.replies WHERE conversation_id = 'st-A' AND state = 'claimed';
-SELECT armed, answered, failed_unresponsive, failed_never_started, failed_died, failed_too_long, failed_other, discharged, late, unknown,
+SELECT armed, answered, failed_unresponsive, failed_never_started, failed_died, failed_too_long, failed_wait_expired, failed_stopped, failed_rejected, failed_provider, failed_other, discharged, late, unknown,
 	   beats > 0 AS beats, claims, acknowledged, redeliveries, dead FROM turn_liveness.stat;
 SELECT turns_owed, turns_lapsed, sweeps >= 2 AS sweeps, next_deadline FROM turn_liveness.stat;
 SELECT turn_liveness.stat_reset();
-SELECT armed, answered, failed_other, claims FROM turn_liveness.stat;
+SELECT armed, answered, failed_other, failed_stopped, claims FROM turn_liveness.stat;
 SELECT count(*) FROM turn_liveness.turns;
 -- the same with savepoints
 BEGIN;
@@ -53,5 +53,14 @@ SELECT turn_liveness.arm_turn('st-3', 'm4');
 SAVEPOINT e;
 SELECT turn_liveness.discharge_turn('st-3', 'm4');
 COMMIT;
-SELECT armed, discharged, failed_other FROM turn_liveness.stat;
+SELECT armed, discharged, failed_stopped FROM turn_liveness.stat;
 SELECT turn_liveness.fail_deployment('st-3');
+
+-- a row of others may have times that are infinite: the views can be read
+BEGIN;
+SELECT turn_liveness.arm_turn('st-infinite', 'm1'), turn_liveness.reject_turn('st-infinite', 'm2', '{}', 'no');
+UPDATE turn_liveness.turn SET next_check = '-infinity' WHERE deployment = 'st-infinite';
+UPDATE turn_liveness.delivery SET due_at = 'infinity' WHERE conversation_id = 'st-infinite';
+SELECT coalesce(isfinite(next_deadline), true) AS shown FROM turn_liveness.stat;
+SELECT due_at FROM turn_liveness.replies WHERE conversation_id = 'st-infinite';
+ROLLBACK;

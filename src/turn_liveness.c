@@ -1,21 +1,59 @@
 /*
  * turn_liveness.c
- *		The library's entry point.
+ *		The library's entry point: hooks, and the layout of shared memory.
  */
 #include "base/turn_liveness.h"
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
 
 #include "admin/ddl_hook.h"
 #include "base/catalog.h"
 #include "base/guc.h"
 #include "commit/xact.h"
-#include "shared/area.h"
+#include "shared/attach_table.h"
+#include "shared/clock.h"
+#include "shared/database.h"
+#include "shared/lease_table.h"
 #include "store/rel.h"
-#include "worker/launcher.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
+
+static shmem_request_hook_type prev_request = NULL;
+static shmem_startup_hook_type prev_startup = NULL;
+
+static void
+request_shmem(void)
+{
+	if (prev_request)
+		prev_request();
+	RequestAddinShmemSpace(sizeof(TlShared));
+	RequestAddinShmemSpace(tl_lease_shmem_size());
+	RequestAddinShmemSpace(tl_attach_shmem_size());
+	/* one tranche: which of our locks is waited for, the stack shows */
+	RequestNamedLWLockTranche(TL_EXTENSION, 1);
+}
+
+/* The postmaster runs this again after a crash of the server. */
+static void
+startup_shmem(void)
+{
+	int			tranche;
+
+	if (prev_startup)
+		prev_startup();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	tranche = GetNamedLWLockTranche(TL_EXTENSION)->lock.tranche;
+	tl_database_shmem_startup(tranche);
+	tl_clock_shmem_startup();
+	tl_lease_shmem_startup(tranche);
+	tl_attach_shmem_startup(tranche);
+	LWLockRelease(AddinShmemInitLock);
+}
 
 /*
  * Without preload there is no shared memory and no worker: beats go to the
@@ -27,11 +65,13 @@ _PG_init(void)
 {
 	tl_guc_init();
 	tl_catalog_init();
-	tl_rel_init();
 	tl_xact_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	tl_area_init();
+	prev_request = shmem_request_hook;
+	shmem_request_hook = request_shmem;
+	prev_startup = shmem_startup_hook;
+	shmem_startup_hook = startup_shmem;
 	if (IsBinaryUpgrade)
 		return;
 	tl_ddl_hook_init();

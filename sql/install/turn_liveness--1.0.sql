@@ -15,7 +15,7 @@ CREATE SCHEMA turn_liveness;
 COMMENT ON SCHEMA turn_liveness IS 'every armed turn ends in exactly one terminal reply';
 
 CREATE TYPE turn_liveness.arm_result AS ENUM ('armed', 'pending', 'answered');
-CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'unknown');
+CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'stale', 'unknown');
 
 /*
  * Tables.  begun to frozen, due_at and kept_at are times of the liveness clock;
@@ -46,12 +46,24 @@ CREATE TABLE turn_liveness.turn (
 	beat			timestamptz,				-- last beat that was written into the row
 	started			timestamptz,				-- the beat in the row that started it
 	frozen			timestamptz,				-- the deadline of a withheld turn
+	suspended		timestamptz,				-- it waits for a human since then: its duration stands still
+	wait_until		timestamptz,				-- and for so long at most
+	lapsed			timestamptz,				-- it is offered for rescue since then, unless it beat after that
+	generation		integer NOT NULL			-- 1, and one more with each hand-over: fences what earlier holders do
+		CHECK (generation > 0),
 	admission_ms	integer NOT NULL			-- it may wait so long for its first beat
 		CHECK (admission_ms > 0),
 	silence_ms		integer NOT NULL			-- and be silent so long after one
 		CHECK (silence_ms > 0),
 	duration_ms		integer NOT NULL			-- and take so long in all
 		CHECK (duration_ms > 0),
+	rescue_ms		integer NOT NULL			-- and be offered so long once it has lapsed
+		CHECK (rescue_ms >= 0),
+	lapse_code		"char"						-- why it is offered: u unresponsive, n never started, d session ended
+		CHECK (lapse_code IN ('u', 'n', 'd')),
+	taken			integer,					-- the generation that start_turn took last
+	worker			text						-- and the worker's name for itself
+		CHECK (octet_length(worker) <= 255),
 	armed_at		timestamptz NOT NULL,		-- when it was first armed
 	rearmed_at		timestamptz,				-- when it was armed again the last time
 	conversation_id	text COLLATE "C" NOT NULL	-- the reply's address: routing's conversationId, or the deployment
@@ -66,8 +78,10 @@ CREATE TABLE turn_liveness.turn (
 			   AND coalesce(octet_length(routing ->> 'organizationId'), 1) <= 255),
 	error_code		text,						-- of mark_provider_failed
 	reason			text,						-- likewise
+	wait_reason		text,						-- of suspend_turn
 	request			uuid,						-- digest of the reply that ended it: its repetition is won again
 	reply_id		bigint,						-- the reply that ended it
+	last_update		bigint,						-- its latest update
 	PRIMARY KEY (deployment, message_id)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
@@ -75,15 +89,18 @@ CREATE INDEX turn_owed_check ON turn_liveness.turn (next_check) WHERE outcome IS
 -- most conversations have the name of their deployment, and that is indexed
 CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL AND conversation_id <> deployment;
 
+-- an ordinary life has no entry here
+CREATE INDEX turn_owed_lapsed ON turn_liveness.turn (lapsed) WHERE outcome IS NULL AND lapsed IS NOT NULL;
+
 -- taken under a short lock per conversation, one at a time: never a CACHE
 CREATE SEQUENCE turn_liveness.reply_id_seq AS bigint NO CYCLE CACHE 1;
 
--- the outbox: insert-only; the delivery row's key keeps reply_id unique
+-- the outbox, replies and updates: insert-only; the delivery row's key keeps reply_id unique
 CREATE TABLE turn_liveness.reply (
 	reply_id		bigint NOT NULL,			-- in a conversation, ids rise in the order of commits
 	deployment		text COLLATE "C" NOT NULL	-- of its turns
 		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
-	message_ids		text[] COLLATE "C" NOT NULL	-- the turns that it ended
+	message_ids		text[] COLLATE "C" NOT NULL	-- the turns that it ended, or the one that it tells of
 		CHECK (cardinality(message_ids) > 0 AND array_position(message_ids, NULL) IS NULL),
 	conversation_id	text COLLATE "C" NOT NULL	-- the address
 		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
@@ -92,11 +109,13 @@ CREATE TABLE turn_liveness.reply (
 	organization_id	text COLLATE "C",			-- likewise
 	payload			jsonb						-- what the client gets; NULL: discharged
 		CHECK (jsonb_typeof(payload) = 'object'),
-	outcome			"char" NOT NULL				-- a answer, e error, d discharged
-		CHECK (outcome IN ('a', 'e', 'd')),
+	outcome			"char" NOT NULL				-- a answer, e error, d discharged, u update: its turn goes on
+		CHECK (outcome IN ('a', 'e', 'd', 'u')),
 	error_code		text,						-- of an error
-	decided_by		"char" NOT NULL				-- r reply, f fail_..., s sweep, w session's end, j reject, d discharge
+	decided_by		"char"						-- r reply, f fail_..., s sweep, w session's end, j reject, d discharge; NULL: update
 		CHECK (decided_by IN ('r', 'f', 's', 'w', 'j', 'd')),
+	generation		integer NOT NULL,			-- of the first turn
+	worker			text,						-- likewise
 	armed_at		timestamptz,				-- of the first turn
 	first_beat		timestamptz,				-- likewise
 	last_beat		timestamptz,				-- likewise
@@ -157,34 +176,81 @@ SELECT pg_extension_config_dump('turn_liveness.late_reply', '');
  */
 
 CREATE FUNCTION turn_liveness.arm_turn(deployment text, message_id text, routing jsonb DEFAULT '{}',
-	admission interval DEFAULT NULL, silence interval DEFAULT NULL, duration interval DEFAULT NULL)
+	admission interval DEFAULT NULL, silence interval DEFAULT NULL, duration interval DEFAULT NULL, rescue interval DEFAULT NULL)
 RETURNS turn_liveness.arm_result
 AS 'MODULE_PATHNAME', 'turn_liveness_arm_turn'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.arm_turn(text, text, jsonb, interval, interval, interval) IS
-'make this turn owed: armed (written), pending (was owed already; its admission starts again), answered (it has ended; nothing written)';
+COMMENT ON FUNCTION turn_liveness.arm_turn(text, text, jsonb, interval, interval, interval, interval) IS
+'make this turn owed: armed (written), pending (was owed already; its admission starts again, under the next generation), answered (it has ended; nothing written)';
 
-CREATE FUNCTION turn_liveness.heartbeat(deployment text, message_ids text[] DEFAULT NULL)
+CREATE FUNCTION turn_liveness.start_turn(deployment text, message_id text, worker text DEFAULT NULL, take_over boolean DEFAULT false)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_start_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.start_turn(text, text, text, boolean) IS
+'a worker takes the turn: returns its generation, the fence for its beats and its answer; NULL if it is not owed or was taken already';
+
+CREATE FUNCTION turn_liveness.heartbeat(deployment text, message_ids text[] DEFAULT NULL, generations integer[] DEFAULT NULL)
 RETURNS integer
 AS 'MODULE_PATHNAME', 'turn_liveness_heartbeat'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.heartbeat(text, text[]) IS
-'sign of life for a deployment or for the named turns; returns how many of them are still owed';
+COMMENT ON FUNCTION turn_liveness.heartbeat(text, text[], integer[]) IS
+'sign of life for a deployment or for the named turns; returns how many of them are still owed, to the holder of that generation if one is given';
 
-CREATE FUNCTION turn_liveness.heartbeats(deployments text[], message_ids text[] DEFAULT NULL,
+CREATE FUNCTION turn_liveness.heartbeats(deployments text[], message_ids text[] DEFAULT NULL, generations integer[] DEFAULT NULL,
 	OUT deployment text, OUT message_id text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'turn_liveness_heartbeats'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.heartbeats(text[], text[]) IS
+COMMENT ON FUNCTION turn_liveness.heartbeats(text[], text[], integer[]) IS
 'one beat for each element; returns the elements that owe nothing any more';
 
-CREATE FUNCTION turn_liveness.commit_terminal_reply(deployment text, message_ids text[], reply jsonb)
+CREATE FUNCTION turn_liveness.commit_terminal_reply(deployment text, message_ids text[], reply jsonb, generations integer[] DEFAULT NULL)
 RETURNS turn_liveness.election
 AS 'MODULE_PATHNAME', 'turn_liveness_commit_terminal_reply'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.commit_terminal_reply(text, text[], jsonb) IS
-'end these turns and store the reply in the caller''s transaction: won, lost (kept as a late reply) or unknown (kept likewise)';
+COMMENT ON FUNCTION turn_liveness.commit_terminal_reply(text, text[], jsonb, integer[]) IS
+'end these turns and store the reply in the caller''s transaction: won, or lost, stale (another generation holds the turn) or unknown, which are kept as late replies';
+
+CREATE FUNCTION turn_liveness.post_update(deployment text, message_id text, payload jsonb, generation integer DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'turn_liveness_post_update'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.post_update(text, text, jsonb, integer) IS
+'store a message before the last one of a turn that is owed, in the caller''s transaction; returns its id, NULL if the turn is not owed or the generation is old';
+
+CREATE FUNCTION turn_liveness.suspend_turn(deployment text, message_id text, max_wait interval, reason text DEFAULT NULL, generation integer DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'turn_liveness_suspend_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.suspend_turn(text, text, interval, text, integer) IS
+'the turn waits for a human, for max_wait at most; false if it is not owed or the generation is old';
+
+CREATE FUNCTION turn_liveness.resume_turn(deployment text, message_id text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'turn_liveness_resume_turn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.resume_turn(text, text) IS
+'the wait is over: the turn waits for its worker as if armed now, under the next generation; false if it was not suspended';
+
+CREATE FUNCTION turn_liveness.rescue_turns(max_turns integer DEFAULT 100,
+	OUT deployment text, OUT message_id text, OUT generation integer, OUT routing jsonb, OUT error_code text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'turn_liveness_rescue_turns'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.rescue_turns(integer) IS
+'take turns that lapsed or lost their session and are within their rescue window, oldest first, and arm each again for another worker';
+
+CREATE FUNCTION turn_liveness.get_turn(deployment text, message_id text,
+	OUT state text, OUT generation integer, OUT worker text, OUT armed_at timestamptz,
+	OUT first_beat timestamptz, OUT last_beat timestamptz, OUT deadline timestamptz, OUT ended_at timestamptz,
+	OUT error_code text, OUT reason text, OUT decided_by text, OUT reply_id bigint, OUT payload jsonb,
+	OUT last_update jsonb, OUT delivery_state text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'turn_liveness_get_turn'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 1;
+COMMENT ON FUNCTION turn_liveness.get_turn(text, text) IS
+'all about one turn, owed or ended, by one look at an index; no row if it is not known';
 
 CREATE FUNCTION turn_liveness.fail_turn(deployment text, message_id text, error text, error_code text DEFAULT NULL)
 RETURNS turn_liveness.election
@@ -263,21 +329,21 @@ COMMENT ON FUNCTION turn_liveness.sweep_expired_turns(integer) IS
 
 CREATE FUNCTION turn_liveness.read_replies(conversations text[], after bigint[] DEFAULT NULL, max_replies integer DEFAULT 100,
 	OUT reply_id bigint, OUT deployment text, OUT message_ids text[], OUT conversation_id text, OUT platform text,
-	OUT organization_id text, OUT payload jsonb, OUT state text, OUT attempt integer, OUT created_at timestamptz)
+	OUT organization_id text, OUT payload jsonb, OUT outcome text, OUT state text, OUT attempt integer, OUT created_at timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'turn_liveness_read_replies'
 LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.read_replies(text[], bigint[], integer) IS
-'the replies of these conversations past each one''s cursor, oldest first; changes nothing; the last id seen is a safe cursor';
+'the replies and updates of these conversations past each one''s cursor, oldest first; changes nothing; the last id seen is a safe cursor';
 
 CREATE FUNCTION turn_liveness.claim_replies(gateway text, conversations text[] DEFAULT NULL, platforms text[] DEFAULT NULL, max_replies integer DEFAULT 100,
 	OUT reply_id bigint, OUT deployment text, OUT message_ids text[], OUT conversation_id text, OUT platform text,
-	OUT organization_id text, OUT payload jsonb, OUT state text, OUT attempt integer, OUT created_at timestamptz)
+	OUT organization_id text, OUT payload jsonb, OUT outcome text, OUT state text, OUT attempt integer, OUT created_at timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'turn_liveness_claim_replies'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.claim_replies(text, text[], text[], integer) IS
-'take due replies of these conversations or of these platforms for this gateway, oldest first';
+'take due replies and updates of these conversations or of these platforms for this gateway, oldest first';
 
 CREATE FUNCTION turn_liveness.ack_replies(gateway text, reply_ids bigint[])
 RETURNS integer
@@ -313,43 +379,54 @@ COMMENT ON FUNCTION turn_liveness.clock_now() IS
 'the liveness clock of this database: the wall clock of the server''s start, and the time in which the server ran since';
 
 CREATE FUNCTION turn_liveness.turn_status(turn turn_liveness.turn,
-	OUT first_beat timestamptz, OUT last_beat timestamptz, OUT deadline timestamptz, OUT state text)
+	OUT first_beat timestamptz, OUT last_beat timestamptz, OUT deadline timestamptz, OUT state text, OUT error_code text)
 AS 'MODULE_PATHNAME', 'turn_liveness_turn_status'
 LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.turn_status(turn_liveness.turn) IS
 'beats, effective deadline and state of a turn that is owed; the view turns is its public face';
+
+-- pg_locks knows no savepoint that was released
+CREATE FUNCTION turn_liveness.holder(xmax xid)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'turn_liveness_holder'
+LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION turn_liveness.holder(xid) IS
+'the process in whose transaction that is, 0 for a prepared one, NULL if it has ended; the view turns is its public face';
 
 -- Two branches, so that a look-up by conversation finds an index in each.
 CREATE VIEW turn_liveness.turns AS
 	SELECT x.deployment, (x.t).message_id, x.conversation_id,
 		   coalesce((x.t).routing ->> 'platform', 'api') AS platform,
 		   (x.t).routing ->> 'organizationId' AS organization_id,
-		   (x.t).routing, (x.t).armed_at,
+		   (x.t).routing, (x.t).generation, (x.t).worker, (x.t).armed_at,
 		   s.first_beat, s.last_beat, s.deadline, s.state,
-		   (x.t).error_code, (x.t).reason
+		   s.error_code, coalesce((x.t).wait_reason, (x.t).reason) AS reason,
+		   CASE s.state WHEN 'lapsed' THEN turn_liveness.holder(x.holder) END AS blocked_by
 	FROM (
-		SELECT t.deployment, t.deployment AS conversation_id, t
+		SELECT t.deployment, t.deployment AS conversation_id, t.xmax AS holder, t
 		FROM turn_liveness.turn t
 		WHERE t.outcome IS NULL AND t.conversation_id = t.deployment
 		UNION ALL
-		SELECT t.deployment, t.conversation_id, t
+		SELECT t.deployment, t.conversation_id, t.xmax AS holder, t
 		FROM turn_liveness.turn t
 		WHERE t.outcome IS NULL AND t.conversation_id <> t.deployment
 	) x, LATERAL turn_liveness.turn_status(x.t) s;
-COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, running, withheld or lapsed';
+COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, running, suspended, withheld or lapsed';
 
 -- One branch for each state, each with its own join: a query for one state is
 -- planned on that state's index and the other branches vanish, and a look-up by
 -- conversation or id reaches the indexes of every branch.
 CREATE VIEW turn_liveness.replies AS
 	SELECT x.reply_id, x.deployment, x.message_ids, x.conversation_id, x.platform, x.organization_id, x.payload,
-		   CASE x.outcome WHEN 'a' THEN 'answer' WHEN 'e' THEN 'error' WHEN 'd' THEN 'discharged' END AS outcome,
+		   CASE x.outcome WHEN 'a' THEN 'answer' WHEN 'e' THEN 'error' WHEN 'd' THEN 'discharged'
+						  WHEN 'u' THEN 'update' END AS outcome,
 		   x.error_code,
 		   CASE x.decided_by WHEN 'r' THEN 'reply' WHEN 'f' THEN 'fail' WHEN 's' THEN 'sweep'
 							 WHEN 'w' THEN 'session' WHEN 'j' THEN 'reject' WHEN 'd' THEN 'discharge' END AS decided_by,
-		   x.armed_at, x.first_beat, x.last_beat, x.created_at,
+		   x.generation, x.worker, x.armed_at, x.first_beat, x.last_beat, x.created_at,
 		   x.state, x.attempt, x.gateway, x.claimed_at,
 		   CASE WHEN x.due_at = '-infinity' THEN x.created_at
+				WHEN NOT isfinite(x.due_at) THEN x.due_at
 				ELSE clock_timestamp() + (x.due_at - turn_liveness.clock_now())
 		   END AS due_at,
 		   x.delivered_at, x.last_error
@@ -370,12 +447,12 @@ CREATE VIEW turn_liveness.replies AS
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
 		WHERE d.state = 'x'
 	) x;
-COMMENT ON VIEW turn_liveness.replies IS 'every terminal record within retention, with the state of its delivery';
+COMMENT ON VIEW turn_liveness.replies IS 'every reply, update and terminal record within retention, with the state of its delivery';
 
 CREATE VIEW turn_liveness.late_replies AS
 	SELECT deployment, message_ids, conversation_id, payload, verdict, created_at
 	FROM turn_liveness.late_reply;
-COMMENT ON VIEW turn_liveness.late_replies IS 'replies that lost their election or belong to no turn that is known: kept, not delivered';
+COMMENT ON VIEW turn_liveness.late_replies IS 'replies that lost their election, were stale or belong to no turn that is known: kept, not delivered';
 
 -- Direct heap access fires no trigger, so this one sees just what others do to
 -- the table by hand or by COPY, and voids the counts that beats remember.
@@ -395,13 +472,15 @@ ALTER TABLE turn_liveness.turn ENABLE ALWAYS TRIGGER foreign_change;
 
 CREATE FUNCTION turn_liveness.stat_row(
 	OUT worker_state text, OUT worker_pid integer, OUT worker_problem text, OUT launcher_pid integer,
-	OUT leases_used integer, OUT lease_capacity integer,
+	OUT leases_used integer, OUT lease_capacity integer, OUT attach_used integer, OUT attach_capacity integer,
 	OUT last_sweep timestamptz, OUT last_sweep_ms double precision,
 	OUT sweep_enabled boolean, OUT grace text, OUT grace_until timestamptz,
 	OUT armed bigint, OUT answered bigint,
 	OUT failed_unresponsive bigint, OUT failed_never_started bigint, OUT failed_died bigint,
-	OUT failed_too_long bigint, OUT failed_other bigint,
-	OUT discharged bigint, OUT late bigint, OUT unknown bigint, OUT late_dropped bigint,
+	OUT failed_too_long bigint, OUT failed_wait_expired bigint, OUT failed_stopped bigint,
+	OUT failed_rejected bigint, OUT failed_provider bigint, OUT failed_other bigint,
+	OUT discharged bigint, OUT updates bigint, OUT rearmed bigint, OUT offered bigint, OUT rescued bigint,
+	OUT late bigint, OUT stale bigint, OUT unknown bigint, OUT late_dropped bigint,
 	OUT beats bigint, OUT beats_in_rows bigint, OUT sweeps bigint, OUT sweep_errors bigint,
 	OUT notifications bigint, OUT claims bigint, OUT acknowledged bigint, OUT redeliveries bigint,
 	OUT dead bigint, OUT expired_undelivered bigint, OUT worker_starts bigint,
@@ -421,9 +500,14 @@ CREATE VIEW turn_liveness.stat AS
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
 			WHERE t.outcome IS NULL AND t.next_check <= turn_liveness.clock_now()
 			  AND u.state = 'lapsed') AS turns_lapsed,
+		   (SELECT count(*)
+			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
+			WHERE t.outcome IS NULL AND t.next_check <= turn_liveness.clock_now()
+			  AND u.state = 'lapsed' AND turn_liveness.holder(t.xmax) IS NOT NULL) AS turns_blocked,
 		   (SELECT clock_timestamp() + (t.next_check - turn_liveness.clock_now())
 			FROM turn_liveness.turn t
-			WHERE t.outcome IS NULL ORDER BY t.next_check LIMIT 1) AS next_deadline,
+			WHERE t.outcome IS NULL AND isfinite(t.next_check)
+			ORDER BY t.next_check LIMIT 1) AS next_deadline,
 		   (WITH RECURSIVE p(platform) AS (
 				(SELECT d.platform FROM turn_liveness.delivery d
 				 WHERE d.state = 'o' ORDER BY d.platform LIMIT 1)
@@ -447,9 +531,11 @@ CREATE VIEW turn_liveness.stat AS
 				   AND d.due_at > '-infinity' AND d.due_at <= turn_liveness.clock_now()
 				 ORDER BY d.due_at LIMIT 1)
 			) o) AS oldest_due_age,
-		   s.leases_used, s.lease_capacity,
+		   s.leases_used, s.lease_capacity, s.attach_used, s.attach_capacity,
 		   s.armed, s.answered, s.failed_unresponsive, s.failed_never_started, s.failed_died,
-		   s.failed_too_long, s.failed_other, s.discharged, s.late, s.unknown, s.late_dropped,
+		   s.failed_too_long, s.failed_wait_expired, s.failed_stopped, s.failed_rejected,
+		   s.failed_provider, s.failed_other, s.discharged, s.updates, s.rearmed, s.offered,
+		   s.rescued, s.late, s.stale, s.unknown, s.late_dropped,
 		   s.beats, s.beats_in_rows, s.sweeps, s.sweep_errors, s.notifications,
 		   s.claims, s.acknowledged, s.redeliveries, s.dead, s.expired_undelivered,
 		   s.worker_starts, s.stats_reset
@@ -465,22 +551,34 @@ COMMENT ON COLUMN turn_liveness.stat.grace_until IS 'when that ends for turns wi
 COMMENT ON COLUMN turn_liveness.stat.last_sweep IS 'when the worker last looked at turns that might have lapsed';
 COMMENT ON COLUMN turn_liveness.stat.last_sweep_ms IS 'how long that took, in milliseconds';
 COMMENT ON COLUMN turn_liveness.stat.turns_owed IS 'turns that are owed an answer; the view turns tells them by state';
-COMMENT ON COLUMN turn_liveness.stat.turns_lapsed IS 'of these, turns whose deadline is past: about to be failed, or held back by an open transaction, a grace or sweep = off';
+COMMENT ON COLUMN turn_liveness.stat.turns_lapsed IS 'of these, turns whose deadline is past: offered for rescue, about to be failed, or held back by an open transaction, a grace or sweep = off';
+COMMENT ON COLUMN turn_liveness.stat.turns_blocked IS 'of these, turns that an open or prepared transaction holds; turns.blocked_by names it';
 COMMENT ON COLUMN turn_liveness.stat.next_deadline IS 'no turn lapses before this; in the past while beats extend the turn that would be the next';
 COMMENT ON COLUMN turn_liveness.stat.oldest_due_age IS 'how long the reply that waits longest for a gateway has been due (again)';
 COMMENT ON COLUMN turn_liveness.stat.leases_used IS 'deployments and named turns that beat in shared memory, in all databases';
 COMMENT ON COLUMN turn_liveness.stat.lease_capacity IS 'turn_liveness.lease_capacity: beats that find no room go to the rows';
+COMMENT ON COLUMN turn_liveness.stat.attach_used IS 'deployments that are attached to sessions, or whose session''s end is being dealt with, in all databases';
+COMMENT ON COLUMN turn_liveness.stat.attach_capacity IS 'turn_liveness.attach_capacity: attach_worker fails beyond it';
 COMMENT ON COLUMN turn_liveness.stat.armed IS 'turns armed';
 COMMENT ON COLUMN turn_liveness.stat.answered IS 'turns ended by a committed terminal reply';
 COMMENT ON COLUMN turn_liveness.stat.failed_unresponsive IS 'turns failed with WORKER_UNRESPONSIVE';
 COMMENT ON COLUMN turn_liveness.stat.failed_never_started IS 'turns failed with WORKER_NEVER_STARTED';
 COMMENT ON COLUMN turn_liveness.stat.failed_died IS 'turns failed with WORKER_DIED';
 COMMENT ON COLUMN turn_liveness.stat.failed_too_long IS 'turns failed with TURN_TOO_LONG';
-COMMENT ON COLUMN turn_liveness.stat.failed_other IS 'turns failed with any other code: by callers, rejected, or of a failed provider';
+COMMENT ON COLUMN turn_liveness.stat.failed_wait_expired IS 'turns failed with WAIT_EXPIRED';
+COMMENT ON COLUMN turn_liveness.stat.failed_stopped IS 'turns failed by fail_turn or fail_deployment with another code';
+COMMENT ON COLUMN turn_liveness.stat.failed_rejected IS 'turns ended by reject_turn with another code';
+COMMENT ON COLUMN turn_liveness.stat.failed_provider IS 'turns that lapsed with the code of mark_provider_failed';
+COMMENT ON COLUMN turn_liveness.stat.failed_other IS 'turns ended by a worker''s own error, with another code';
 COMMENT ON COLUMN turn_liveness.stat.discharged IS 'turns ended by discharge_turn';
+COMMENT ON COLUMN turn_liveness.stat.updates IS 'updates stored';
+COMMENT ON COLUMN turn_liveness.stat.rearmed IS 'turns armed again while they were owed';
+COMMENT ON COLUMN turn_liveness.stat.offered IS 'turns that lapsed, or lost their session, and were offered for rescue';
+COMMENT ON COLUMN turn_liveness.stat.rescued IS 'turns that rescue_turns took';
 COMMENT ON COLUMN turn_liveness.stat.late IS 'replies that lost their election';
+COMMENT ON COLUMN turn_liveness.stat.stale IS 'replies of an earlier holder of the turn';
 COMMENT ON COLUMN turn_liveness.stat.unknown IS 'replies for turns that were never armed or are past retention';
-COMMENT ON COLUMN turn_liveness.stat.late_dropped IS 'of late and unknown ones, those beyond turn_liveness.max_late_replies or 1 GB: not kept';
+COMMENT ON COLUMN turn_liveness.stat.late_dropped IS 'of late, stale and unknown ones, those beyond turn_liveness.max_late_replies or 1 GB: not kept';
 COMMENT ON COLUMN turn_liveness.stat.beats IS 'beats';
 COMMENT ON COLUMN turn_liveness.stat.beats_in_rows IS 'beats that fell back to the rows of the table';
 COMMENT ON COLUMN turn_liveness.stat.sweeps IS 'looks at turns that might have lapsed';
@@ -508,20 +606,21 @@ RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_cata
 AS $$
 DECLARE
 	-- inside the views, where the reader's privilege counts
-	of_views CONSTANT text[] := '{clock_now, turn_status, stat_row}';
-	of_workers CONSTANT text[] := '{heartbeat, heartbeats, commit_terminal_reply, has_live_turn,
-		mark_provider_failed, clear_provider_failed, attach_worker, detach_worker}';
-	of_gateways CONSTANT text[] := of_workers || of_views || '{arm_turn, fail_turn, fail_deployment,
-		reject_turn, discharge_turn, sweep_expired_turns, read_replies, claim_replies, ack_replies,
+	of_views CONSTANT text[] := '{clock_now, turn_status, holder, stat_row}';
+	of_workers CONSTANT text[] := '{start_turn, heartbeat, heartbeats, post_update, suspend_turn,
+		resume_turn, commit_terminal_reply, has_live_turn, get_turn, mark_provider_failed,
+		clear_provider_failed, attach_worker, detach_worker}';
+	of_gateways CONSTANT text[] := of_workers || of_views || '{arm_turn, rescue_turns, fail_turn,
+		fail_deployment, reject_turn, discharge_turn, sweep_expired_turns, read_replies, claim_replies, ack_replies,
 		release_replies, retry_dead_reply}'::text[];
 	functions CONSTANT text[] := CASE kind WHEN 'gateway' THEN of_gateways WHEN 'worker' THEN of_workers ELSE of_views END;
 	-- what a monitor reads shows neither routing nor answers
 	of_monitors CONSTANT text[] := ARRAY[
-		'(deployment, message_id, conversation_id, platform, organization_id,
-		  armed_at, first_beat, last_beat, deadline, state, error_code, reason) ON turn_liveness.turns',
+		'(deployment, message_id, conversation_id, platform, organization_id, generation, worker,
+		  armed_at, first_beat, last_beat, deadline, state, error_code, reason, blocked_by) ON turn_liveness.turns',
 		'(reply_id, deployment, message_ids, conversation_id, platform, organization_id,
-		  outcome, error_code, decided_by, armed_at, first_beat, last_beat, created_at,
-		  state, attempt, gateway, claimed_at, due_at, delivered_at, last_error) ON turn_liveness.replies',
+		  outcome, error_code, decided_by, generation, worker, armed_at, first_beat, last_beat,
+		  created_at, state, attempt, gateway, claimed_at, due_at, delivered_at, last_error) ON turn_liveness.replies',
 		'(deployment, message_ids, conversation_id, verdict, created_at) ON turn_liveness.late_replies',
 		'ON turn_liveness.stat'];
 	views CONSTANT text[] := CASE kind WHEN 'gateway' THEN
@@ -574,7 +673,7 @@ COMMENT ON FUNCTION turn_liveness.grant_gateway(regrole) IS 'grant the role what
 CREATE FUNCTION turn_liveness.grant_worker(role regrole) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$SELECT turn_liveness.change_privileges('GRANT', 'worker', role)$$;
-COMMENT ON FUNCTION turn_liveness.grant_worker(regrole) IS 'grant the role what a worker needs: beats, its terminal reply, provider failures, has_live_turn, attach and detach';
+COMMENT ON FUNCTION turn_liveness.grant_worker(regrole) IS 'grant the role what a worker needs: start_turn, beats, updates, suspend and resume, its terminal reply, provider failures, has_live_turn, get_turn, attach and detach';
 CREATE FUNCTION turn_liveness.grant_monitor(role regrole) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$SELECT turn_liveness.change_privileges('GRANT', 'monitor', role)$$;

@@ -15,10 +15,10 @@
  *    to the database.  The session that runs one excludes our worker
  *    (worker_slot.c), ends the worker that is there, and waits until that has
  *    left the database.  This takes some milliseconds.  After five seconds the
- *    session gives up, and the command says by itself what is in its way.  An
- *    exclusion expires by itself, so a session that dies leaves none behind.
- *    It need not last as long as the command: the command soon locks the
- *    database, and from then on a worker that connects waits for that lock.
+ *    session gives up, and the command says by itself what is in its way.  The
+ *    exclusion ends with the transaction, or expires before.  It need not last
+ *    as long as the command: the command soon locks the database, and from then
+ *    on a worker that connects waits for that lock.
  *
  * DROP EXTENSION needs nothing of us: it locks the extension, which the worker
  * locks in each of its transactions, and so waits for the worker.  It locks the
@@ -57,36 +57,15 @@ static ProcessUtility_hook_type prev_utility = NULL;
 /* databases to look at once this transaction is committed; in its memory */
 static List *wanted = NIL;
 static uint64 preparing = 0;	/* hash of the identifier in PREPARE TRANSACTION */
-
-static void
-want(Oid dboid)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-	if (OidIsValid(dboid))
-		wanted = list_append_unique_oid(wanted, dboid);
-	MemoryContextSwitchTo(old);
-}
+static Oid	excluded = InvalidOid;	/* no worker there until this transaction ends */
+static bool dropping;			/* the command drops that one */
 
 static bool
 is_our_setting(VariableSetStmt *stmt)
 {
-	if (stmt->kind == VAR_RESET_ALL)
-		return true;
-	return stmt->name != NULL &&
-		pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0;
-}
-
-static bool
-is_our_extension(DropStmt *stmt)
-{
-	ListCell   *lc;
-
-	if (stmt->removeType == OBJECT_EXTENSION)
-		foreach(lc, stmt->objects)
-			if (strcmp(strVal(lfirst(lc)), TL_EXTENSION) == 0)
-				return true;
-	return false;
+	return stmt->kind == VAR_RESET_ALL ||
+		(stmt->name != NULL &&
+		 pg_strncasecmp(stmt->name, TL_EXTENSION ".", strlen(TL_EXTENSION ".")) == 0);
 }
 
 static DefElem *
@@ -101,56 +80,87 @@ find_option(List *options, const char *name)
 }
 
 /*
- * Which database must be free of connections for this command; InvalidOid if
- * none, or if the command will refuse: a session that may not run it must not
- * be able to end the worker.  The rules are those of dbcommands.c.  A template
- * that another role owns may be copied, too, but no template has a worker.
+ * Which database does the command concern once it is committed, and which must
+ * be free of connections for it?
  */
-static Oid
-database_to_free(Node *node, bool top)
+static void
+classify(Node *node, Oid *concerned, const char **freed)
 {
-	const char *name = NULL;
 	DefElem    *option;
-	Oid			dboid;
 
 	switch (nodeTag(node))
 	{
-		case T_DropdbStmt:
-			name = ((DropdbStmt *) node)->dbname;
+		case T_AlterExtensionStmt:
+			if (strcmp(((AlterExtensionStmt *) node)->extname, TL_EXTENSION) == 0)
+				*concerned = MyDatabaseId;
+			break;
+		case T_DropStmt:
+			/* an idle worker would not notice it for long */
+			if (((DropStmt *) node)->removeType == OBJECT_EXTENSION &&
+				list_member(((DropStmt *) node)->objects, makeString(TL_EXTENSION)))
+				*concerned = MyDatabaseId;
+			break;
+		case T_AlterDatabaseSetStmt:
+			if (is_our_setting(((AlterDatabaseSetStmt *) node)->setstmt))
+				*concerned = get_database_oid(((AlterDatabaseSetStmt *) node)->dbname, true);
 			break;
 		case T_AlterDatabaseStmt:
-			if (find_option(((AlterDatabaseStmt *) node)->options, "tablespace") != NULL)
-				name = ((AlterDatabaseStmt *) node)->dbname;
+			{
+				AlterDatabaseStmt *stmt = (AlterDatabaseStmt *) node;
+
+				if (find_option(stmt->options, "tablespace"))
+					*freed = stmt->dbname;
+				else if (find_option(stmt->options, "allow_connections") ||
+						 find_option(stmt->options, "is_template"))
+					*concerned = get_database_oid(stmt->dbname, true);
+				break;
+			}
+		case T_DropdbStmt:
+			*freed = ((DropdbStmt *) node)->dbname;
 			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) node)->renameType == OBJECT_DATABASE)
-				name = ((RenameStmt *) node)->subname;
+				*freed = ((RenameStmt *) node)->subname;
+			break;
+		case T_CreatedbStmt:
+			option = find_option(((CreatedbStmt *) node)->options, "template");
+			*freed = option && option->arg ? defGetString(option) : "template1";
 			break;
 		default:
-			option = find_option(((CreatedbStmt *) node)->options, "template");
-			name = option && option->arg ? defGetString(option) : "template1";
 			break;
 	}
-	dboid = name != NULL ? get_database_oid(name, true) : InvalidOid;
-	if (!OidIsValid(dboid) || !tl_owns_database_compat(dboid))
-		return InvalidOid;
-	/* a database can be copied by a session of its own, and not else changed */
-	if (dboid == MyDatabaseId && !IsA(node, CreatedbStmt))
-		return InvalidOid;
-	if ((IsA(node, CreatedbStmt) || IsA(node, RenameStmt)) && !tl_have_createdb_privilege_compat())
-		return InvalidOid;
-	/* of these, RENAME alone may be run in a transaction block */
-	return IsA(node, RenameStmt) || !IsInTransactionBlock(top) ? dboid : InvalidOid;
 }
 
-/* Returns when our worker has left the database, or after five seconds. */
+/*
+ * Returns when our worker has left the database, or after five seconds.  Does
+ * nothing if the command will refuse: a session that may not run it must not be
+ * able to end the worker.  The rules are those of dbcommands.c.  A template
+ * that another role owns may be copied, too, but no template has a worker.
+ */
 static void
-exclude_worker(Oid dboid)
+free_database(Node *node, const char *name, bool top)
 {
+	bool		creates = IsA(node, CreatedbStmt);
+	bool		renames = IsA(node, RenameStmt);
+	Oid			dboid = get_database_oid(name, true);
 	int64		start = tl_monotonic();
 	pid_t		last = 0;
 	pid_t		pid;
 
+	/*
+	 * A database can be copied by a session of its own, and not else changed;
+	 * of these commands, RENAME alone may be run in a transaction block.
+	 */
+	if (!OidIsValid(dboid) || !object_ownercheck(DatabaseRelationId, dboid, GetUserId()) ||
+		(dboid == MyDatabaseId && !creates) ||
+		((creates || renames) && !tl_have_createdb_privilege_compat()) ||
+		(!renames && IsInTransactionBlock(top)))
+		return;
+
+	if (OidIsValid(excluded))
+		tl_worker_readmit(excluded, false);
+	excluded = dboid;
+	dropping = IsA(node, DropdbStmt);
 	/* a worker withdraws from its slot just before it leaves the database */
 	while (((pid = tl_worker_exclude(dboid, start + EXCLUSION_US)) != 0 ||
 			(last != 0 && BackendPidGetProc(last) != NULL)) &&
@@ -188,59 +198,13 @@ end_prepared(uint64 name, bool commit)
 			tl_lease_move_database();
 		tl_mailbox_post(db, &nothing, true, commit);
 	}
-
+	if (!commit || served)
+		return;
 	/* it may have created the extension */
-	if (commit && !served)
-	{
-		AcceptInvalidationMessages();
-		if (OidIsValid(tl_extension_oid()))
-			tl_worker_want(MyDatabaseId);
-	}
+	AcceptInvalidationMessages();
+	if (OidIsValid(tl_extension_oid()))
+		tl_worker_want(MyDatabaseId);
 }
-
-/* A command has run: note which database it concerns. */
-static void
-note_command(Node *node, Oid extension)
-{
-	List	   *options;
-
-	switch (nodeTag(node))
-	{
-		case T_CreateExtensionStmt:
-			if (get_extension_oid(TL_EXTENSION, true) != extension)
-				want(MyDatabaseId);
-			break;
-		case T_AlterExtensionStmt:
-			if (strcmp(((AlterExtensionStmt *) node)->extname, TL_EXTENSION) == 0)
-				want(MyDatabaseId);
-			break;
-		case T_DropStmt:
-			/* an idle worker would not notice it for long */
-			if (is_our_extension((DropStmt *) node))
-				want(MyDatabaseId);
-			break;
-		case T_AlterDatabaseSetStmt:
-			if (is_our_setting(((AlterDatabaseSetStmt *) node)->setstmt))
-				want(get_database_oid(((AlterDatabaseSetStmt *) node)->dbname, true));
-			break;
-		case T_CreatedbStmt:
-			/* the new row is not visible before this */
-			CommandCounterIncrement();
-			want(get_database_oid(((CreatedbStmt *) node)->dbname, true));
-			break;
-		case T_AlterDatabaseStmt:
-			options = ((AlterDatabaseStmt *) node)->options;
-			if (find_option(options, "allow_connections") || find_option(options, "is_template"))
-				want(get_database_oid(((AlterDatabaseStmt *) node)->dbname, true));
-			break;
-		default:
-			break;
-	}
-}
-
-#define RUN_COMMAND() \
-	(prev_utility ? prev_utility : standard_ProcessUtility) \
-		(pstmt, query, read_only, context, params, env, dest, qc)
 
 static void
 utility(PlannedStmt *pstmt, const char *query, bool read_only,
@@ -248,65 +212,56 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *node = pstmt->utilityStmt;
-	/* what the extension was before, of a command that may create one */
-	volatile Oid extension = InvalidOid;
-	Oid			dboid = InvalidOid;
+	/* the end of a transaction may free the statement */
+	NodeTag		tag = nodeTag(node);
+	TransactionStmtKind kind = TRANS_STMT_BEGIN;
+	uint64		name = 0;
+	Oid			extension = InvalidOid;
+	Oid			concerned = InvalidOid;
+	const char *freed = NULL;
 
 	/* in a process without a database nothing of this can happen */
-	switch (tl_shared != NULL && OidIsValid(MyDatabaseId) ? nodeTag(node) : T_Invalid)
+	if (tl_shared == NULL || !OidIsValid(MyDatabaseId))
+		tag = T_Invalid;
+	else if (tag == T_TransactionStmt)
 	{
-		case T_TransactionStmt:
-			{
-				TransactionStmt *stmt = (TransactionStmt *) node;
-				/* the command may free the statement */
-				TransactionStmtKind kind = stmt->kind;
-				uint64		name = stmt->gid == NULL ? 0 :
-					hash_bytes_extended((unsigned char *) stmt->gid, strlen(stmt->gid), MyDatabaseId) | 1;
+		const char *gid = ((TransactionStmt *) node)->gid;
 
-				/* the transaction is prepared after this command returns */
-				if (kind == TRANS_STMT_PREPARE)
-					preparing = name;
-				RUN_COMMAND();
-				if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
-					end_prepared(name, kind == TRANS_STMT_COMMIT_PREPARED);
-				return;
-			}
-		case T_CreateExtensionStmt:
-			/* IF NOT EXISTS may create none, and CASCADE create ours unnamed */
-			extension = get_extension_oid(TL_EXTENSION, true);
-			break;
-		case T_CreatedbStmt:
-		case T_DropdbStmt:
-		case T_AlterDatabaseStmt:
-		case T_RenameStmt:
-			dboid = database_to_free(node, context == PROCESS_UTILITY_TOPLEVEL);
-			break;
-		case T_AlterExtensionStmt:
-		case T_DropStmt:
-		case T_AlterDatabaseSetStmt:
-			break;
-		default:
-			RUN_COMMAND();
-			return;
+		kind = ((TransactionStmt *) node)->kind;
+		if (gid != NULL)
+			name = hash_bytes_extended((unsigned char *) gid, strlen(gid), MyDatabaseId) | 1;
+		/* the transaction is prepared after this command returns */
+		if (kind == TRANS_STMT_PREPARE)
+			preparing = name;
 	}
-	if (!OidIsValid(dboid))
-		RUN_COMMAND();
+	else if (tag == T_CreateExtensionStmt)
+		/* IF NOT EXISTS may create none, and CASCADE create ours unnamed */
+		extension = get_extension_oid(TL_EXTENSION, true);
 	else
+		classify(node, &concerned, &freed);
+
+	if (freed != NULL)
+		free_database(node, freed, context == PROCESS_UTILITY_TOPLEVEL);
+	(prev_utility ? prev_utility : standard_ProcessUtility)
+		(pstmt, query, read_only, context, params, env, dest, qc);
+
+	if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+		end_prepared(name, kind == TRANS_STMT_COMMIT_PREPARED);
+	else if (tag == T_CreateExtensionStmt && get_extension_oid(TL_EXTENSION, true) != extension)
+		concerned = MyDatabaseId;
+	else if (tag == T_CreatedbStmt)
 	{
-		PG_TRY();
-		{
-			exclude_worker(dboid);
-			RUN_COMMAND();
-		}
-		PG_CATCH();
-		{
-			tl_worker_readmit(dboid, false);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		tl_worker_readmit(dboid, IsA(node, DropdbStmt));
+		/* the new row is not visible before this */
+		CommandCounterIncrement();
+		concerned = get_database_oid(((CreatedbStmt *) node)->dbname, true);
 	}
-	note_command(node, extension);
+	if (OidIsValid(concerned))
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		wanted = list_append_unique_oid(wanted, concerned);
+		MemoryContextSwitchTo(old);
+	}
 }
 
 /*
@@ -329,6 +284,9 @@ at_end_of_xact(XactEvent event, void *arg)
 	}
 	wanted = NIL;
 	preparing = 0;
+	if (OidIsValid(excluded))
+		tl_worker_readmit(excluded, dropping && event == XACT_EVENT_COMMIT);
+	excluded = InvalidOid;
 }
 
 void

@@ -26,9 +26,9 @@
 #include "utils/wait_event.h"
 
 #include "base/guc.h"
+#include "shared/attach_table.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
-#include "shared/grace.h"
+#include "shared/database.h"
 #include "shared/lease_table.h"
 #include "shared/worker_slot.h"
 
@@ -44,11 +44,8 @@ typedef struct StatRow
 
 /* as the README and the column's comment name them */
 static const char *const state_names[] = {
-	[TL_WORKER_NONE] = "none",
-	[TL_WORKER_WANTED] = "wanted",
-	[TL_WORKER_RUNNING] = "running",
-	[TL_WORKER_DISABLED] = "disabled",
-	[TL_WORKER_NO_SLOT] = "no slot",
+	[TL_WORKER_NONE] = "none", [TL_WORKER_WANTED] = "wanted", [TL_WORKER_RUNNING] = "running",
+	[TL_WORKER_DISABLED] = "disabled", [TL_WORKER_NO_SLOT] = "no slot"
 };
 
 /* Add a column; NULL where it is not known. */
@@ -79,17 +76,17 @@ stuck_step(TlWorkerSlot *slot)
 {
 	PGPROC	   *proc = BackendPidGetProc(slot->pid);
 	uint32		wait = proc != NULL ? proc->wait_event_info : 0;
-	const char *type = pgstat_get_wait_event_type(wait);
+	uint32		class = wait & 0xFF000000U;
 	const char *what = "a lock";
 	const char *name = slot->skipped;
 	int64		now = tl_monotonic();
 	int64		since = (int64) pg_atomic_read_u64(&slot->step_since_us);
 
 	/* an idle worker has no wait of these types, however old its step */
-	if (now - since >= TL_SECOND && type && (strcmp(type, "Lock") == 0 || strcmp(type, "IPC") == 0))
+	if (now - since >= TL_SECOND && (class == PG_WAIT_LOCK || class == PG_WAIT_IPC))
 	{
 		name = pgstat_get_backend_current_activity(slot->pid, false);
-		if (strcmp(type, "IPC") == 0)
+		if (class == PG_WAIT_IPC)
 			what = pgstat_get_wait_event(wait);
 	}
 	else
@@ -164,35 +161,29 @@ describe_worker(StatRow *row, TlDatabase *db)
  * may have one of its own.
  */
 static void
-describe_grace(StatRow *row, TlDatabase *db, int64 now)
+describe_grace(StatRow *row, TlDatabase *db, const TlGrace *grace, int64 now)
 {
 	int64		deadline = tl_turn_deadline * TL_MS;
 	bool		sweeps = db != NULL && pg_atomic_read_u32(&db->clock.ticking) ?
 		pg_atomic_read_u32(&db->grace.sweep_off) == 0 : tl_sweep;
 	int64		until = 0;
-	TlGrace		grace;
 	StringInfoData text;
 	int			i;
 	/* no turn is failed until then; PG_INT64_MAX: the end is not known */
-	struct
+	const struct
 	{
 		const char *name;
 		int64		until;
 	}			causes[] = {
 		{"sweep off", sweeps ? 0 : PG_INT64_MAX},
-		{"server start", 0},
-		{"pause", 0},
-		{"sweep on again", 0},
-		{"mass silence", 0},
+		{"server start", grace->start + deadline},
+		{"pause", grace->pause > 0 ? grace->pause + deadline : 0},
+		{"sweep on again", grace->resumed > 0 ? grace->resumed + deadline : 0},
+		{"mass silence", !tl_is_held(grace, deadline, now, now) ? 0 :
+			now - grace->last_call >= deadline / 2 ? PG_INT64_MAX :
+			grace->gaps[0].to + deadline},
 	};
 
-	tl_grace_get(&grace);
-	causes[1].until = grace.start + deadline;
-	causes[2].until = grace.pause > 0 ? grace.pause + deadline : 0;
-	causes[3].until = grace.resumed > 0 ? grace.resumed + deadline : 0;
-	if (tl_is_held(&grace, deadline, now, now))
-		causes[4].until = now - grace.last_call >= deadline / 2 ? PG_INT64_MAX :
-			grace.gaps[0].to + deadline;
 	initStringInfo(&text);
 	for (i = 0; i < lengthof(causes); i++)
 		if (causes[i].until > now)
@@ -220,15 +211,19 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 	int64		now = tl_clock_now();
 	int64		last = db ? (int64) pg_atomic_read_u64(&db->last_sweep_us) : 0;
 	StatRow		row = {0};
+	TlGrace		grace;
 	TupleDesc	desc;
 	int			i;
 
+	tl_grace_get(&grace);
 	describe_worker(&row, db);
 	add(&row, tl_shared != NULL, Int32GetDatum(tl_shared ? tl_lease_used() : 0));
 	add(&row, tl_shared != NULL, Int32GetDatum(tl_lease_capacity));
+	add(&row, tl_shared != NULL, Int32GetDatum(tl_shared ? tl_attach_used() : 0));
+	add(&row, tl_shared != NULL, Int32GetDatum(tl_attach_capacity));
 	add(&row, last > 0, TimestampTzGetDatum(tl_clock_to_wall(last, now)));
 	add(&row, last > 0, Float8GetDatum(db ? pg_atomic_read_u64(&db->last_sweep_took_us) / 1000.0 : 0));
-	describe_grace(&row, db, now);
+	describe_grace(&row, db, &grace, now);
 	for (i = 0; i < TL_NCOUNTERS; i++)
 		add(&row, db != NULL, Int64GetDatum(db ? (int64) tl_counter_read(db, (TlCounter) i) : 0));
 	add(&row, db != NULL, TimestampTzGetDatum(db ? db->stats_reset : 0));

@@ -32,9 +32,7 @@ TL_HOT static void
 check_not_null(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", name)));
+		tl_invalid_argument(errmsg("%s must not be null", name));
 }
 
 TL_HOT bool
@@ -51,10 +49,8 @@ tl_arg_name(FunctionCallInfo fcinfo, int argno, const char *name)
 	check_not_null(fcinfo, argno, name);
 	value = PG_GETARG_TEXT_PP(argno);
 	if (!tl_name_is_valid(value))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be 1 to %d bytes long", name, TL_MAX_NAME),
-				 errdetail("It is %d bytes long.", (int) VARSIZE_ANY_EXHDR(value))));
+		tl_invalid_argument(errmsg("%s must be 1 to %d bytes long", name, TL_MAX_NAME),
+							errdetail("It is %d bytes long.", (int) VARSIZE_ANY_EXHDR(value)));
 	return value;
 }
 
@@ -80,41 +76,46 @@ tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 	check_not_null(fcinfo, argno, name);
 	value = PG_GETARG_TEXT_PP(argno);
 	if (VARSIZE_ANY_EXHDR(value) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", name)));
+		tl_invalid_argument(errmsg("%s must not be empty", name));
 	check_size(VARSIZE_ANY_EXHDR(value), tl_max_reply_size, "turn_liveness.max_reply_size", name);
 	return value;
 }
 
-ArrayType *
-tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name)
+int
+tl_arg_elements(FunctionCallInfo fcinfo, int argno, const char *name,
+				Datum **elements, bool **nulls)
 {
 	ArrayType  *array;
+	int			n;
 
 	if (PG_ARGISNULL(argno))
-		return NULL;
+		return 0;
 	array = PG_GETARG_ARRAYTYPE_P(argno);
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("%s must be a one-dimensional array", name)));
-	return array;
+	if (ARR_ELEMTYPE(array) == INT8OID)
+		deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+						  elements, nulls, &n);
+	else if (ARR_ELEMTYPE(array) == INT4OID)
+		deconstruct_array(array, INT4OID, sizeof(int32), true, TYPALIGN_INT, elements, nulls, &n);
+	else
+		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, elements, nulls, &n);
+	return n;
 }
 
 text **
 tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 {
-	ArrayType  *array = tl_arg_array(fcinfo, argno, name);
 	Datum	   *elements;
 	bool	   *nulls;
 	text	  **result;
 	int			i;
 
-	*n = 0;
-	if (array == NULL)
+	*n = tl_arg_elements(fcinfo, argno, name, &elements, &nulls);
+	if (PG_ARGISNULL(argno))
 		return NULL;
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
 	result = palloc(sizeof(text *) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 		result[i] = nulls[i] ? NULL : DatumGetTextPP(elements[i]);
@@ -134,40 +135,82 @@ tl_compare_texts(const void *a, const void *b)
 	return result != 0 ? result : llen - rlen;
 }
 
-text **
-tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
+/* A list by which functions lock rows: not empty, bounded, all of it names. */
+static void
+check_names(text **names, int n, const char *name)
 {
-	text	  **names = tl_arg_text_array(fcinfo, argno, name, n);
 	int			i;
-	int			kept = 0;
 
-	if (*n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null or empty", name)));
-	if (*n > TL_MAX_IDS)
+	if (n == 0)
+		tl_invalid_argument(errmsg("%s must not be null or empty", name));
+	if (n > TL_MAX_IDS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("%s must not have more than %d elements", name, TL_MAX_IDS),
-				 errdetail("It has %d.", *n),
+				 errdetail("It has %d.", n),
 				 errhint("Spread them over several calls.")));
-	for (i = 0; i < *n; i++)
+	for (i = 0; i < n; i++)
 	{
 		if (names[i] == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("%s must not contain nulls", name)));
+			tl_invalid_argument(errmsg("%s must not contain nulls", name));
 		if (!tl_name_is_valid(names[i]))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("each of %s must be 1 to %d bytes long", name, TL_MAX_NAME)));
+			tl_invalid_argument(errmsg("each of %s must be 1 to %d bytes long", name, TL_MAX_NAME));
 	}
-	qsort(names, *n, sizeof(text *), tl_compare_texts);
+}
+
+/* A number that no turn has must not be taken for none. */
+static int32
+generation_of(int32 value)
+{
+	return value > 0 ? value : -1;
+}
+
+int32
+tl_arg_generation(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? 0 : generation_of(PG_GETARG_INT32(argno));
+}
+
+int32 *
+tl_arg_generations(FunctionCallInfo fcinfo, int argno, int n)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int32	   *result;
+	int			i;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	if (tl_arg_elements(fcinfo, argno, "generations", &elements, &nulls) != n)
+		tl_invalid_argument(errmsg("message_ids and generations must have the same length"),
+							errhint("Pass NULL for an element whose generation does not matter."));
+	result = palloc_extended(Max(n, 1) * sizeof(int32), MCXT_ALLOC_HUGE);
+	for (i = 0; i < n; i++)
+		result[i] = nulls[i] ? 0 : generation_of(DatumGetInt32(elements[i]));
+	return result;
+}
+
+TlNamed *
+tl_arg_turns(FunctionCallInfo fcinfo, int argno, int generations, int *n)
+{
+	text	  **names = tl_arg_text_array(fcinfo, argno, "message_ids", n);
+	TlNamed    *result = palloc_extended(Max(*n, 1) * sizeof(TlNamed), MCXT_ALLOC_HUGE);
+	int32	   *held = tl_arg_generations(fcinfo, generations, *n);
+	int			i;
+	int			kept = 0;
+
+	check_names(names, *n, "message_ids");
 	for (i = 0; i < *n; i++)
-		if (kept == 0 || tl_compare_texts(&names[kept - 1], &names[i]) != 0)
-			names[kept++] = names[i];
+		result[i] = (TlNamed) {names[i], held != NULL ? held[i] : 0};
+	if (*n > 1)
+		qsort(result, *n, sizeof(TlNamed), tl_compare_texts);
+	for (i = 0; i < *n; i++)
+		if (kept == 0 || tl_compare_texts(&result[kept - 1], &result[i]) != 0)
+			result[kept++] = result[i];
+		else if (result[kept - 1].generation != result[i].generation)
+			tl_invalid_argument(errmsg("message_ids must not name a turn twice with different generations"));
 	*n = kept;
-	return names;
+	return result;
 }
 
 Jsonb *
@@ -182,9 +225,7 @@ tl_arg_object(FunctionCallInfo fcinfo, int argno, const char *name,
 			   limit_kb, limit_setting, name);
 	value = PG_GETARG_JSONB_P(argno);
 	if (!JB_ROOT_IS_OBJECT(value))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a JSON object", name)));
+		tl_invalid_argument(errmsg("%s must be a JSON object", name));
 	return value;
 }
 
@@ -194,14 +235,9 @@ tl_interval_us(const Interval *interval, const char *name)
 	double		us = (double) interval->time +
 		((double) interval->day + (double) interval->month * 30.0) * USECS_PER_DAY;
 
-#ifdef INTERVAL_NOT_FINITE
-	if (INTERVAL_NOT_FINITE(interval))
-		us = -1;
-#endif
+	/* the infinite intervals of 17 are out of this range too */
 	if (us < 0 || us > (double) PG_INT64_MAX / 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a finite interval that is not negative", name)));
+		tl_invalid_argument(errmsg("%s must be a finite interval that is not negative", name));
 	return (int64) us;
 }
 
@@ -214,10 +250,8 @@ tl_arg_milliseconds(FunctionCallInfo fcinfo, int argno, const char *name, int32 
 		return otherwise;
 	ms = tl_interval_us(PG_GETARG_INTERVAL_P(argno), name) / TL_MS;
 	if (ms < 1 || ms > PG_INT32_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be at least 1 millisecond and at most 24 days", name),
-				 TL_UNIT_HINT));
+		tl_invalid_argument(errmsg("%s must be at least 1 millisecond and at most 24 days", name),
+							TL_UNIT_HINT);
 	return (int32) ms;
 }
 
@@ -235,20 +269,41 @@ tl_routing_text(Jsonb *routing, const char *key, bool is_name)
 	if (getKeyJsonValueFromContainer(&routing->root, key, strlen(key), &value) == NULL ||
 		value.type == jbvNull)
 		return NULL;
-	if (value.type == jbvNumeric && !is_name)
-		result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
-																	 NumericGetDatum(value.val.numeric))));
-	else if (value.type == jbvString)
+	if (value.type == jbvString)
 		result = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	else if (value.type == jbvNumeric && !is_name)
+		result = cstring_to_text(DatumGetCString(
+			DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric))));
 	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 is_name ? errmsg("\"%s\" in the routing must be text", key) :
-				 errmsg("\"%s\" in the routing must be text or a number", key)));
+		tl_invalid_argument(errmsg("\"%s\" in the routing must be text%s", key,
+								   is_name ? "" : " or a number"));
 	if (is_name ? !tl_name_is_valid(result) : VARSIZE_ANY_EXHDR(result) > TL_MAX_NAME)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" in the routing must be %d to %d bytes long",
-						key, is_name ? 1 : 0, TL_MAX_NAME)));
+		tl_invalid_argument(errmsg("\"%s\" in the routing must be %d to %d bytes long",
+								   key, is_name ? 1 : 0, TL_MAX_NAME));
 	return result;
+}
+
+text *
+tl_routing_trace(Jsonb *routing)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(&routing->root, "traceparent", 11, &value) == NULL ||
+		value.type != jbvString)
+		return NULL;
+	return cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+}
+
+text *
+tl_arg_reason(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	text	   *reason = tl_arg_optional_text(fcinfo, argno, name);
+
+	if (reason != NULL && VARSIZE_ANY_EXHDR(reason) > TL_MAX_REASON)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", name),
+				 errdetail("It takes %d bytes, %d are allowed.",
+						   (int) VARSIZE_ANY_EXHDR(reason), TL_MAX_REASON)));
+	return reason;
 }

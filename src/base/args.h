@@ -26,13 +26,32 @@ extern text *tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name);
 	(PG_ARGISNULL(argno) ? NULL : tl_arg_text(fcinfo, argno, name))
 #define tl_arg_optional_name(fcinfo, argno, name) \
 	(PG_ARGISNULL(argno) ? NULL : tl_arg_name(fcinfo, argno, name))
+/* a text of at most TL_MAX_REASON bytes (54000), or NULL for a NULL */
+extern text *tl_arg_reason(FunctionCallInfo fcinfo, int argno, const char *name);
+
+/* a turn that a caller names, and the generation that it holds; 0 = none */
+typedef struct TlNamed
+{
+	text	   *message_id;		/* first: see tl_compare_texts */
+	int32		generation;
+} TlNamed;
+
 /*
- * a text[] of valid names, sorted and without duplicates; an empty list is
- * 22023, and more than TL_MAX_IDS elements are 54000
+ * a text[] of valid names, sorted and without duplicates (an empty list is
+ * 22023, more than TL_MAX_IDS elements are 54000), with the generations of
+ * another argument (22023 if they are not as many, or differ for one id)
  */
-extern text **tl_arg_names(FunctionCallInfo fcinfo, int argno, const char *name, int *n);
-/* an array of one dimension at most (2202E otherwise); NULL if it is NULL */
-extern ArrayType *tl_arg_array(FunctionCallInfo fcinfo, int argno, const char *name);
+extern TlNamed *tl_arg_turns(FunctionCallInfo fcinfo, int argno, int generations, int *n);
+/* a generation that a caller holds; 0 for NULL, -1 for what no turn can have */
+extern int32 tl_arg_generation(FunctionCallInfo fcinfo, int argno);
+/* the elements of a list of generations, likewise; NULL for NULL */
+extern int32 *tl_arg_generations(FunctionCallInfo fcinfo, int argno, int n);
+/*
+ * the elements of a text[], int4[] or int8[] of one dimension at most (2202E
+ * otherwise); returns how many, 0 if the argument is NULL
+ */
+extern int	tl_arg_elements(FunctionCallInfo fcinfo, int argno, const char *name,
+							Datum **elements, bool **nulls);
 /*
  * elements of a one-dimensional array; NULL elements are NULL; n = 0 if the
  * argument is NULL
@@ -54,5 +73,7 @@ extern int	tl_compare_texts(const void *a, const void *b);
  * no address)
  */
 extern text *tl_routing_text(Jsonb *routing, const char *key, bool is_name);
+/* the routing's traceparent, if that is a text; NULL otherwise */
+extern text *tl_routing_trace(Jsonb *routing);
 
 #endif							/* TL_ARGS_H */

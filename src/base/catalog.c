@@ -1,6 +1,6 @@
 /*
  * catalog.c
- *		Where our tables, indexes and the sequence are.
+ *		Where our tables, indexes, the sequence and the enum values are.
  *
  * A backend looks object ids up by name once and forgets them on any relcache
  * invalidation of one of our objects; DROP EXTENSION sends these too.  As long
@@ -9,67 +9,71 @@
  * An index is found by its name, so a DBA can put another index in its place.
  * Reading that one would give wrong answers, and an index that CREATE INDEX
  * CONCURRENTLY has not finished may lack rows.  The backend therefore compares
- * each index with the definition below before the first scan of it and again
- * after each invalidation.
+ * each index with the definition below before the first scan of it and again at
+ * each new generation.
  */
 #include "base/turn_liveness.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_enum.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/syscache.h"
 
 #include "base/catalog.h"
 
-static const char *const table_names[TL_NTABLES] = {
-	[TL_TURN] = "turn",
-	[TL_REPLY] = "reply",
-	[TL_DELIVERY] = "delivery",
-	[TL_LATE_REPLY] = "late_reply",
-};
-
 /*
- * An index of ours; columns and predicate are written as pg_get_indexdef does.
+ * What we look for by name.  Columns and predicate of an index are written as
+ * pg_get_indexdef does; without a predicate every row is in the index.
  */
-typedef struct IndexDefinition
+typedef struct Definition
 {
 	const char *name;
-	TlTable		table;
-	bool		unique;
+	TlTable		table;			/* of an index */
+	const char *unique;
 	const char *columns;
-	const char *predicate;		/* NULL: every row is in the index */
-} IndexDefinition;
+	const char *predicate;
+} Definition;
 
 #define OWED	"outcome IS NULL"
 #define STATE(letter) "state = '" letter "'::\"char\""
 
-static const IndexDefinition index_definitions[TL_NINDEXES] = {
+static const Definition definitions[TL_NRELATIONS] = {
+	[TL_TURN] = {.name = "turn"},
+	[TL_REPLY] = {.name = "reply"},
+	[TL_DELIVERY] = {.name = "delivery"},
+	[TL_LATE_REPLY] = {.name = "late_reply"},
+	[TL_REPLY_SEQUENCE] = {.name = "reply_id_seq"},
 	[TL_IDX_TURN_KEY] =
-	{"turn_pkey", TL_TURN, true, "deployment, message_id", NULL},
+	{"turn_pkey", TL_TURN, "UNIQUE ", "deployment, message_id", NULL},
 	[TL_IDX_TURN_OWED_DEPLOYMENT] =
-	{"turn_owed_deployment", TL_TURN, false, "deployment", OWED},
+	{"turn_owed_deployment", TL_TURN, "", "deployment", OWED},
 	[TL_IDX_TURN_OWED_CHECK] =
-	{"turn_owed_check", TL_TURN, false, "next_check", OWED},
+	{"turn_owed_check", TL_TURN, "", "next_check", OWED},
 	[TL_IDX_TURN_OWED_CONVERSATION] =
-	{"turn_owed_conversation", TL_TURN, false, "conversation_id",
+	{"turn_owed_conversation", TL_TURN, "", "conversation_id",
 	"(" OWED ") AND (conversation_id <> deployment)"},
+	[TL_IDX_TURN_OWED_LAPSED] =
+	{"turn_owed_lapsed", TL_TURN, "", "lapsed", "(" OWED ") AND (lapsed IS NOT NULL)"},
 	[TL_IDX_REPLY_KEY] =
-	{"reply_pkey", TL_REPLY, true, "conversation_id, reply_id", NULL},
+	{"reply_pkey", TL_REPLY, "UNIQUE ", "conversation_id, reply_id", NULL},
 	[TL_IDX_DELIVERY_KEY] =
-	{"delivery_pkey", TL_DELIVERY, true, "reply_id", NULL},
+	{"delivery_pkey", TL_DELIVERY, "UNIQUE ", "reply_id", NULL},
 	[TL_IDX_DELIVERY_OPEN_CONVERSATION] =
-	{"delivery_open_conversation", TL_DELIVERY, false, "conversation_id, reply_id", STATE("o")},
+	{"delivery_open_conversation", TL_DELIVERY, "", "conversation_id, reply_id", STATE("o")},
 	[TL_IDX_DELIVERY_OPEN_PLATFORM] =
-	{"delivery_open_platform", TL_DELIVERY, false, "platform, due_at, reply_id", STATE("o")},
+	{"delivery_open_platform", TL_DELIVERY, "", "platform, due_at, reply_id", STATE("o")},
 	[TL_IDX_DELIVERY_DELIVERED] =
-	{"delivery_delivered", TL_DELIVERY, false, "kept_at", STATE("d")},
+	{"delivery_delivered", TL_DELIVERY, "", "kept_at", STATE("d")},
 	[TL_IDX_DELIVERY_DEAD] =
-	{"delivery_dead", TL_DELIVERY, false, "reply_id", STATE("x")},
+	{"delivery_dead", TL_DELIVERY, "", "reply_id", STATE("x")},
 	[TL_IDX_LATE_REPLY_KEY] =
-	{"late_reply_pkey", TL_LATE_REPLY, true, "digest", NULL},
+	{"late_reply_pkey", TL_LATE_REPLY, "UNIQUE ", "digest", NULL},
 	[TL_IDX_LATE_REPLY_KEPT] =
-	{"late_reply_kept", TL_LATE_REPLY, false, "kept_at", NULL},
+	{"late_reply_kept", TL_LATE_REPLY, "", "kept_at", NULL},
 };
 
 /* What the backend knows of its database. */
@@ -77,30 +81,19 @@ static struct
 {
 	bool		valid;			/* no invalidation since, and nothing missing */
 	Oid			extension;
-	Oid			tables[TL_NTABLES];
-	Oid			indexes[TL_NINDEXES];
-	Oid			sequence;
-	uint32		generation;		/* moved on by each invalidation */
-}			known;
-
-/* The index that was last found to be as installed, and at which generation. */
-static struct
-{
-	Oid			index;
-	uint32		generation;
-}			checked[TL_NINDEXES];
+	Oid			oids[TL_NRELATIONS];
+	uint32		generation;		/* moved on by each invalidation and change */
+}			known = {.generation = 1};
 
 /* Relcache callback: relid, or everything if it is InvalidOid, has changed. */
 static void
 forget(Datum arg, Oid relid)
 {
-	int			i;
 	bool		ours = relid == InvalidOid;
+	int			i;
 
-	for (i = 0; i < TL_NTABLES && !ours; i++)
-		ours = known.tables[i] == relid;
-	for (i = 0; i < TL_NINDEXES && !ours; i++)
-		ours = known.indexes[i] == relid;
+	for (i = 0; i < TL_NRELATIONS && !ours; i++)
+		ours = known.oids[i] == relid;
 	if (ours)
 	{
 		known.valid = false;
@@ -134,38 +127,23 @@ look_up(void)
 {
 	uint32		before = known.generation;
 	Oid			nspid = get_namespace_oid(TL_SCHEMA, true);
+	bool		changed = false;
 	int			i;
 
-	for (i = 0; i < TL_NTABLES; i++)
-		known.tables[i] = OidIsValid(nspid) ? get_relname_relid(table_names[i], nspid) : InvalidOid;
-	for (i = 0; i < TL_NINDEXES; i++)
-		known.indexes[i] = OidIsValid(nspid) ?
-			get_relname_relid(index_definitions[i].name, nspid) : InvalidOid;
 	known.extension = get_extension_oid(TL_EXTENSION, true);
-	known.sequence = OidIsValid(nspid) ? get_relname_relid("reply_id_seq", nspid) : InvalidOid;
+	known.valid = OidIsValid(known.extension);
+	for (i = 0; i < TL_NRELATIONS; i++)
+	{
+		Oid			oid = OidIsValid(nspid) ?
+			get_relname_relid(definitions[i].name, nspid) : InvalidOid;
 
-	/*
-	 * An invalidation that came meanwhile may concern what was read before it.
-	 */
-	known.valid = OidIsValid(known.extension) && OidIsValid(known.sequence) &&
-		known.generation == before;
-	for (i = 0; i < TL_NTABLES; i++)
-		known.valid &= OidIsValid(known.tables[i]);
-	for (i = 0; i < TL_NINDEXES; i++)
-		known.valid &= OidIsValid(known.indexes[i]);
-}
-
-Oid
-tl_reply_sequence_oid(void)
-{
-	if (!known.valid)
-		look_up();
-	if (!OidIsValid(known.sequence))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("sequence \"%s.%s\" does not exist", TL_SCHEMA, "reply_id_seq"),
-				 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
-	return known.sequence;
+		changed |= known.oids[i] != oid;
+		known.oids[i] = oid;
+		known.valid &= OidIsValid(oid);
+	}
+	/* an invalidation that came meanwhile may concern what was read before */
+	known.valid &= known.generation == before;
+	known.generation += changed;
 }
 
 TL_HOT Oid
@@ -173,7 +151,7 @@ tl_extension_oid(void)
 {
 	if (!known.valid)
 		look_up();
-	return OidIsValid(known.tables[TL_TURN]) ? known.extension : InvalidOid;
+	return OidIsValid(known.oids[TL_TURN]) ? known.extension : InvalidOid;
 }
 
 Oid
@@ -181,29 +159,22 @@ tl_table_oid(TlTable table)
 {
 	if (!known.valid)
 		look_up();
-	if (!OidIsValid(known.tables[table]))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" does not exist", TL_SCHEMA, table_names[table]),
-				 errhint("Install the extension in this database with CREATE EXTENSION, or bring it up to date with ALTER EXTENSION %s UPDATE.", TL_EXTENSION)));
-	return known.tables[table];
+	if (!OidIsValid(known.oids[table]))
+		tl_not_as_installed(errmsg("%s \"%s.%s\" does not exist",
+								   table == TL_REPLY_SEQUENCE ? "sequence" : "table",
+								   TL_SCHEMA, definitions[table].name),
+							errhint("Install the extension in this database with CREATE EXTENSION, "
+									"or bring it up to date with ALTER EXTENSION %s UPDATE.",
+									TL_EXTENSION));
+	return known.oids[table];
 }
 
-/* Refuse an index of ours, and say how it is to be made. */
-static void
-index_error(const IndexDefinition *definition, const char *what)
+/* The command that makes an index, but for its predicate. */
+static char *
+create_index(const Definition *index, const char *method)
 {
-	char	   *create = psprintf("CREATE %sINDEX %s ON %s.%s (%s)%s%s",
-								  definition->unique ? "UNIQUE " : "", definition->name,
-								  TL_SCHEMA, table_names[definition->table], definition->columns,
-								  definition->predicate ? " WHERE " : "",
-								  definition->predicate ? definition->predicate : "");
-
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("index \"%s.%s\" %s", TL_SCHEMA, definition->name, what),
-			 errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE, or drop the index if it exists and create it again: %s.",
-					 TL_EXTENSION, create)));
+	return psprintf("CREATE %sINDEX %s ON %s.%s%s (%s)", index->unique, index->name,
+					TL_SCHEMA, definitions[index->table].name, method, index->columns);
 }
 
 /*
@@ -211,15 +182,15 @@ index_error(const IndexDefinition *definition, const char *what)
  * definition is compared as text; only storage parameters are the DBA's.
  */
 static const char *
-index_fault(const IndexDefinition *definition, Oid index)
+index_fault(const Definition *index, Oid oid)
 {
-	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(oid));
+	char	   *head = create_index(index, " USING btree");
+	char	   *tail = index->predicate ? psprintf(" WHERE (%s)", index->predicate) : "";
 	bool		usable;
 	int			nest_level;
 	char	   *is;
-	char	   *head;
-	char	   *tail;
-	const char *between;
+	int			between;
 
 	if (!HeapTupleIsValid(tuple))
 		return "does not exist";
@@ -233,39 +204,30 @@ index_fault(const IndexDefinition *definition, Oid index)
 	nest_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	is = TextDatumGetCString(DirectFunctionCall1(pg_get_indexdef, ObjectIdGetDatum(index)));
+	is = TextDatumGetCString(DirectFunctionCall1(pg_get_indexdef, ObjectIdGetDatum(oid)));
 	AtEOXact_GUC(false, nest_level);
 
-	head = psprintf("CREATE %sINDEX %s ON %s.%s USING btree (%s)",
-					definition->unique ? "UNIQUE " : "", definition->name,
-					TL_SCHEMA, table_names[definition->table], definition->columns);
-	tail = definition->predicate ? psprintf(" WHERE (%s)", definition->predicate) : "";
-	if (strlen(is) < strlen(head) + strlen(tail) ||
-		strncmp(is, head, strlen(head)) != 0 ||
-		strcmp(is + strlen(is) - strlen(tail), tail) != 0)
-		return "has another definition";
-	between = is + strlen(head);
-	if (strlen(between) > strlen(tail) && strncmp(between, " WITH (", 7) != 0)
-		return "has another definition";
-	return NULL;
+	between = strlen(is) - strlen(head) - strlen(tail);
+	if (between >= 0 && strncmp(is, head, strlen(head)) == 0 &&
+		strcmp(is + strlen(head) + between, tail) == 0 &&
+		(between == 0 || strncmp(is + strlen(head), " WITH (", 7) == 0))
+		return NULL;
+	return "has another definition";
 }
 
 Oid
 tl_index_oid(TlIndex index)
 {
-	const IndexDefinition *definition = &index_definitions[index];
-	const char *fault;
+	/* the generation at which an index was last found to be as installed */
+	static uint32 checked[TL_NRELATIONS];
+	const Definition *definition = &definitions[index];
 
 	if (!known.valid)
 		look_up();
-	while (OidIsValid(known.indexes[index]) &&
-		   (checked[index].index != known.indexes[index] ||
-			checked[index].generation != known.generation))
+	while (checked[index] != known.generation)
 	{
-		Oid			found = known.indexes[index];
 		uint32		generation = known.generation;
-
-		fault = index_fault(definition, found);
+		const char *fault = index_fault(definition, known.oids[index]);
 
 		/*
 		 * REINDEX CONCURRENTLY may have put another index under the name since
@@ -276,27 +238,59 @@ tl_index_oid(TlIndex index)
 		{
 			CHECK_FOR_INTERRUPTS();
 			look_up();
-			continue;
 		}
-		if (fault != NULL)
-			index_error(definition, fault);
-		checked[index].index = found;
-		checked[index].generation = generation;
+		else if (fault == NULL)
+			checked[index] = generation;
+		else
+			tl_not_as_installed(errmsg("index \"%s.%s\" %s", TL_SCHEMA, definition->name, fault),
+								errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE, "
+										"or drop the index if it exists and create it again: %s%s%s.",
+										TL_EXTENSION, create_index(definition, ""),
+										definition->predicate ? " WHERE " : "",
+										definition->predicate ? definition->predicate : ""));
 	}
-	if (!OidIsValid(known.indexes[index]))
-		index_error(definition, "does not exist");
-	return known.indexes[index];
+	return known.oids[index];
 }
 
 uint32
-tl_index_bit(Oid index)
+tl_index_bit(Oid oid)
 {
 	int			i;
 
 	if (!known.valid)
 		look_up();
-	for (i = 0; i < TL_NINDEXES; i++)
-		if (known.indexes[i] == index)
+	for (i = TL_REPLY_SEQUENCE + 1; i < TL_NRELATIONS; i++)
+		if (known.oids[i] == oid)
 			return TL_BIT(i);
 	return 0;
+}
+
+Oid
+tl_enum_oid(const char *type, int value)
+{
+	static const char *const labels[] = {
+		[TL_WON] = "won", [TL_LOST] = "lost", [TL_STALE] = "stale", [TL_UNKNOWN] = "unknown",
+		[TL_ARMED] = "armed", [TL_PENDING] = "pending", [TL_ANSWERED] = "answered",
+	};
+	/* good until the extension may be another one */
+	static Oid	oids[lengthof(labels)];
+	static uint32 generations[lengthof(labels)];
+	uint32		generation = known.generation;
+
+	if (generations[value] != generation)
+	{
+		Oid			nspid = get_namespace_oid(TL_SCHEMA, false);
+		Oid			typid = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+											CStringGetDatum(type), ObjectIdGetDatum(nspid));
+
+		oids[value] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
+									  ObjectIdGetDatum(typid), CStringGetDatum(labels[value]));
+		if (!OidIsValid(oids[value]))
+			tl_not_as_installed(errmsg("type \"%s.%s\" has no value \"%s\"",
+									   TL_SCHEMA, type, labels[value]),
+								errhint("Bring the extension up to date with ALTER EXTENSION %s UPDATE.",
+										TL_EXTENSION));
+		generations[value] = generation;
+	}
+	return oids[value];
 }

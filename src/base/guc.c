@@ -45,23 +45,18 @@ check_message(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-static void
-define_number(const char *name, const char *what, int *variable, int least, int most,
-			  GucContext context, int unit)
-{
-	DefineCustomIntVariable(name, what, NULL, variable, *variable, least, most,
-							context, unit, NULL, NULL, NULL);
-}
-
+#define INT(name, value, least, most, context, unit, what) \
+	DefineCustomIntVariable("turn_liveness." #name, what, NULL, &tl_##name, value, \
+							least, most, context, unit, NULL, NULL, NULL);
 #define TIME(name, value, least, what) \
-	define_number("turn_liveness." #name, what, &tl_##name, least, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
+	INT(name, value, least, INT_MAX, PGC_SUSET, GUC_UNIT_MS, what)
 #define NUMBER(name, value, least, most, what) \
-	define_number("turn_liveness." #name, what, &tl_##name, least, most, PGC_SUSET, 0);
+	INT(name, value, least, most, PGC_SUSET, 0, what)
 #define SIZE(name, value, least, most, what) \
-	define_number("turn_liveness." #name, what, &tl_##name, least, most, PGC_SUSET, GUC_UNIT_KB);
+	INT(name, value, least, most, PGC_SUSET, GUC_UNIT_KB, what)
 #define MEMORY(name, value, least, most, what) \
 	if (process_shared_preload_libraries_in_progress) \
-		define_number("turn_liveness." #name, what, &tl_##name, least, most, PGC_POSTMASTER, 0);
+		INT(name, value, least, most, PGC_POSTMASTER, 0, what)
 #define FLAG(name, value, what) \
 	DefineCustomBoolVariable("turn_liveness." #name, what, NULL, &tl_##name, value, \
 							 PGC_SUSET, 0, NULL, NULL, NULL);
@@ -117,24 +112,27 @@ tl_undelivered_retention_us(void)
 	return Max(tl_retention, tl_undelivered_retention) * TL_MS;
 }
 
+/* Each code's name, and the setting that is its text. */
+static const struct
+{
+	const char *name;
+	char	  **message;
+}			codes[TL_NCODES] = {
+	[TL_CODE_UNRESPONSIVE] = {"WORKER_UNRESPONSIVE", &tl_message_unresponsive},
+	[TL_CODE_NEVER_STARTED] = {"WORKER_NEVER_STARTED", &tl_message_never_started},
+	[TL_CODE_DIED] = {"WORKER_DIED", &tl_message_died},
+	[TL_CODE_TOO_LONG] = {"TURN_TOO_LONG", &tl_message_too_long},
+	[TL_CODE_WAIT_EXPIRED] = {"WAIT_EXPIRED", &tl_message_wait_expired},
+};
+
 const char *
 tl_code_name(TlCode code)
 {
-	static const char *const names[TL_NCODES] = {
-		[TL_CODE_UNRESPONSIVE] = "WORKER_UNRESPONSIVE",
-		[TL_CODE_NEVER_STARTED] = "WORKER_NEVER_STARTED",
-		[TL_CODE_DIED] = "WORKER_DIED",
-		[TL_CODE_TOO_LONG] = "TURN_TOO_LONG",
-	};
-
-	Assert(code < TL_NCODES);
-	return names[code];
+	return codes[code].name;
 }
 
 const char *
 tl_code_message(TlCode code)
 {
-	return code == TL_CODE_NEVER_STARTED ? tl_message_never_started :
-		code == TL_CODE_DIED ? tl_message_died :
-		code == TL_CODE_TOO_LONG ? tl_message_too_long : tl_message_unresponsive;
+	return *codes[code].message;
 }

@@ -49,12 +49,16 @@
 		 "Your request took longer than is allowed and was ended.") \
 	TEXT(message_unresponsive, check_message, "Text of the error WORKER_UNRESPONSIVE.", \
 		 "The worker handling your request stopped responding before it could reply. Please retry in a moment.") \
+	TEXT(message_wait_expired, check_message, "Text of the error WAIT_EXPIRED.", \
+		 "Your request waited too long for an answer and was ended.") \
 	TEXT(notify_channel, check_channel, "Channel on which gateways are told what to look at; empty for none.", \
 		 TL_EXTENSION) \
 	FLAG(notify_detail, true, \
 		 "Names conversations and platforms in notifications.") \
 	TIME(reconnect_window, 2000, 0, \
 		 "How long after its session's end an attached deployment may come back.") \
+	TIME(rescue_window, 0, 0, \
+		 "How long a lapsed turn is offered to another worker before it fails.") \
 	TIME(restore_grace, 10 * 60 * 1000, 0, \
 		 "How long turns that this server did not arm are left alone.") \
 	TIME(retention, TL_DAY_MS, 1, \

@@ -30,10 +30,18 @@
 #define TL_MS			INT64CONST(1000)	/* microseconds */
 #define TL_SECOND		INT64CONST(1000000)
 
-/* turn.outcome; NULL is owed */
+/* 22023 and 55000; the parts are errmsg, errdetail and errhint */
+#define tl_invalid_argument(...) \
+	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), __VA_ARGS__)
+#define tl_not_as_installed(...) \
+	ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), __VA_ARGS__)
+
+/* turn.outcome (NULL is owed) and reply.outcome */
 #define TL_OUTCOME_ANSWER		'a'
 #define TL_OUTCOME_ERROR		'e'
 #define TL_OUTCOME_DISCHARGED	'd'
+/* reply.outcome only: the turn goes on */
+#define TL_OUTCOME_UPDATE		'u'
 
 /* reply.decided_by */
 #define TL_DECIDED_REPLY		'r'
@@ -55,6 +63,7 @@ typedef enum TlCode
 	TL_CODE_NEVER_STARTED,
 	TL_CODE_DIED,
 	TL_CODE_TOO_LONG,
+	TL_CODE_WAIT_EXPIRED,
 	TL_NCODES
 } TlCode;
 

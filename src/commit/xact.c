@@ -32,7 +32,6 @@
 
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 
 #define MAX_TOUCHED	10000		/* more than that: the whole database's generation */
@@ -45,6 +44,7 @@ typedef struct Touched
 {
 	TlLeaseKey	deployment;
 	TlLeaseKey	key;			/* equal to deployment, or a turn's */
+	bool		hands_over;		/* a turn of it */
 	int			ended;
 	int32		known;			/* what was owed when it ended them, if known */
 	uint32		generation;
@@ -83,8 +83,10 @@ typedef struct Pending
 	StringInfoData letter;
 	int64		due_again;
 	bool		everything;		/* too many touched to name */
+	bool		announced;		/* the hand-overs, to the leases */
 	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
 	bool		owes_more;		/* it armed or changed turns: they are void too */
+	bool		lapsed;			/* it offered turns for rescue */
 	bool		look_turns;
 	bool		look_replies;
 } Pending;
@@ -152,19 +154,41 @@ tl_xact_count(const TlTurn *turn, bool ends)
 
 	if (tl_shared == NULL)
 		return;
-	if (!ends)
-		get_pending()->owes_more = true;
-	if (get_pending()->touched.n >= MAX_TOUCHED)
-	{
-		/* the worker reclaims the leases of turns that are not named */
-		pending->everything = true;
+	get_pending()->owes_more |= !ends;
+	/* the worker reclaims the leases of turns that are not named */
+	pending->everything |= pending->touched.n >= MAX_TOUCHED;
+	if (pending->everything)
 		return;
-	}
 	if (ends)
 		(void) add_touched(turn->deployment_key, turn->turn_key);
 	touched = add_touched(turn->deployment_key, turn->deployment_key);
 	touched->ended += ends;
 	touched->known = tl_lease_known(turn->deployment_key, &touched->generation);
+}
+
+void
+tl_xact_hand_over(const TlTurn *turn)
+{
+	tl_xact_count(turn, false);
+	if (tl_shared != NULL && !get_pending()->everything)
+		add_touched(turn->deployment_key, turn->deployment_key)->hands_over = true;
+}
+
+/*
+ * Right before the commit, and after it or in place of it: nothing of this
+ * can fail.
+ */
+static void
+announce_hand_overs(Pending *p, bool begins)
+{
+	int			i;
+
+	if (p->announced == begins)
+		return;
+	p->announced = begins;
+	for (i = 0; i < p->touched.n; i++)
+		if (ITEM(Touched, &p->touched, i)->hands_over)
+			tl_lease_announce(ITEM(Touched, &p->touched, i)->deployment, begins);
 }
 
 bool
@@ -197,19 +221,17 @@ watch(const TlTurn *turn, bool fresh)
 void
 tl_xact_wrote(const TlTurn *turn, bool armed)
 {
-	Written    *written;
+	int64		patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
+	bool		on_rows = tl_rows_are_beaten();
 
 	watch(turn, armed);
 	/* a beat in shared memory meets no row, so only an arm can be late */
-	if (!armed && !tl_rows_are_beaten())
-		return;
-	written = append(&get_pending()->written, sizeof(Written));
-	written->tid = turn->tid;
-	written->armed = armed;
-	written->since = armed ? turn->times.armed : tl_clock_now();
-	written->patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
-	if (tl_rows_are_beaten())
-		written->patience = Min(written->patience, LONG_US);
+	if (armed || on_rows)
+		*(Written *) append(&get_pending()->written, sizeof(Written)) = (Written) {
+			.tid = turn->tid, .armed = armed,
+			.since = armed ? turn->times.armed : tl_clock_now(),
+			.patience = on_rows ? Min(patience, LONG_US) : patience
+		};
 }
 
 bool
@@ -236,6 +258,23 @@ tl_xact_reply(const text *conversation, const text *platform)
 }
 
 void
+tl_xact_lapsed(const text *deployment)
+{
+	Pending    *p = get_pending();
+
+	p->lapsed = true;
+	if (p->letter.len > MAX_LETTER ||
+		!tl_mail_lapsed(&p->letter, VARDATA_ANY(deployment), VARSIZE_ANY_EXHDR(deployment)))
+		p->look_replies = true;
+}
+
+bool
+tl_xact_has_lapsed(void)
+{
+	return pending != NULL && pending->lapsed;
+}
+
+void
 tl_xact_due_again(int64 due_us)
 {
 	Pending    *p = get_pending();
@@ -246,62 +285,30 @@ tl_xact_due_again(int64 due_us)
 void
 tl_xact_settle(const TlDeath *death)
 {
-	Settled    *settled = append(&get_pending()->deaths, sizeof(Settled));
-
-	settled->death = *death;
-	settled->savepoint = GetCurrentSubTransactionId();
+	*(Settled *) append(&get_pending()->deaths, sizeof(Settled)) = (Settled) {
+		.death = *death, .savepoint = GetCurrentSubTransactionId()
+	};
 }
 
 void
 tl_xact_foreign_change(void)
 {
-	get_pending()->everything = true;
-	get_pending()->look_turns = true;
-}
+	Pending    *p = get_pending();
 
-/* The conversations of this transaction so far; NULL if there are none. */
-StringInfo
-tl_xact_letter(bool *look_replies)
-{
-	*look_replies = pending != NULL && pending->look_replies;
-	return pending != NULL ? &pending->letter : NULL;
+	p->everything = p->look_turns = true;
 }
 
 /*
- * The row is our own transaction's, so no other can have touched it.  A row
- * that a savepoint rolled back, or that a later statement of ours replaced, is
- * not visible and is passed over: the later statement has told of its own row.
+ * Before the commit, or the prepare.  The rows are our own transaction's, so no
+ * other can have touched them.  A row that a savepoint rolled back, or that a
+ * later statement of ours replaced, is not visible and is passed over: the
+ * later statement has told of its own row.
  */
-static void
-stamp_row(TlRel *turns, TupleTableSlot *slot, ItemPointer tid, int64 seen)
-{
-	Snapshot	snapshot = tl_latest_snapshot();
-	TlTurn		turn;
-	TlGrace		grace;
-	bool		isnull;
-
-	/* it may be another table, if the extension was made anew since */
-	if (ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(turns->rel) &&
-		table_tuple_fetch_row_version(turns->rel, tid, snapshot, slot) &&
-		TransactionIdIsCurrentTransactionId(DatumGetTransactionId(
-			slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull))))
-	{
-		tl_turn_decode(slot, &turn);
-		tl_grace_get(&grace);
-		tl_times_adopt(&turn.times, &grace, 0, tl_clock_now());
-		turn.times.seen = seen;
-		if (tl_turn_is_owed(&turn) && tl_turn_update(turns, &turn, snapshot) == TM_Ok)
-			watch(&turn, false);
-	}
-	ExecClearTuple(slot);
-	UnregisterSnapshot(snapshot);
-}
-
-/* Before the commit, or the prepare. */
 static void
 stamp_late_rows(const Array *written, bool prepare)
 {
 	int64		now;
+	TlGrace		grace;
 	TlRel		turns;
 	TupleTableSlot *slot = NULL;
 	int			i;
@@ -313,16 +320,32 @@ stamp_late_rows(const Array *written, bool prepare)
 	for (i = 0; i < written->n; i++)
 	{
 		Written    *row = ITEM(Written, written, i);
+		TlTurn		turn;
+		bool		isnull;
 
 		if (!prepare && now - row->since <= row->patience)
 			continue;
 		if (slot == NULL)
 		{
-			PushActiveSnapshot(GetTransactionSnapshot());
+			PushActiveSnapshot(GetLatestSnapshot());
 			tl_rel_open(&turns, TL_TURN, true);
 			slot = table_slot_create(turns.rel, NULL);
+			tl_grace_get(&grace);
 		}
-		stamp_row(&turns, slot, &row->tid, prepare ? TL_SEEN_UNKNOWN : now);
+		/* a row that this loop has replaced is not visible either */
+		UpdateActiveSnapshotCommandId();
+		/* it may be another table, if the extension was made anew since */
+		if (ItemPointerGetBlockNumber(&row->tid) >= RelationGetNumberOfBlocks(turns.rel) ||
+			!table_tuple_fetch_row_version(turns.rel, &row->tid, GetActiveSnapshot(), slot) ||
+			!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(
+				slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull))))
+			continue;
+		tl_turn_decode(slot, &turn);
+		tl_times_adopt(&turn.times, &grace, 0, now);
+		turn.times.seen = prepare ? TL_SEEN_UNKNOWN : now;
+		if (tl_turn_is_owed(&turn) &&
+			tl_turn_update(&turns, &turn, GetActiveSnapshot()) == TM_Ok)
+			watch(&turn, false);
 	}
 	if (slot != NULL)
 	{
@@ -358,8 +381,6 @@ after_commit(Pending *p)
 		tl_attach_settle(&ITEM(Settled, &p->deaths, i)->death);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
-	if (p->written.n > 0)
-		tl_mail_stamp(&p->letter, tl_clock_now());
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
 }
@@ -371,22 +392,21 @@ at_end_of_xact(XactEvent event, void *arg)
 
 	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) && p != NULL)
 		stamp_late_rows(&p->written, event == XACT_EVENT_PRE_PREPARE);
+	if (event == XACT_EVENT_PRE_COMMIT && p != NULL)
+		announce_hand_overs(p, true);
 	/* a parallel worker has events of its own, at which nothing ends */
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		pending = NULL;
-	if (event == XACT_EVENT_ABORT)
-		tl_rel_at_abort(0);
 	if (event == XACT_EVENT_COMMIT && p != NULL)
 		after_commit(p);
+	if ((event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) && p != NULL)
+		announce_hand_overs(p, false);
 }
 
 static void
 at_end_of_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	tl_rel_at_abort(GetCurrentTransactionNestLevel());
-	if (pending == NULL)
+	if (event != SUBXACT_EVENT_ABORT_SUB || pending == NULL)
 		return;
 	pending->rolled_back = true;
 

@@ -13,6 +13,8 @@ extern void tl_xact_init(void);
 
 /* the transaction changes what a deployment owes: it arms or ends this turn */
 extern void tl_xact_count(const TlTurn *turn, bool ends);
+/* it hands this turn over, too */
+extern void tl_xact_hand_over(const TlTurn *turn);
 /* did it do so with any turn of the deployment? */
 extern bool tl_xact_has_touched(TlLeaseKey deployment);
 /* it wrote the owed row at turn->tid, and armed it if it says so */
@@ -21,10 +23,12 @@ extern void tl_xact_wrote(const TlTurn *turn, bool armed);
 extern bool tl_xact_has_armed(ItemPointer tid);
 /* something is due, is due again, or ended in this conversation */
 extern void tl_xact_reply(const text *conversation, const text *platform);
+/* a turn of the deployment is offered for rescue */
+extern void tl_xact_lapsed(const text *deployment);
+/* did it say so of any? */
+extern bool tl_xact_has_lapsed(void);
 /* something of this transaction is due again at that time (liveness clock) */
 extern void tl_xact_due_again(int64 due_us);
-/* what it has to tell so far, for a sweep that notifies by itself */
-extern StringInfo tl_xact_letter(bool *look_replies);
 /* these turns of a dead session are dealt with */
 extern void tl_xact_settle(const TlDeath *death);
 /* rows changed by other means than our functions */

@@ -10,7 +10,7 @@
  */
 #include "base/turn_liveness.h"
 
-#include "utils/hsearch.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "base/args.h"
@@ -18,7 +18,7 @@
 #include "commit/xact.h"
 #include "replies/read.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "store/reply_row.h"
 
 /* a reply that the claim took */
@@ -40,30 +40,23 @@ typedef struct Claim
 	TupleTableSlot *slot;
 	Snapshot	snapshot;		/* of one round, as the picks */
 	TlPicks		picks;
-	bool		by_age;			/* the walk offers ids in ascending order */
-	HTAB	   *passed_over;	/* ids that others hold */
-	int64		npassed_over;	/* 0: there is no such table yet */
+	int64		passed_over;	/* by the last round, as others held them */
 	Claimed    *claimed;
 	int64		n;
 } Claim;
 
 PG_FUNCTION_INFO_V1(turn_liveness_claim_replies);
 
-/* Offer a row of a walk, if it is due and none of those that others hold. */
+/* Pick a row of a walk if it is due. */
 static TlStep
-offer(TupleTableSlot *row, void *arg)
+judge(TupleTableSlot *row, void *arg)
 {
 	Claim	   *claim = arg;
 	bool		isnull;
-	int64		id = DatumGetInt64(slot_getattr(row, DELIVERY_REPLY_ID, &isnull));
 
-	if (DatumGetTimestampTz(slot_getattr(row, DELIVERY_DUE_AT, &isnull)) > claim->now)
-		return claim->by_age ? TL_STEP_PASS : TL_STEP_END;
-	if (claim->npassed_over > 0 &&
-		hash_search(claim->passed_over, &id, HASH_FIND, NULL) != NULL)
-		return TL_STEP_PASS;
-	return tl_picks_add(&claim->picks, id, &row->tts_tid) || !claim->by_age ?
-		TL_STEP_TAKE : TL_STEP_END;
+	if (DatumGetTimestampTz(slot_getattr(row, DELIVERY_DUE_AT, &isnull)) <= claim->now)
+		return TL_STEP_TAKE;
+	return claim->picks.by_age ? TL_STEP_PASS : TL_STEP_END;
 }
 
 /*
@@ -74,15 +67,17 @@ static bool
 take(Claim *claim, TlPick *pick)
 {
 	TlDelivery	d;
-	Claimed    *claimed = &claim->claimed[claim->n];
 	int32		attempt;
+	bool		dead;
 
-	if (!tl_rel_try_lock(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot))
+	if (tl_rel_lock_into(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot,
+						 LockTupleNoKeyExclusive, LockWaitSkip) != TM_Ok)
 		return false;
 	tl_rel_check_visible(&claim->deliveries, claim->slot);
 	tl_delivery_decode(claim->slot, &d);
 	attempt = tl_delivery_attempt(&d);
-	if (attempt >= tl_max_attempts)
+	dead = attempt >= tl_max_attempts;
+	if (dead)
 		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
 	else
 	{
@@ -90,40 +85,24 @@ take(Claim *claim, TlPick *pick)
 		tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(claim->timeout));
 		tl_row_set(&d, DELIVERY_GATEWAY, PointerGetDatum(claim->gateway));
 		tl_row_set(&d, DELIVERY_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+		claim->claimed[claim->n] = (Claimed) {
+			.reply_id = pick->reply_id, .attempt = attempt + 1,
+			.conversation = DatumGetTextPCopy(tl_row_value(&d, DELIVERY_CONVERSATION_ID))
+		};
 	}
 	if (tl_rel_update(&claim->deliveries, &pick->tid, claim->snapshot, d.values, d.nulls) != TM_Ok)
 		return false;
-	if (attempt >= tl_max_attempts)
-	{
-		tl_counter_add(TL_COUNT_DEAD, 1);
-		return true;
-	}
-	claimed->reply_id = pick->reply_id;
-	claimed->conversation = DatumGetTextPCopy(tl_row_value(&d, DELIVERY_CONVERSATION_ID));
-	claimed->attempt = attempt + 1;
-	claim->n++;
-	tl_counter_add(TL_COUNT_CLAIMS, 1);
-	if (attempt > 0)
-		tl_counter_add(TL_COUNT_REDELIVERIES, 1);
+	claim->n += !dead;
+	tl_counter_add(dead ? TL_COUNT_DEAD : TL_COUNT_CLAIMS, 1);
+	tl_counter_add(TL_COUNT_REDELIVERIES, !dead && attempt > 0);
 	return true;
-}
-
-static void
-pass_over(Claim *claim, int64 reply_id)
-{
-	HASHCTL		ctl = {.keysize = sizeof(int64), .entrysize = sizeof(int64)};
-
-	ctl.hcxt = CurrentMemoryContext;
-	if (claim->npassed_over++ == 0)
-		claim->passed_over = hash_create("turn_liveness passed over", 256, &ctl,
-										 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	(void) hash_search(claim->passed_over, &reply_id, HASH_ENTER, NULL);
 }
 
 /*
  * Pick the oldest due replies and take them.  Other gateways claim the oldest
- * too: the claim passes over what they hold and picks as many more.  False: it
- * has enough, or nothing is left.
+ * too: the claim passes over what they hold, and picks more the next time.  The
+ * twofold makes the rounds few where many gateways claim.  False: it has
+ * enough, or nothing is left.
  *
  * Ids ascend within a conversation and within the replies of a platform that
  * were never claimed, so each walk ends at the first that is too young.  A
@@ -131,38 +110,31 @@ pass_over(Claim *claim, int64 reply_id)
  * the walk offers those that have waited longest.
  */
 static bool
-take_due(Claim *claim, TlCursor *conversations, int nconversations,
-		 TlCursor *platforms, int nplatforms)
+take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platforms)
 {
 	TlPicks    *picks = &claim->picks;
 	int64		i;
 
-	memset(picks, 0, sizeof(*picks));
-	picks->want = claim->max - claim->n + claim->npassed_over;
+	*picks = (TlPicks) {.want = claim->max - claim->n + 2 * claim->passed_over, .by_age = true};
+	claim->passed_over = 0;
 	claim->snapshot = tl_latest_snapshot();
-	claim->by_age = true;
 	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_CONVERSATION, claim->snapshot,
-			BTGreaterStrategyNumber, conversations, nconversations, picks->want, offer, claim);
+			BTGreaterStrategyNumber, conversations, picks, judge, claim);
 
 	/* no cursor: `after` is the least int8, and that is -infinity too */
 	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, claim->snapshot,
-			BTEqualStrategyNumber, platforms, nplatforms, picks->want, offer, claim);
-	claim->by_age = false;
+			BTEqualStrategyNumber, platforms, picks, judge, claim);
+	picks->by_age = false;
 	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, claim->snapshot,
-			BTGreaterStrategyNumber, platforms, nplatforms, picks->want, offer, claim);
-	tl_picks_settle(picks);
+			BTGreaterStrategyNumber, platforms, picks, judge, claim);
 
 	claim->claimed = repalloc_huge(claim->claimed, (claim->n + picks->n) * sizeof(Claimed));
 	for (i = 0; i < picks->n && claim->n < claim->max; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!take(claim, &picks->items[i]))
-			pass_over(claim, picks->items[i].reply_id);
+		claim->passed_over += !take(claim, &picks->items[i]);
 	}
-	ExecClearTuple(claim->slot);
 	UnregisterSnapshot(claim->snapshot);
-	if (picks->items != NULL)
-		pfree(picks->items);
 	return picks->n == picks->want && claim->n < claim->max;
 }
 
@@ -199,10 +171,8 @@ Datum
 turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 {
 	Claim		claim = {0};
-	TlCursor   *conversations;
-	int			nconversations;
-	TlCursor   *platforms;
-	int			nplatforms;
+	TlCursors	conversations;
+	TlCursors	platforms;
 
 	tl_check_writable("claim_replies()");
 	claim.gateway = tl_arg_name(fcinfo, 0, "gateway");
@@ -211,20 +181,22 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("conversations and platforms must not both be null"),
 				 errhint("Name the conversations or the platforms that this gateway serves.")));
-	conversations = tl_arg_cursors(fcinfo, 1, "conversations", -1, &nconversations);
-	platforms = tl_arg_cursors(fcinfo, 2, "platforms", -1, &nplatforms);
+	conversations = tl_arg_cursors(fcinfo, 1, "conversations", -1);
+	platforms = tl_arg_cursors(fcinfo, 2, "platforms", -1);
 	claim.max = tl_arg_max_replies(fcinfo, 3);
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (claim.max == 0 || nconversations + nplatforms == 0)
+	if (claim.max == 0 || conversations.n + platforms.n == 0)
 		return (Datum) 0;
 
 	claim.now = tl_clock_now();
 	claim.timeout = claim.now + tl_claim_timeout * TL_MS;
 	claim.claimed = palloc(0);
+	/* read at the end, but locked in the order of DROP EXTENSION */
+	LockRelationOid(tl_table_oid(TL_REPLY), AccessShareLock);
 	tl_rel_open(&claim.deliveries, TL_DELIVERY, true);
 	claim.slot = table_slot_create(claim.deliveries.rel, NULL);
-	while (take_due(&claim, conversations, nconversations, platforms, nplatforms))
+	while (take_due(&claim, &conversations, &platforms))
 		;
 	ExecDropSingleTupleTableSlot(claim.slot);
 	tl_rel_close(&claim.deliveries);

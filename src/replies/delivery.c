@@ -20,7 +20,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "catalog/pg_type.h"
 #include "lib/qunique.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -32,7 +31,7 @@
 #include "replies/delivery.h"
 #include "replies/read.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "store/reply_row.h"
 
 #define MAX_DELAY			(24 * 60 * 60 * TL_SECOND)
@@ -43,6 +42,8 @@
 typedef struct Request Request;
 struct Request
 {
+	int64	   *ids;			/* sorted, each once */
+	int			n;
 	TlRel		deliveries;
 	text	   *gateway;
 	int64		now;
@@ -57,34 +58,23 @@ PG_FUNCTION_INFO_V1(turn_liveness_ack_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_release_replies);
 PG_FUNCTION_INFO_V1(turn_liveness_retry_dead_reply);
 
-/*
- * The arguments that two functions share: the gateway, and the ids, sorted,
- * each once; NULL elements name nothing.
- */
-static int64 *
-gateway_and_ids(FunctionCallInfo fcinfo, Request *request, int *n)
+/* The arguments that two functions share; NULL elements name nothing. */
+static void
+gateway_and_ids(FunctionCallInfo fcinfo, Request *request)
 {
-	ArrayType  *array;
 	Datum	   *elements;
 	bool	   *nulls;
-	int64	   *ids;
-	int			count;
+	int			n;
 	int			i;
 
-	*n = 0;
 	request->gateway = tl_arg_name(fcinfo, 0, "gateway");
-	array = tl_arg_array(fcinfo, 1, "reply_ids");
-	if (array == NULL)
-		return NULL;
-	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &elements, &nulls, &count);
-	ids = palloc(Max(count, 1) * sizeof(int64));
-	for (i = 0; i < count; i++)
+	n = tl_arg_elements(fcinfo, 1, "reply_ids", &elements, &nulls);
+	request->ids = palloc(Max(n, 1) * sizeof(int64));
+	for (i = 0; i < n; i++)
 		if (!nulls[i])
-			ids[(*n)++] = DatumGetInt64(elements[i]);
-	qsort(ids, *n, sizeof(int64), tl_compare_ids);
-	*n = qunique(ids, *n, sizeof(int64), tl_compare_ids);
-	return ids;
+			request->ids[request->n++] = DatumGetInt64(elements[i]);
+	qsort(request->ids, request->n, sizeof(int64), tl_compare_ids);
+	request->n = qunique(request->ids, request->n, sizeof(int64), tl_compare_ids);
 }
 
 /* The listeners of its conversation and platform look after the commit. */
@@ -103,22 +93,17 @@ static bool
 change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
 {
 	TlDelivery	d;
-	TM_Result	result;
 
 	CHECK_FOR_INTERRUPTS();
-	scan->keys[0].sk_argument = Int64GetDatum(id);
-	tl_scan_restart(scan);
-	if (!tl_scan_next(scan, ForwardScanDirection))
+	if (!tl_scan_find(scan, Int64GetDatum(id), (Datum) 0))
 		return true;
 	tl_rel_check_visible(&request->deliveries, scan->slot);
 	tl_delivery_decode(scan->slot, &d);
 	if (!request->change(request, &d))
 		return true;
-	result = tl_rel_update(&request->deliveries, &scan->slot->tts_tid, snapshot,
-						   d.values, d.nulls);
-	if (result != TM_Ok)
+	if (tl_rel_update(&request->deliveries, &scan->slot->tts_tid, snapshot,
+					  d.values, d.nulls) != TM_Ok)
 	{
-		Assert(result == TM_Updated || result == TM_Deleted);
 		if (IsolationUsesXactSnapshot())
 			tl_serialization_failure();
 		return false;
@@ -141,22 +126,22 @@ change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
  * calls cannot deadlock.  Returns for how many the change was due and made.
  */
 static int
-change_each(Request *request, const int64 *ids, int n)
+change_each(Request *request)
 {
 	int			i = 0;
 
-	if (n == 0)
+	if (request->n == 0)
 		return 0;
 	request->now = tl_clock_now();
 	tl_rel_open(&request->deliveries, TL_DELIVERY, true);
-	while (i < n)
+	while (i < request->n)
 	{
 		Snapshot	snapshot = tl_latest_snapshot();
 		TlScan		scan = {0};
 
 		tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
 		tl_scan_begin(&scan, &request->deliveries, TL_IDX_DELIVERY_KEY, snapshot);
-		while (i < n && change_one(request, &scan, snapshot, ids[i]))
+		while (i < request->n && change_one(request, &scan, snapshot, request->ids[i]))
 			i++;
 		tl_scan_end(&scan);
 		UnregisterSnapshot(snapshot);
@@ -193,7 +178,7 @@ acknowledge(const Request *request, TlDelivery *d)
 
 /*
  * A delay that is not given doubles with each attempt.  A longer one than a
- * caller may give would look like a time of another server: see handle().
+ * caller may give would look like a time of another server: see handle_range().
  */
 static bool
 release(const Request *request, TlDelivery *d)
@@ -231,23 +216,19 @@ Datum
 turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 {
 	Request		request = {.change = acknowledge};
-	int64	   *ids;
-	int			n;
 
 	tl_check_writable("ack_replies()");
-	ids = gateway_and_ids(fcinfo, &request, &n);
-	PG_RETURN_INT32(change_each(&request, ids, n));
+	gateway_and_ids(fcinfo, &request);
+	PG_RETURN_INT32(change_each(&request));
 }
 
 Datum
 turn_liveness_release_replies(PG_FUNCTION_ARGS)
 {
 	Request		request = {.change = release, .delay = -1};
-	int64	   *ids;
-	int			n;
 
 	tl_check_writable("release_replies()");
-	ids = gateway_and_ids(fcinfo, &request, &n);
+	gateway_and_ids(fcinfo, &request);
 	if (!PG_ARGISNULL(2))
 		request.delay = tl_interval_us(PG_GETARG_INTERVAL_P(2), "delay");
 	if (request.delay > MAX_DELAY)
@@ -264,22 +245,21 @@ turn_liveness_release_replies(PG_FUNCTION_ARGS)
 		if (len > 0)
 			request.error = cstring_to_text_with_len(VARDATA_ANY(error), len);
 	}
-	PG_RETURN_INT32(change_each(&request, ids, n));
+	PG_RETURN_INT32(change_each(&request));
 }
 
 Datum
 turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 {
-	Request		request = {.change = retry};
-	int64		id;
+	int64		id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	Request		request = {.change = retry, .ids = &id, .n = 1};
 
 	tl_check_writable("retry_dead_reply()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("reply_id must not be null")));
-	id = PG_GETARG_INT64(0);
-	PG_RETURN_BOOL(change_each(&request, &id, 1) > 0);
+	PG_RETURN_BOOL(change_each(&request) > 0);
 }
 
 /* Platforms are few: the index leads from each to the next. */
@@ -303,47 +283,59 @@ tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
 }
 
 /*
- * Handle one open row that is due, or of which no clock of this server can say
- * when: note it for the listeners, or mark it dead after max_attempts claims.
+ * Handle the open rows of a platform that are due after one time and until the
+ * other: note them for the listeners, or mark them dead after max_attempts
+ * claims.  Returns when the next reply is due.
  */
-static void
-handle(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
+static int64
+handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after, int64 until,
+			 int64 now)
 {
-	TlDelivery	d;
-	bool		foreign;
-	TM_Result	result;
+	bool		found = tl_scan_find(scan, PointerGetDatum(platform), Int64GetDatum(after));
 
-	CHECK_FOR_INTERRUPTS();
-	tl_clock_tick_if_worker();
-	tl_delivery_decode(scan->slot, &d);
-	foreign = tl_delivery_due(&d) > now;
-	if (!foreign && tl_delivery_attempt(&d) < tl_max_attempts)
+	for (; found; found = tl_scan_next(scan, ForwardScanDirection))
 	{
-		note_due(&d);
-		return;
-	}
-	if (foreign)
-	{
-		tl_row_set_null(&d, DELIVERY_GATEWAY);
-		tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
-	}
-	else
-		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		ItemPointer tid = &scan->slot->tts_tid;
+		Snapshot	snapshot = scan->scan->xs_snapshot;
+		TlDelivery	d;
+		bool		dead;
 
-	/* a session that claims or acknowledges may hold it: pass over it then */
-	result = tl_rel_lock(deliveries, &scan->slot->tts_tid, snapshot, LockTupleNoKeyExclusive,
-						 LockWaitSkip);
-	if (result == TM_Ok)
-		result = tl_rel_update(deliveries, &scan->slot->tts_tid, snapshot, d.values, d.nulls);
-	if (result == TM_Ok && foreign)
-		note_due(&d);
-	else if (result == TM_Ok)
-		tl_counter_add(TL_COUNT_DEAD, 1);
+		CHECK_FOR_INTERRUPTS();
+		(void) tl_clock_tick();
+		tl_delivery_decode(scan->slot, &d);
+		if (tl_delivery_due(&d) > until)
+			return tl_delivery_due(&d);
+		dead = tl_delivery_due(&d) <= now && tl_delivery_attempt(&d) >= tl_max_attempts;
+		if (dead)
+			tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		else if (tl_delivery_due(&d) > now)
+		{
+			tl_row_set_null(&d, DELIVERY_GATEWAY);
+			tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(now));
+		}
+		else
+		{
+			note_due(&d);
+			continue;
+		}
+
+		/* a session that claims or acknowledges may hold it */
+		if (tl_rel_lock(deliveries, tid, snapshot, LockTupleNoKeyExclusive,
+						LockWaitSkip) != TM_Ok ||
+			tl_rel_update(deliveries, tid, snapshot, d.values, d.nulls) != TM_Ok)
+			continue;
+		if (dead)
+			tl_counter_add(TL_COUNT_DEAD, 1);
+		else
+			note_due(&d);
+	}
+	return PG_INT64_MAX;
 }
 
 bool
 tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 {
+	int64		never = until + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS);
 	TlRel		deliveries;
 	TlScan		scan = {0};
 	Snapshot	snapshot;
@@ -358,30 +350,16 @@ tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
 	while ((platform = tl_delivery_next_platform(&deliveries, platform, snapshot)) != NULL)
 	{
-		bool		found = tl_scan_find(&scan, PointerGetDatum(platform), Int64GetDatum(after));
-		bool		isnull;
+		int64		due = handle_range(&deliveries, &scan, platform, after, until, until);
 
-		for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
-		{
-			int64		due = DatumGetTimestampTz(slot_getattr(scan.slot, DELIVERY_DUE_AT, &isnull));
-
-			if (due > until)
-			{
-				*next = Min(*next, due);
-				break;
-			}
-			handle(&deliveries, &scan, snapshot, until);
-		}
+		*next = Min(*next, due);
 
 		/*
 		 * No claim and no delay lasts that long: the row has a time of another
 		 * server, whose clock was ahead of ours, and no gateway of this server
 		 * holds the reply.
 		 */
-		found = tl_scan_find(&scan, PointerGetDatum(platform),
-							 Int64GetDatum(until + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS)));
-		for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
-			handle(&deliveries, &scan, snapshot, until);
+		(void) handle_range(&deliveries, &scan, platform, never, PG_INT64_MAX, until);
 	}
 	tl_scan_end(&scan);
 	UnregisterSnapshot(snapshot);

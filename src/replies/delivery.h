@@ -1,10 +1,11 @@
 /*
  * delivery.h
- *		From stored to delivered: what others need of it.
+ *		The life of a stored reply: due, notified of, gone.
  */
 #ifndef TL_DELIVERY_H
 #define TL_DELIVERY_H
 
+#include "shared/mailbox.h"
 #include "store/rel.h"
 
 /* the next platform (NULL: the first) that has open replies; frees this one */
@@ -16,5 +17,20 @@ extern text *tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapsh
  * nothing is done, if the caller does not wait and the table is locked.
  */
 extern bool tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next);
+
+/*
+ * retention.c: remove at most max_rows records in the current transaction;
+ * *gone is how many went.  False, likewise, if a table is locked.
+ */
+extern bool tl_retention_run(int max_rows, bool wait, int *gone);
+
+/* notify.c: gather names; the worker's, in its own memory */
+extern void tl_notify_add(const TlMail *mail);
+extern void tl_notify_add_all(void);	/* "look" */
+extern int	tl_notify_pending(void);	/* how many names */
+/* send what was gathered, in the current transaction */
+extern void tl_notify_send(void);
+/* a sweep without a worker: "look", if a reply is open */
+extern void tl_notify_in_transaction(bool look);
 
 #endif							/* TL_DELIVERY_H */

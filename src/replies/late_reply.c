@@ -17,26 +17,13 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/enums.h"
 #include "base/guc.h"
-#include "replies/late_reply.h"
+#include "replies/outbox.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
 #include "shared/database.h"
-#include "store/rel.h"
 
 #define MAX_BYTES		(INT64CONST(1024) * 1024 * 1024)
 #define LOG_PAUSE_US	(60 * TL_SECOND)
-
-/* Is there no room for one more? */
-static bool
-is_full(Relation rel)
-{
-	Datum		size = DirectFunctionCall1(pg_table_size, ObjectIdGetDatum(RelationGetRelid(rel)));
-
-	return DatumGetInt64(size) >= MAX_BYTES ||
-		tl_live_rows_compat(RelationGetRelid(rel)) >= tl_max_late_replies;
-}
 
 /* Tell of it once a minute, in each database or, without preload, session. */
 static void
@@ -65,35 +52,32 @@ log_dropped(void)
 
 void
 tl_late_reply_keep(const text *deployment, text **ids, int nids,
-				   const text *conversation, Jsonb *payload, bool lost,
+				   const text *conversation, Jsonb *payload, TlElection verdict,
 				   const pg_uuid_t *request)
 {
+	const Datum values[TL_LATE_NATTS] = {
+		[TL_LATE_DIGEST - 1] = UUIDPGetDatum(request),
+		[TL_LATE_DEPLOYMENT - 1] = PointerGetDatum(deployment),
+		[TL_LATE_MESSAGE_IDS - 1] = PointerGetDatum(
+			construct_array((Datum *) ids, nids, TEXTOID, -1, false, TYPALIGN_INT)),
+		[TL_LATE_CONVERSATION_ID - 1] = PointerGetDatum(conversation),
+		[TL_LATE_PAYLOAD - 1] = JsonbPGetDatum(payload),
+		[TL_LATE_VERDICT - 1] = ObjectIdGetDatum(tl_election_oid(verdict)),
+		[TL_LATE_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp()),
+		[TL_LATE_KEPT_AT - 1] = TimestampTzGetDatum(tl_clock_now())
+	};
+	const bool	nulls[TL_LATE_NATTS] = {[TL_LATE_CONVERSATION_ID - 1] = conversation == NULL};
 	TlRel		late;
-	struct
-	{
-		Datum		values[TL_LATE_NATTS];
-		bool		nulls[TL_LATE_NATTS];
-	}			row = {{0}, {false}};
+	Datum		table;
 	bool		full;
 
 	tl_rel_open(&late, TL_LATE_REPLY, true);
-	full = is_full(late.rel);
-	if (!full)
-	{
-		tl_row_set(&row, TL_LATE_DIGEST, UUIDPGetDatum(request));
-		tl_row_set(&row, TL_LATE_DEPLOYMENT, PointerGetDatum(deployment));
-		tl_row_set(&row, TL_LATE_MESSAGE_IDS,
-				   PointerGetDatum(construct_array((Datum *) ids, nids, TEXTOID, -1, false,
-												   TYPALIGN_INT)));
-		tl_row_set(&row, TL_LATE_CONVERSATION_ID, PointerGetDatum(conversation));
-		tl_row_isnull(&row, TL_LATE_CONVERSATION_ID) = conversation == NULL;
-		tl_row_set(&row, TL_LATE_PAYLOAD, JsonbPGetDatum(payload));
-		tl_row_set(&row, TL_LATE_VERDICT, ObjectIdGetDatum(tl_election_oid(lost ? TL_LOST : TL_UNKNOWN)));
-		tl_row_set(&row, TL_LATE_CREATED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-		tl_row_set(&row, TL_LATE_KEPT_AT, TimestampTzGetDatum(tl_clock_now()));
-	}
-	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, row.values, row.nulls))
-		tl_counter_add(lost ? TL_COUNT_LATE : TL_COUNT_UNKNOWN, 1);
+	table = ObjectIdGetDatum(RelationGetRelid(late.rel));
+	full = DatumGetInt64(DirectFunctionCall1(pg_table_size, table)) >= MAX_BYTES ||
+		DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, table)) >= tl_max_late_replies;
+	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls))
+		tl_counter_add(verdict == TL_LOST ? TL_COUNT_LATE :
+					   verdict == TL_STALE ? TL_COUNT_STALE : TL_COUNT_UNKNOWN, 1);
 	tl_rel_close(&late);
 	if (full)
 	{

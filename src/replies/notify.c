@@ -16,49 +16,43 @@
 #include "utils/snapmgr.h"
 
 #include "base/guc.h"
-#include "commit/xact.h"
 #include "replies/delivery.h"
-#include "replies/notify.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 
 #define MAX_PAYLOAD		7900
 #define MAX_NAMES		2000	/* with more, a look is cheaper */
 
-/* a conversation or a platform */
+/* a conversation, a platform, or a deployment with a turn that lapsed */
 typedef struct NotifyName
 {
-	char		kind;			/* 'c' or 'p' */
+	char		kind;			/* 'c', 'p' or 'l' */
 	char		name[TL_MAX_NAME + 1];
 } NotifyName;
 
-/* what was gathered, until clear(); NULL: no name yet */
+/* what was gathered; NULL: no name yet */
 static HTAB *names = NULL;
 static bool everything = false;
 
-/* Add a name; mail has no longer one. */
-static void
-add(char kind, const char *name, int len)
-{
-	NotifyName	key = {.kind = kind};
-
-	Assert(len <= TL_MAX_NAME);
-	memcpy(key.name, name, len);
-	(void) hash_search(names, &key, HASH_ENTER, NULL);
-}
-
+/* Mail has no longer name than TL_MAX_NAME. */
 void
 tl_notify_add(const TlMail *mail)
 {
-	HASHCTL		ctl = {.keysize = sizeof(NotifyName), .entrysize = sizeof(NotifyName)};
+	NotifyName	conversation = {.kind = mail->type == TL_MAIL_LAPSED ? 'l' : 'c'};
+	NotifyName	platform = {.kind = 'p'};
+	HASHCTL		ctl = {
+		.keysize = sizeof(NotifyName), .entrysize = sizeof(NotifyName), .hcxt = TopMemoryContext
+	};
 
 	if (everything)
 		return;
-	ctl.hcxt = TopMemoryContext;
 	if (names == NULL)
 		names = hash_create("turn_liveness names to notify", 64, &ctl,
 							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	add('c', mail->conversation, mail->conversation_len);
-	add('p', mail->platform, mail->platform_len);
+	memcpy(conversation.name, mail->conversation, mail->conversation_len);
+	memcpy(platform.name, mail->platform, mail->platform_len);
+	(void) hash_search(names, &conversation, HASH_ENTER, NULL);
+	if (mail->type == TL_MAIL_REPLY)
+		(void) hash_search(names, &platform, HASH_ENTER, NULL);
 	everything = hash_get_num_entries(names) > MAX_NAMES;
 }
 
@@ -74,16 +68,6 @@ tl_notify_pending(void)
 	return everything ? MAX_NAMES : names != NULL ? hash_get_num_entries(names) : 0;
 }
 
-/* Forget what was gathered. */
-static void
-clear(void)
-{
-	everything = false;
-	if (names != NULL)
-		hash_destroy(names);
-	names = NULL;
-}
-
 static void
 notify(const char *payload)
 {
@@ -91,12 +75,21 @@ notify(const char *payload)
 	tl_counter_add(TL_COUNT_NOTIFICATIONS, 1);
 }
 
-/* Send both lists; whenever a payload is full, begin another. */
+/* Send the lists; whenever a payload is full, begin another. */
 static void
 send_names(void)
 {
-	static const char *const heads[] = {"{\"conversations\":[", "{\"conversations\":[],\"platforms\":["};
-	static const char *const tails[] = {"],\"platforms\":[]}", "]}"};
+	static const char kinds[] = {'c', 'p', 'l'};
+	static const char *const begins[] = {
+		"{\"conversations\":[", "],\"platforms\":[", "],\"lapsed\":["
+	};
+	static const char *const heads[] = {
+		"{\"conversations\":[", "{\"conversations\":[],\"platforms\":[",
+		"{\"conversations\":[],\"platforms\":[],\"lapsed\":["
+	};
+	static const char *const tails[] = {
+		"],\"platforms\":[],\"lapsed\":[]}", "],\"lapsed\":[]}", "]}"
+	};
 	StringInfoData payload;
 	StringInfoData json;
 	int			i;
@@ -107,13 +100,12 @@ send_names(void)
 	{
 		HASH_SEQ_STATUS scan;
 		NotifyName *name;
-		bool		first = true;
 
-		appendStringInfoString(&payload, i == 0 ? heads[i] : "],\"platforms\":[");
+		appendStringInfoString(&payload, begins[i]);
 		hash_seq_init(&scan, names);
 		while ((name = hash_seq_search(&scan)) != NULL)
 		{
-			if (name->kind != (i == 0 ? 'c' : 'p'))
+			if (name->kind != kinds[i])
 				continue;
 			resetStringInfo(&json);
 			escape_json(&json, name->name);
@@ -123,16 +115,14 @@ send_names(void)
 				notify(payload.data);
 				resetStringInfo(&payload);
 				appendStringInfoString(&payload, heads[i]);
-				first = true;
 			}
-			appendStringInfo(&payload, first ? "%s" : ",%s", json.data);
-			first = false;
+			if (payload.data[payload.len - 1] != '[')
+				appendStringInfoChar(&payload, ',');
+			appendStringInfoString(&payload, json.data);
 		}
 	}
-	appendStringInfoString(&payload, tails[1]);
+	appendStringInfoString(&payload, tails[lengthof(tails) - 1]);
 	notify(payload.data);
-	pfree(json.data);
-	pfree(payload.data);
 }
 
 void
@@ -145,25 +135,21 @@ tl_notify_send(void)
 		else
 			send_names();
 	}
-	clear();
+	everything = false;
+	if (names != NULL)
+		hash_destroy(names);
+	names = NULL;
 }
 
+/* Of a reply that is open no process has notified. */
 void
-tl_notify_in_transaction(void)
+tl_notify_in_transaction(bool look)
 {
-	bool		look = false;
-	StringInfo	letter = tl_xact_letter(&look);
-	TlMail		mail;
-	int			at = 0;
 	TlRel		deliveries;
 	Snapshot	snapshot;
 
 	if (tl_notify_channel[0] == '\0')
 		return;
-	while (!look && letter != NULL && tl_mail_next(letter, &at, &mail))
-		look = mail.type == TL_MAIL_REPLY;
-
-	/* replies that other transactions committed: no process notified of them */
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
 	snapshot = tl_latest_snapshot();
 	if (look || tl_delivery_next_platform(&deliveries, NULL, snapshot) != NULL)

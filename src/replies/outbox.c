@@ -25,21 +25,11 @@
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/outbox.h"
-#include "shared/counters.h"
+#include "shared/database.h"
 #include "store/reply_row.h"
 
 /* users' advisory locks have 1 and 2 here */
 #define LOCK_CLASS_CONVERSATION	0x544c
-
-static void
-lock_tag(LOCKTAG *tag, const text *conversation)
-{
-	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(conversation),
-										   VARSIZE_ANY_EXHDR(conversation), 0);
-
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
-						 LOCK_CLASS_CONVERSATION);
-}
 
 void
 tl_outbox_open(TlOutbox *outbox, bool discharged)
@@ -47,7 +37,6 @@ tl_outbox_open(TlOutbox *outbox, bool discharged)
 	if (outbox->is_open)
 		return;
 	memset(outbox, 0, sizeof(*outbox));
-	outbox->sequence = tl_reply_sequence_oid();
 	tl_rel_open(&outbox->replies, TL_REPLY, true);
 	/* new ones are due, or were discharged */
 	tl_rel_open_skipping(&outbox->deliveries, TL_DELIVERY, TL_BIT(TL_IDX_DELIVERY_DEAD) |
@@ -70,101 +59,98 @@ tl_outbox_close(TlOutbox *outbox)
 }
 
 /*
- * The counter of the codes that the extension sets, or of all others: they
- * stand in the order of the codes.
+ * The counter of a code that the extension sets: they stand in the order of the
+ * codes.  Other codes are counted by the calls that set them; of a sweep's it
+ * was the provider's mark.
  */
 static TlCounter
-failure_counter(const text *error_code)
+failure_counter(const TlReply *reply)
 {
+	const text *error_code = reply->error_code;
 	int			i;
 
-	StaticAssertStmt(TL_COUNT_FAILED_UNRESPONSIVE + TL_NCODES == TL_COUNT_FAILED_OTHER,
+	StaticAssertStmt(TL_COUNT_FAILED_UNRESPONSIVE + TL_NCODES == TL_COUNT_FAILED_STOPPED,
 					 "each code has a counter");
 	for (i = 0; error_code != NULL && i < TL_NCODES; i++)
 		if (VARSIZE_ANY_EXHDR(error_code) == strlen(tl_code_name(i)) &&
 			memcmp(VARDATA_ANY(error_code), tl_code_name(i), strlen(tl_code_name(i))) == 0)
 			return TL_COUNT_FAILED_UNRESPONSIVE + i;
-	return TL_COUNT_FAILED_OTHER;
+	return reply->decided_by == TL_DECIDED_FAIL ? TL_COUNT_FAILED_STOPPED :
+		reply->decided_by == TL_DECIDED_REJECT ? TL_COUNT_FAILED_REJECTED :
+		reply->decided_by == TL_DECIDED_REPLY ? TL_COUNT_FAILED_OTHER : TL_COUNT_FAILED_PROVIDER;
 }
-
-static void
-count(TlOutbox *outbox, const TlReply *reply)
-{
-	TlCounter	counter = reply->outcome == TL_OUTCOME_ANSWER ? TL_COUNT_ANSWERED :
-		reply->outcome == TL_OUTCOME_DISCHARGED ? TL_COUNT_DISCHARGED :
-		failure_counter(reply->error_code);
-
-	outbox->counts[counter] += reply->nids;
-}
-
-#define set_if(row, att, given, value) \
-	do { if (given) tl_row_set(row, att, value); } while (0)
 
 static int64
 insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 {
-	struct
-	{
-		Datum		values[REPLY_NATTS];
-		bool		nulls[REPLY_NATTS];
-	}			row = {{0}, {false}};
-	ArrayType  *ids = construct_array((Datum *) reply->message_ids, reply->nids, TEXTOID, -1,
-									  false, TYPALIGN_INT);
+	Datum		values[REPLY_NATTS] = {
+		[REPLY_DEPLOYMENT - 1] = PointerGetDatum(reply->deployment),
+		[REPLY_MESSAGE_IDS - 1] = PointerGetDatum(
+			construct_array((Datum *) reply->message_ids, reply->nids, TEXTOID, -1, false,
+							TYPALIGN_INT)),
+		[REPLY_CONVERSATION_ID - 1] = PointerGetDatum(reply->conversation),
+		[REPLY_PLATFORM - 1] = PointerGetDatum(reply->platform),
+		[REPLY_ORGANIZATION_ID - 1] = PointerGetDatum(reply->organization),
+		[REPLY_PAYLOAD - 1] = PointerGetDatum(reply->payload),
+		[REPLY_OUTCOME - 1] = CharGetDatum(reply->outcome),
+		[REPLY_ERROR_CODE - 1] = PointerGetDatum(reply->error_code),
+		[REPLY_DECIDED_BY - 1] = CharGetDatum(reply->decided_by),
+		[REPLY_GENERATION - 1] = Int32GetDatum(reply->generation),
+		[REPLY_WORKER - 1] = PointerGetDatum(reply->worker),
+		[REPLY_ARMED_AT - 1] = reply->armed_at ? TimestampTzGetDatum(reply->armed_at) : 0,
+		[REPLY_FIRST_BEAT - 1] = reply->first_beat ? TimestampTzGetDatum(reply->first_beat) : 0,
+		[REPLY_LAST_BEAT - 1] = reply->last_beat ? TimestampTzGetDatum(reply->last_beat) : 0,
+		[REPLY_CREATED_AT - 1] = TimestampTzGetDatum(created)
+	};
+	bool		nulls[REPLY_NATTS] = {false};
+	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(reply->conversation),
+										   VARSIZE_ANY_EXHDR(reply->conversation), 0);
+	Oid			sequence = tl_table_oid(TL_REPLY_SEQUENCE);
 	LOCKTAG		tag;
 	int64		id;
+	int			i;
 
-	memset(row.nulls, true, sizeof(row.nulls));
-	tl_row_set(&row, REPLY_DEPLOYMENT, PointerGetDatum(reply->deployment));
-	tl_row_set(&row, REPLY_MESSAGE_IDS, PointerGetDatum(ids));
-	tl_row_set(&row, REPLY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
-	tl_row_set(&row, REPLY_PLATFORM, PointerGetDatum(reply->platform));
-	set_if(&row, REPLY_ORGANIZATION_ID, reply->organization, PointerGetDatum(reply->organization));
-	set_if(&row, REPLY_PAYLOAD, reply->payload, JsonbPGetDatum(reply->payload));
-	tl_row_set(&row, REPLY_OUTCOME, CharGetDatum(reply->outcome));
-	set_if(&row, REPLY_ERROR_CODE, reply->error_code, PointerGetDatum(reply->error_code));
-	tl_row_set(&row, REPLY_DECIDED_BY, CharGetDatum(reply->decided_by));
-	set_if(&row, REPLY_ARMED_AT, reply->armed_at, TimestampTzGetDatum(reply->armed_at));
-	set_if(&row, REPLY_FIRST_BEAT, reply->first_beat, TimestampTzGetDatum(reply->first_beat));
-	set_if(&row, REPLY_LAST_BEAT, reply->last_beat, TimestampTzGetDatum(reply->last_beat));
-	tl_row_set(&row, REPLY_CREATED_AT, TimestampTzGetDatum(created));
-
-	lock_tag(&tag, reply->conversation);
+	/* none of the columns behind the id has zero for a value */
+	for (i = REPLY_REPLY_ID; i < REPLY_NATTS; i++)
+		nulls[i] = values[i] == 0;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 LOCK_CLASS_CONVERSATION);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	id = nextval_internal(outbox->sequence, false);
-	tl_row_set(&row, REPLY_REPLY_ID, Int64GetDatum(id));
-	tl_rel_insert(&outbox->replies, row.values, row.nulls);
+	id = nextval_internal(sequence, false);
+	values[REPLY_REPLY_ID - 1] = Int64GetDatum(id);
+	tl_rel_insert(&outbox->replies, values, nulls);
 	LockRelease(&tag, ExclusiveLock, false);
 	return id;
-}
-
-static void
-insert_delivery(TlOutbox *outbox, const TlReply *reply, int64 id, TimestampTz created, int64 now)
-{
-	bool		discharged = reply->outcome == TL_OUTCOME_DISCHARGED;
-	TlDelivery	d = {{0}, {false}};
-
-	memset(d.nulls, true, sizeof(d.nulls));
-	tl_row_set(&d, DELIVERY_REPLY_ID, Int64GetDatum(id));
-	tl_row_set(&d, DELIVERY_STATE, CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN));
-	tl_row_set(&d, DELIVERY_ATTEMPT, Int32GetDatum(0));
-	tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(DT_NOBEGIN));
-	tl_row_set(&d, DELIVERY_KEPT_AT, TimestampTzGetDatum(now));
-	tl_row_set(&d, DELIVERY_CONVERSATION_ID, PointerGetDatum(reply->conversation));
-	tl_row_set(&d, DELIVERY_PLATFORM, PointerGetDatum(reply->platform));
-	set_if(&d, DELIVERY_DELIVERED_AT, discharged, TimestampTzGetDatum(created));
-	tl_rel_insert(&outbox->deliveries, d.values, d.nulls);
 }
 
 int64
 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 {
 	TimestampTz created = GetCurrentTimestamp();
-	int64		id;
+	int64		id = insert_reply(outbox, reply, created);
+	bool		discharged = reply->outcome == TL_OUTCOME_DISCHARGED;
+	const Datum values[DELIVERY_NATTS] = {
+		[DELIVERY_REPLY_ID - 1] = Int64GetDatum(id),
+		[DELIVERY_STATE - 1] = CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN),
+		[DELIVERY_DUE_AT - 1] = TimestampTzGetDatum(DT_NOBEGIN),
+		[DELIVERY_KEPT_AT - 1] = TimestampTzGetDatum(now),
+		[DELIVERY_CONVERSATION_ID - 1] = PointerGetDatum(reply->conversation),
+		[DELIVERY_PLATFORM - 1] = PointerGetDatum(reply->platform),
+		[DELIVERY_DELIVERED_AT - 1] = TimestampTzGetDatum(created)
+	};
+	const bool	nulls[DELIVERY_NATTS] = {
+		[DELIVERY_GATEWAY - 1] = true, [DELIVERY_CLAIMED_AT - 1] = true,
+		[DELIVERY_DELIVERED_AT - 1] = !discharged, [DELIVERY_LAST_ERROR - 1] = true
+	};
 
 	Assert(outbox->is_open);
-	id = insert_reply(outbox, reply, created);
-	insert_delivery(outbox, reply, id, created, now);
-	count(outbox, reply);
+	tl_rel_insert(&outbox->deliveries, values, nulls);
+	outbox->counts[reply->outcome == TL_OUTCOME_ANSWER ? TL_COUNT_ANSWERED :
+				   discharged ? TL_COUNT_DISCHARGED :
+				   reply->outcome == TL_OUTCOME_UPDATE ? TL_COUNT_UPDATES :
+				   failure_counter(reply)] += reply->nids;
 	tl_xact_reply(reply->conversation, reply->platform);
+	/* an id that a crash takes back would be given out again */
+	ForceSyncCommit();
 	return id;
 }

@@ -1,6 +1,6 @@
 /*
  * outbox.h
- *		Storing the replies that end turns.
+ *		Making and storing the replies of workers.
  */
 #ifndef TL_OUTBOX_H
 #define TL_OUTBOX_H
@@ -9,10 +9,11 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
+#include "base/catalog.h"
 #include "shared/database.h"
 #include "store/rel.h"
 
-/* one terminal record */
+/* one terminal record, or update */
 typedef struct TlReply
 {
 	const text *deployment;
@@ -24,7 +25,9 @@ typedef struct TlReply
 	Jsonb	   *payload;		/* NULL: discharged */
 	char		outcome;
 	const text *error_code;		/* or NULL */
-	char		decided_by;
+	char		decided_by;		/* 0: an update */
+	int32		generation;		/* of the first turn */
+	const text *worker;			/* or NULL */
 	TimestampTz armed_at;		/* the three: 0 = none */
 	TimestampTz first_beat;
 	TimestampTz last_beat;
@@ -36,7 +39,6 @@ typedef struct TlOutbox
 	bool		is_open;
 	TlRel		replies;
 	TlRel		deliveries;
-	Oid			sequence;
 	uint32		counts[TL_NCOUNTERS];	/* of what was stored */
 } TlOutbox;
 
@@ -49,5 +51,31 @@ extern void tl_outbox_open(TlOutbox *outbox, bool discharged);
 extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
 /* close it if it is open, and count what was stored */
 extern void tl_outbox_close(TlOutbox *outbox);
+
+/* payload.c */
+extern Jsonb *tl_payload_error(Jsonb *routing, const text *message_id, int32 generation,
+							   const text *error, const text *error_code);
+/* the caller's reply, completed for the turns that it won */
+extern Jsonb *tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon,
+							   int32 generation);
+/* the same of a message that ends no turn */
+extern Jsonb *tl_payload_update(Jsonb *update, Jsonb *routing, const text *message_id,
+								int32 generation);
+/* does it count as an error?  its code, if it has one */
+extern bool tl_payload_is_error(Jsonb *reply, text **error_code);
+/* a digest of the call: equal for an equal one, whatever its timestamp */
+extern pg_uuid_t *tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply);
+
+/* late_reply.c; columns of the table */
+enum
+{
+	TL_LATE_DIGEST = 1, TL_LATE_DEPLOYMENT, TL_LATE_MESSAGE_IDS, TL_LATE_CONVERSATION_ID,
+	TL_LATE_PAYLOAD, TL_LATE_VERDICT, TL_LATE_CREATED_AT, TL_LATE_KEPT_AT,
+	TL_LATE_NATTS = TL_LATE_KEPT_AT
+};
+/* keep an equal one once; beyond the limits it is counted and logged only */
+extern void tl_late_reply_keep(const text *deployment, text **ids, int nids,
+							   const text *conversation, Jsonb *payload, TlElection verdict,
+							   const pg_uuid_t *request);
 
 #endif							/* TL_OUTBOX_H */

@@ -11,45 +11,31 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
-#include "replies/payload.h"
-
-#define EPOCH_OFFSET_US \
-	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+#include "replies/outbox.h"
 
 /* what a payload takes from the routing; the first two are always there */
 static const char *const routed[] = {
 	"platform", "teamId", "channelId", "conversationId", "userId", "platformMetadata",
-	"organizationId"
+	"organizationId", "traceparent"
 };
 
-static void
-push_string(TlJsonbState *state, JsonbIteratorToken token, const char *string, int len)
+static JsonbValue
+string_value(const char *string, int len)
 {
-	JsonbValue	value;
+	JsonbValue	value = {.type = jbvString};
 
-	value.type = jbvString;
 	value.val.string.val = unconstify(char *, string);
 	value.val.string.len = len;
+	return value;
+}
+
+#define text_value(value)	string_value(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value))
+#define cstring_value(value)	string_value(value, strlen(value))
+
+static void
+push(TlJsonbState *state, JsonbIteratorToken token, JsonbValue value)
+{
 	tl_push_jsonb_compat(state, token, &value);
-}
-
-static void
-push_text(TlJsonbState *state, JsonbIteratorToken token, const text *value)
-{
-	push_string(state, token, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-}
-
-static void
-push_key(TlJsonbState *state, const char *key)
-{
-	push_string(state, WJB_KEY, key, strlen(key));
-}
-
-static void
-push_member(TlJsonbState *state, const char *key, JsonbValue *value)
-{
-	push_key(state, key);
-	tl_push_jsonb_compat(state, WJB_VALUE, value);
 }
 
 /* A key that is there and not JSON null. */
@@ -63,28 +49,49 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 	return value;
 }
 
-/* Begin the object: what the routing gives, and the time. */
+/* Begin the object: what the routing gives, the generation, and the time. */
 static void
-begin(TlJsonbState *state, Jsonb *routing)
+begin(TlJsonbState *state, Jsonb *routing, int32 generation)
 {
-	JsonbValue	platform = {.type = jbvString};
+	JsonbValue	platform = cstring_value(TL_DEFAULT_PLATFORM);
 	JsonbValue	value;
 	int			i;
 
-	platform.val.string.val = TL_DEFAULT_PLATFORM;
-	platform.val.string.len = strlen(TL_DEFAULT_PLATFORM);
 	if (get(routing, "platform", &value))
 		platform = value;
 	tl_push_jsonb_compat(state, WJB_BEGIN_OBJECT, NULL);
 	for (i = 0; i < lengthof(routed); i++)
-		if (get(routing, routed[i], &value))
-			push_member(state, routed[i], &value);
-		else if (i < 2)
-			push_member(state, routed[i], &platform);
+	{
+		bool		is_given = get(routing, routed[i], &value);
+
+		if (!is_given && i >= 2)
+			continue;
+		push(state, WJB_KEY, cstring_value(routed[i]));
+		push(state, WJB_VALUE, is_given ? value : platform);
+	}
 
 	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric((GetCurrentTimestamp() + EPOCH_OFFSET_US) / 1000);
-	push_member(state, "timestamp", &value);
+	value.val.numeric = int64_to_numeric(
+		GetCurrentTimestamp() / 1000 +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (USECS_PER_DAY / 1000));
+	push(state, WJB_KEY, cstring_value("timestamp"));
+	push(state, WJB_VALUE, value);
+	value.val.numeric = int64_to_numeric(generation);
+	push(state, WJB_KEY, cstring_value("generation"));
+	push(state, WJB_VALUE, value);
+}
+
+/* The members of the caller's object, as they are. */
+static void
+push_members(TlJsonbState *state, Jsonb *object)
+{
+	JsonbIterator *it = JsonbIteratorInit(&object->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	(void) JsonbIteratorNext(&it, &value, true);	/* its object begins */
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
+		tl_push_jsonb_compat(state, token, &value);
 }
 
 /* End the object: the turns that it ends. */
@@ -93,30 +100,30 @@ end(TlJsonbState *state, const text *const *ids, int nids)
 {
 	int			i;
 
-	push_key(state, "messageId");
-	push_text(state, WJB_VALUE, ids[0]);
-	push_key(state, "processedMessageIds");
+	push(state, WJB_KEY, cstring_value("messageId"));
+	push(state, WJB_VALUE, text_value(ids[0]));
+	push(state, WJB_KEY, cstring_value("processedMessageIds"));
 	tl_push_jsonb_compat(state, WJB_BEGIN_ARRAY, NULL);
 	for (i = 0; i < nids; i++)
-		push_text(state, WJB_ELEM, ids[i]);
+		push(state, WJB_ELEM, text_value(ids[i]));
 	tl_push_jsonb_compat(state, WJB_END_ARRAY, NULL);
 	tl_push_jsonb_compat(state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state->result);
 }
 
 Jsonb *
-tl_payload_error(Jsonb *routing, const text *message_id,
+tl_payload_error(Jsonb *routing, const text *message_id, int32 generation,
 				 const text *error, const text *error_code)
 {
 	TlJsonbState state = {0};
 
-	begin(&state, routing);
-	push_key(&state, "error");
-	push_text(&state, WJB_VALUE, error);
+	begin(&state, routing, generation);
+	push(&state, WJB_KEY, cstring_value("error"));
+	push(&state, WJB_VALUE, text_value(error));
 	if (error_code)
 	{
-		push_key(&state, "errorCode");
-		push_text(&state, WJB_VALUE, error_code);
+		push(&state, WJB_KEY, cstring_value("errorCode"));
+		push(&state, WJB_VALUE, text_value(error_code));
 	}
 	return end(&state, &message_id, 1);
 }
@@ -126,18 +133,26 @@ tl_payload_error(Jsonb *routing, const text *message_id,
  * members replace the routing's, and our ids replace the reply's.
  */
 Jsonb *
-tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon)
+tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon, int32 generation)
 {
 	TlJsonbState state = {0};
-	JsonbIterator *it = JsonbIteratorInit(&reply->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
 
-	begin(&state, routing);
-	(void) JsonbIteratorNext(&it, &value, true);	/* its object begins */
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
-		tl_push_jsonb_compat(&state, token, &value);
+	begin(&state, routing, generation);
+	push_members(&state, reply);
 	return end(&state, (const text *const *) won, nwon);
+}
+
+Jsonb *
+tl_payload_update(Jsonb *update, Jsonb *routing, const text *message_id, int32 generation)
+{
+	TlJsonbState state = {0};
+
+	begin(&state, routing, generation);
+	push_members(&state, update);
+	push(&state, WJB_KEY, cstring_value("messageId"));
+	push(&state, WJB_VALUE, text_value(message_id));
+	tl_push_jsonb_compat(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 /* A non-empty "error": not null, false or "". */
@@ -145,27 +160,30 @@ bool
 tl_payload_is_error(Jsonb *reply, text **error_code)
 {
 	JsonbValue	value;
-	bool		is_error;
-
-	*error_code = NULL;
-	is_error = get(reply, "error", &value) &&
+	bool		is_error = get(reply, "error", &value) &&
 		!(value.type == jbvString && value.val.string.len == 0) &&
 		!(value.type == jbvBool && !value.val.boolean);
+	*error_code = NULL;
 	if (is_error && get(reply, "errorCode", &value) && value.type == jbvString)
 		*error_code = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
 	return is_error;
 }
 
-/* Make the hash of some bytes part of both halves of a digest. */
+/* Make a token of the call, and its value if it has one, part of a digest. */
 static void
-mix_text(uint64 *half, const uint64 *seeds, const text *value)
+mix(uint64 *half, JsonbIteratorToken token, const JsonbValue *value)
 {
+	static const uint64 seeds[] = {UINT64CONST(0x9ae16a3b2f90404f), UINT64CONST(0xc949c7defebe6f00)};
 	int			i;
 
-	for (i = 0; i < 2; i++)
-		half[i] = hash_combine64(half[i],
-								 hash_bytes_extended((const unsigned char *) VARDATA_ANY(value),
-													 VARSIZE_ANY_EXHDR(value), seeds[i]));
+	for (i = 0; i < lengthof(seeds); i++)
+	{
+		uint64		hash = 0;
+
+		if (value != NULL)
+			JsonbHashScalarValueExtended(value, &hash, seeds[i]);
+		half[i] = hash_combine64(hash_combine64(half[i], token), hash);
+	}
 }
 
 /*
@@ -178,18 +196,20 @@ mix_text(uint64 *half, const uint64 *seeds, const text *value)
 pg_uuid_t *
 tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply)
 {
-	static const uint64 seeds[2] = {UINT64CONST(0x9ae16a3b2f90404f), UINT64CONST(0xc949c7defebe6f00)};
 	pg_uuid_t  *result = palloc(sizeof(pg_uuid_t));
 	uint64		half[2] = {0, 0};
 	JsonbIterator *it = JsonbIteratorInit(&reply->root);
 	JsonbIteratorToken token;
-	JsonbValue	value;
+	JsonbValue	value = text_value(deployment);
 	int			depth = 0;
 	int			i;
 
-	mix_text(half, seeds, deployment);
+	mix(half, WJB_ELEM, &value);
 	for (i = 0; i < nids; i++)
-		mix_text(half, seeds, ids[i]);
+	{
+		value = text_value(ids[i]);
+		mix(half, WJB_ELEM, &value);
+	}
 	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
 	{
 		bool		begins = token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY;
@@ -198,19 +218,9 @@ tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply)
 		depth += begins - ends;
 		if (token == WJB_KEY && depth == 1 && value.val.string.len == 9 &&
 			memcmp(value.val.string.val, "timestamp", 9) == 0)
-		{
-			/* the value as a whole */
-			(void) JsonbIteratorNext(&it, &value, true);
-			continue;
-		}
-		for (i = 0; i < 2; i++)
-		{
-			uint64		hash = 0;
-
-			if (!begins && !ends)
-				JsonbHashScalarValueExtended(&value, &hash, seeds[i]);
-			half[i] = hash_combine64(hash_combine64(half[i], token), hash);
-		}
+			(void) JsonbIteratorNext(&it, &value, true);	/* its value as a whole */
+		else
+			mix(half, token, begins || ends ? NULL : &value);
 	}
 	memcpy(result->data, half, sizeof(half));
 	return result;

@@ -18,7 +18,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "catalog/pg_type.h"
 #include "lib/qunique.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -49,26 +48,9 @@ tl_compare_ids(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-bool
-tl_picks_add(TlPicks *picks, int64 reply_id, ItemPointer tid)
-{
-	if (picks->n == 2 * picks->want)
-		tl_picks_settle(picks);
-	if (picks->bound != 0 && reply_id >= picks->bound)
-		return false;
-	if (picks->n == picks->size)
-	{
-		picks->size = Min(Max(64, 2 * picks->size), 2 * picks->want);
-		picks->items = picks->items == NULL ? palloc(picks->size * sizeof(TlPick)) :
-			repalloc_huge(picks->items, picks->size * sizeof(TlPick));
-	}
-	picks->items[picks->n].reply_id = reply_id;
-	picks->items[picks->n++].tid = *tid;
-	return true;
-}
-
-void
-tl_picks_settle(TlPicks *picks)
+/* Sort them, drop what was found twice, keep the oldest. */
+static void
+settle(TlPicks *picks)
 {
 	if (picks->n > 1)
 		qsort(picks->items, picks->n, sizeof(TlPick), tl_compare_ids);
@@ -76,6 +58,27 @@ tl_picks_settle(TlPicks *picks)
 	picks->n = Min(picks->n, picks->want);
 	if (picks->n == picks->want)
 		picks->bound = picks->items[picks->n - 1].reply_id;
+}
+
+/* Pick a row if it is among the oldest.  False: no later one of the walk is. */
+static bool
+pick(TlPicks *picks, TupleTableSlot *row)
+{
+	bool		isnull;
+	int64		reply_id = DatumGetInt64(slot_getattr(row, 1, &isnull));
+
+	if (picks->n == 2 * picks->want)
+		settle(picks);
+	if (picks->bound != 0 && reply_id >= picks->bound)
+		return !picks->by_age;
+	if (picks->n == picks->size)
+	{
+		picks->size = Max(64, 2 * picks->size);
+		picks->items = picks->items == NULL ? palloc(picks->size * sizeof(TlPick)) :
+			repalloc_huge(picks->items, picks->size * sizeof(TlPick));
+	}
+	picks->items[picks->n++] = (TlPick) {.reply_id = reply_id, .tid = row->tts_tid};
+	return true;
 }
 
 int
@@ -94,18 +97,18 @@ void
 tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply, const char *state, int32 attempt)
 {
 	/* the first columns are those of the table */
-	Datum		values[REPLY_PAYLOAD + 3];
-	bool		nulls[REPLY_PAYLOAD + 3] = {false};
-	text	   *state_text = cstring_to_text(state);
-	int			i;
+	Datum		values[REPLY_PAYLOAD + 4];
+	bool		nulls[REPLY_PAYLOAD + 4] = {false};
+	bool	   *last = &nulls[REPLY_PAYLOAD + 3];
+	char		outcome = DatumGetChar(slot_getattr(reply, REPLY_OUTCOME, last));
 
-	for (i = 0; i < REPLY_PAYLOAD; i++)
-		values[i] = slot_getattr(reply, i + 1, &nulls[i]);
-	values[i++] = PointerGetDatum(state_text);
-	values[i++] = Int32GetDatum(attempt);
-	values[i] = slot_getattr(reply, REPLY_CREATED_AT, &nulls[i]);
+	tl_row_get(reply, values, nulls, REPLY_PAYLOAD);
+	values[REPLY_PAYLOAD] = CStringGetTextDatum(outcome == TL_OUTCOME_ANSWER ? "answer" :
+												outcome == TL_OUTCOME_UPDATE ? "update" : "error");
+	values[REPLY_PAYLOAD + 1] = CStringGetTextDatum(state);
+	values[REPLY_PAYLOAD + 2] = Int32GetDatum(attempt);
+	values[REPLY_PAYLOAD + 3] = slot_getattr(reply, REPLY_CREATED_AT, last);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	pfree(state_text);
 }
 
 static int
@@ -123,23 +126,21 @@ compare_cursors(const void *a, const void *b)
  * row can have is like one that has no rows: one bad element must not keep a
  * gateway from serving the rest of its streams.
  */
-TlCursor *
-tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name, int after, int *n)
+TlCursors
+tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name, int after)
 {
 	int			nnames;
 	text	  **names = tl_arg_text_array(fcinfo, argno, name, &nnames);
-	TlCursor   *cursors = palloc_extended(Max(nnames, 1) * sizeof(TlCursor), MCXT_ALLOC_HUGE);
+	TlCursors	cursors = {.n = 0};
 	Datum	   *ids = NULL;
 	bool	   *nulls;
-	int			known = 0;
 	int			i;
 
+	cursors.items = palloc_extended(Max(nnames, 1) * sizeof(TlCursor), MCXT_ALLOC_HUGE);
 	if (after >= 0 && !PG_ARGISNULL(after))
 	{
-		int			count;
+		int			count = tl_arg_elements(fcinfo, after, "after", &ids, &nulls);
 
-		deconstruct_array(tl_arg_array(fcinfo, after, "after"), INT8OID, sizeof(int64),
-						  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &count);
 		if (count != nnames)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -151,73 +152,54 @@ tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name, int after, 
 	{
 		if (names[i] == NULL || !tl_name_is_valid(names[i]))
 			continue;
-		cursors[known].name = names[i];
-		cursors[known++].after = ids == NULL || nulls[i] ? PG_INT64_MIN : DatumGetInt64(ids[i]);
+		cursors.items[cursors.n].name = names[i];
+		cursors.items[cursors.n++].after = ids == NULL || nulls[i] ? PG_INT64_MIN :
+			DatumGetInt64(ids[i]);
 	}
-	if (known > 1)
-		qsort(cursors, known, sizeof(TlCursor), compare_cursors);
-	*n = qunique(cursors, known, sizeof(TlCursor), tl_compare_texts);
+	qsort(cursors.items, cursors.n, sizeof(TlCursor), compare_cursors);
+	cursors.n = qunique(cursors.items, cursors.n, sizeof(TlCursor), tl_compare_texts);
 	return cursors;
 }
 
 void
 tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
-		const TlCursor *cursors, int n, int64 max, TlWalkRow row, void *arg)
+		const TlCursors *cursors, TlPicks *picks, TlWalkRow row, void *arg)
 {
 	TlScan		scan = {0};
 	int			i;
 
-	if (n == 0)
+	if (cursors->n == 0)
 		return;
 	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
 	tl_scan_key_int8(&scan, 2, strategy, 0);
 	tl_scan_begin(&scan, r, index, snapshot);
-	for (i = 0; i < n; i++)
+	for (i = 0; i < cursors->n; i++)
 	{
-		bool		found = tl_scan_find(&scan, PointerGetDatum(cursors[i].name),
-										 Int64GetDatum(cursors[i].after));
+		bool		found = tl_scan_find(&scan, PointerGetDatum(cursors->items[i].name),
+										 Int64GetDatum(cursors->items[i].after));
 		int64		taken = 0;
 
-		while (found && taken < max)
+		while (found)
 		{
 			TlStep		step = row(scan.slot, arg);
 
 			CHECK_FOR_INTERRUPTS();
-			if (step == TL_STEP_END)
+			if (step == TL_STEP_END ||
+				(step == TL_STEP_TAKE && (!pick(picks, scan.slot) || ++taken == picks->want)))
 				break;
-			taken += step == TL_STEP_TAKE;
-			found = taken < max && tl_scan_next(&scan, ForwardScanDirection);
+			found = tl_scan_next(&scan, ForwardScanDirection);
 		}
 	}
 	tl_scan_end(&scan);
-}
-
-static bool
-is_discharged(TupleTableSlot *row)
-{
-	bool		isnull;
-
-	return DatumGetChar(slot_getattr(row, REPLY_OUTCOME, &isnull)) == TL_OUTCOME_DISCHARGED;
+	settle(picks);
 }
 
 /*
- * Under SERIALIZABLE: a scan under a dirty snapshot takes no predicate locks,
- * so a walk goes over the same ranges under the transaction's snapshot, which
- * does.  A walk that finds max replies has covered all that the result can
- * hold.
+ * The walk ends at the first reply that the dirty snapshot showed and that is
+ * open, or that our own snapshot does not show.
  */
 static TlStep
-cover(TupleTableSlot *row, void *arg)
-{
-	return is_discharged(row) ? TL_STEP_PASS : TL_STEP_TAKE;
-}
-
-/*
- * Offer a reply; the walk ends at the first that the dirty snapshot showed and
- * that is open, or that our own snapshot does not show.
- */
-static TlStep
-offer(TupleTableSlot *row, void *arg)
+judge(TupleTableSlot *row, void *arg)
 {
 	Reading    *reading = arg;
 	bool		isnull;
@@ -225,39 +207,22 @@ offer(TupleTableSlot *row, void *arg)
 	if (TransactionIdIsValid(reading->dirty.xmin) ||
 		!tl_rel_shows(&reading->replies, row, GetActiveSnapshot()))
 		return TL_STEP_END;
-	if (is_discharged(row))
-		return TL_STEP_PASS;
-	return tl_picks_add(&reading->picks,
-						DatumGetInt64(slot_getattr(row, REPLY_REPLY_ID, &isnull)),
-						&row->tts_tid) ? TL_STEP_TAKE : TL_STEP_END;
+	return DatumGetChar(slot_getattr(row, REPLY_OUTCOME, &isnull)) == TL_OUTCOME_DISCHARGED ?
+		TL_STEP_PASS : TL_STEP_TAKE;
 }
 
-/*
- * The state of a reply, as the view replies shows it.  NULL: the snapshot shows
- * no row, or one in a state that the table's CHECK constraint would refuse.
- */
-static const char *
-find_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
+const char *
+tl_find_delivery_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
 {
 	TlDelivery	d;
 
-	scan->keys[0].sk_argument = Int64GetDatum(reply_id);
-	tl_scan_restart(scan);
-	if (!tl_scan_next(scan, ForwardScanDirection))
+	if (!tl_scan_find(scan, Int64GetDatum(reply_id), (Datum) 0))
 		return NULL;
 	tl_delivery_decode(scan->slot, &d);
 	*attempt = tl_delivery_attempt(&d);
-	switch (tl_delivery_state(&d))
-	{
-		case TL_DELIVERY_OPEN:
-			return tl_row_isnull(&d, DELIVERY_GATEWAY) || tl_delivery_due(&d) <= now ?
-				"due" : "claimed";
-		case TL_DELIVERY_DONE:
-			return "delivered";
-		case TL_DELIVERY_DEAD:
-			return "dead";
-	}
-	return NULL;
+	return tl_delivery_state(&d) == TL_DELIVERY_DONE ? "delivered" :
+		tl_delivery_state(&d) == TL_DELIVERY_DEAD ? "dead" :
+		tl_row_isnull(&d, DELIVERY_GATEWAY) || tl_delivery_due(&d) <= now ? "due" : "claimed";
 }
 
 /* Put the replies that were picked into the result. */
@@ -266,18 +231,13 @@ return_picked(ReturnSetInfo *rsinfo, Reading *reading)
 {
 	int64		now = tl_clock_now();
 	TupleTableSlot *slot = table_slot_create(reading->replies.rel, NULL);
-	Snapshot	latest;
-	TlScan		in_snapshot = {0};
-	TlScan		in_latest;
+	TlScan		scan = {0};
 	TlRel		deliveries;
 	int64		i;
 
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
-	latest = tl_latest_snapshot();
-	tl_scan_key_int8(&in_snapshot, 1, BTEqualStrategyNumber, 0);
-	in_latest = in_snapshot;
-	tl_scan_begin(&in_snapshot, &deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
-	tl_scan_begin(&in_latest, &deliveries, TL_IDX_DELIVERY_KEY, latest);
+	tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
+	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
 	for (i = 0; i < reading->picks.n; i++)
 	{
 		TlPick	   *pick = &reading->picks.items[i];
@@ -289,50 +249,52 @@ return_picked(ReturnSetInfo *rsinfo, Reading *reading)
 		/* the walk has judged it already, and our snapshot keeps it there */
 		if (!table_tuple_fetch_row_version(reading->replies.rel, &pick->tid, SnapshotAny, slot))
 			continue;
-
-		/* what this very statement stored is not in its snapshot */
-		state = find_state(&in_snapshot, pick->reply_id, now, &attempt);
-		if (state == NULL)
-			state = find_state(&in_latest, pick->reply_id, now, &attempt);
+		state = tl_find_delivery_state(&scan, pick->reply_id, now, &attempt);
 		if (state != NULL)
 			tl_put_reply(rsinfo, slot, state, attempt);
 	}
-	tl_scan_end(&in_latest);
-	tl_scan_end(&in_snapshot);
+	tl_scan_end(&scan);
 	tl_rel_close(&deliveries);
-	UnregisterSnapshot(latest);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
 Datum
 turn_liveness_read_replies(PG_FUNCTION_ARGS)
 {
-	Reading		reading = {0};
-	int			max = tl_arg_max_replies(fcinfo, 2);
-	TlCursor   *cursors;
-	int			n;
+	TlPicks		none = {.want = tl_arg_max_replies(fcinfo, 2), .by_age = true};
+	Reading		reading = {.picks = none};
+	TlCursors	cursors;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("conversations must not be null"),
 				 errhint("Name the conversations whose replies to read.")));
-	cursors = tl_arg_cursors(fcinfo, 0, "conversations", 1, &n);
+	cursors = tl_arg_cursors(fcinfo, 0, "conversations", 1);
 	InitMaterializedSRF(fcinfo, 0);
-	if (n == 0 || max == 0)
+	if (cursors.n == 0 || none.want == 0)
 		return (Datum) 0;
 
+	/* the statement's snapshot, with what the statement itself has stored */
+	PushCopiedSnapshot(GetActiveSnapshot());
+	UpdateActiveSnapshotCommandId();
 	tl_rel_open(&reading.replies, TL_REPLY, false);
 	InitDirtySnapshot(reading.dirty);
-	reading.picks.want = max;
+
+	/*
+	 * A scan under a dirty snapshot takes no predicate locks, so under
+	 * SERIALIZABLE a walk goes over the same ranges before, under our own
+	 * snapshot, which takes them.  It covers all that the result can hold.
+	 */
 	if (IsolationIsSerializable())
 		tl_walk(&reading.replies, TL_IDX_REPLY_KEY, GetActiveSnapshot(),
-				BTGreaterStrategyNumber, cursors, n, max, cover, NULL);
+				BTGreaterStrategyNumber, &cursors, &reading.picks, judge, &reading);
+	reading.picks = none;
 	tl_walk(&reading.replies, TL_IDX_REPLY_KEY, &reading.dirty,
-			BTGreaterStrategyNumber, cursors, n, max, offer, &reading);
-	tl_picks_settle(&reading.picks);
+			BTGreaterStrategyNumber, &cursors, &reading.picks, judge, &reading);
 	if (reading.picks.n > 0)
 		return_picked((ReturnSetInfo *) fcinfo->resultinfo, &reading);
 	tl_rel_close(&reading.replies);
+	PopActiveSnapshot();
 	return (Datum) 0;
 }

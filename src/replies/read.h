@@ -16,13 +16,22 @@ typedef struct TlCursor
 	int64		after;
 } TlCursor;
 
+typedef struct TlCursors
+{
+	TlCursor   *items;
+	int			n;
+} TlCursors;
+
 typedef struct TlPick
 {
 	int64		reply_id;		/* first: see tl_compare_ids */
 	ItemPointerData tid;
 } TlPick;
 
-/* the oldest `want` of the rows that walks offer; zeroed but for want */
+/*
+ * the oldest `want` of the rows that walks find, sorted, each once; zeroed but
+ * for want and by_age
+ */
 typedef struct TlPicks
 {
 	TlPick	   *items;
@@ -30,26 +39,19 @@ typedef struct TlPicks
 	int64		size;
 	int64		want;
 	int64		bound;			/* not 0: there are enough, all below it */
+	bool		by_age;			/* the walk finds ids in ascending order */
 } TlPicks;
-
-/*
- * False: neither this nor any later one is among the oldest, so a walk that
- * offers ids in ascending order may stop.
- */
-extern bool tl_picks_add(TlPicks *picks, int64 reply_id, ItemPointer tid);
-/* sort them, drop what was offered twice, keep the oldest */
-extern void tl_picks_settle(TlPicks *picks);
 
 /*
  * The names of an array, sorted, each once, with the cursors of the argument
  * `after` (none where it is negative).
  */
-extern TlCursor *tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name,
-								int after, int *n);
+extern TlCursors tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name,
+								int after);
 /* max_replies of a caller; 22023 if negative */
 extern int	tl_arg_max_replies(FunctionCallInfo fcinfo, int argno);
 
-/* what a walk makes of a row: it ends, or the row counts, or it does not */
+/* what a walk makes of a row: it ends, passes over it, or picks it */
 typedef enum TlStep
 {
 	TL_STEP_END,
@@ -59,14 +61,21 @@ typedef enum TlStep
 typedef TlStep (*TlWalkRow) (TupleTableSlot *row, void *arg);
 /*
  * Walk an index over (name, int8) for each cursor, where the second column
- * stands to `after` as the strategy says, until max rows of it were taken.
+ * stands to `after` as the strategy says, until enough older rows are known.
+ * The first column of the table is the reply's id.
  */
 extern void tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
-					const TlCursor *cursors, int n, int64 max, TlWalkRow row, void *arg);
+					const TlCursors *cursors, TlPicks *picks, TlWalkRow row, void *arg);
 
 /* one row of read_replies or claim_replies, from a row of the table reply */
 extern void tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply,
 						 const char *state, int32 attempt);
+/*
+ * The state of a reply, as the view replies shows it, by a scan over the keys
+ * of deliveries; NULL if the scan's snapshot shows no row, or one in a state
+ * that the table's CHECK constraint would refuse.
+ */
+extern const char *tl_find_delivery_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt);
 /* for qsort over ids, or structs that begin with one */
 extern int	tl_compare_ids(const void *a, const void *b);
 

@@ -32,10 +32,8 @@
 #include "base/args.h"
 #include "base/guc.h"
 #include "replies/delivery.h"
-#include "replies/late_reply.h"
-#include "replies/retention.h"
+#include "replies/outbox.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
 #include "shared/database.h"
 #include "store/reply_row.h"
 #include "store/turn_row.h"
@@ -96,11 +94,17 @@ hold_turns(Batch *batch, TupleTableSlot *reply)
 	int			known = 0;
 	int			i;
 
+	/* the turn of an update goes on, or has a terminal record of its own */
+	if (DatumGetChar(slot_getattr(reply, REPLY_OUTCOME, &isnull)) == TL_OUTCOME_UPDATE)
+	{
+		MemoryContextSwitchTo(old);
+		return true;
+	}
 	/* only these in the short-lived context: a scan keeps what it allocates */
 	deconstruct_array(DatumGetArrayTypeP(slot_getattr(reply, REPLY_MESSAGE_IDS, &isnull)),
 					  TEXTOID, -1, false, TYPALIGN_INT, &ids, &nulls, &n);
 	MemoryContextSwitchTo(old);
-	/* a restored row may list a turn twice, and no row is deleted twice */
+	/* a row of others may list a turn twice; no row is deleted twice */
 	for (i = 0; i < n; i++)
 		if (!nulls[i])
 			ids[known++] = ids[i];
@@ -143,28 +147,37 @@ hold_record(Batch *batch, TupleTableSlot *slot)
 }
 
 /*
- * Remove what an index leads to and is older than the cutoff; in_order: behind
- * the first that is not, all are younger.
+ * Remove what an index leads to and is older than the cutoff: of a platform the
+ * replies that were never claimed (equal), or were (greater).  Only those stand
+ * in no order of age; else, behind the first that is not older, none is.
  */
 static void
-remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff, bool in_order)
+remove_old(Batch *batch, TlIndex index, const text *platform, StrategyNumber strategy,
+		   int64 cutoff)
 {
+	TlTable		table = index == TL_IDX_LATE_REPLY_KEPT ? TL_LATE_REPLY : TL_DELIVERY;
 	int			kept_at = table == TL_LATE_REPLY ? TL_LATE_KEPT_AT : DELIVERY_KEPT_AT;
+	TlScan		scan = {0};
 	ListCell   *cell;
 	bool		isnull;
 
+	if (platform != NULL)
+	{
+		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
+		tl_scan_key_int8(&scan, 2, strategy, DT_NOBEGIN);
+	}
 	tl_scan_begin(&scan, &batch->rels[table], index, batch->snapshot);
 	while (batch->gone < batch->max && tl_scan_next(&scan, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
-		tl_clock_tick_if_worker();
+		(void) tl_clock_tick();
 		MemoryContextReset(batch->context);
 		batch->held = NIL;
 		if (DatumGetTimestampTz(slot_getattr(scan.slot, kept_at, &isnull)) >= cutoff)
 		{
-			if (in_order)
-				break;
-			continue;
+			if (strategy == BTGreaterStrategyNumber)
+				continue;
+			break;
 		}
 		if (!(table == TL_LATE_REPLY ? hold(batch, table, scan.slot) :
 			  hold_record(batch, scan.slot)))
@@ -174,10 +187,9 @@ remove_old(Batch *batch, TlTable table, TlIndex index, TlScan scan, int64 cutoff
 		foreach(cell, batch->held)
 		{
 			Held	   *held = lfirst(cell);
-			TM_Result	result PG_USED_FOR_ASSERTS_ONLY;
 
-			result = tl_rel_delete(held->rel, &held->tid, batch->snapshot);
-			Assert(result == TM_Ok);
+			if (tl_rel_delete(held->rel, &held->tid, batch->snapshot) != TM_Ok)
+				elog(ERROR, "unexpected result of deleting a locked row");
 		}
 		batch->gone++;
 	}
@@ -193,55 +205,44 @@ static void
 remove_undelivered(Batch *batch)
 {
 	int64		cutoff = batch->now - tl_undelivered_retention_us();
-	TlScan		all = {0};
+	TlIndex		open = TL_IDX_DELIVERY_OPEN_PLATFORM;
 	text	   *platform = NULL;
 
-	remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_DEAD, all, cutoff, true);
+	remove_old(batch, TL_IDX_DELIVERY_DEAD, NULL, InvalidStrategy, cutoff);
 	while (batch->gone < batch->max &&
 		   (platform = tl_delivery_next_platform(&batch->rels[TL_DELIVERY], platform,
 												 batch->snapshot)) != NULL)
 	{
-		TlScan		unclaimed = {0};
-		TlScan		claimed;
-
-		tl_scan_key_text(&unclaimed, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
-		claimed = unclaimed;
-		tl_scan_key_int8(&unclaimed, 2, BTEqualStrategyNumber, DT_NOBEGIN);
-		tl_scan_key_int8(&claimed, 2, BTGreaterStrategyNumber, DT_NOBEGIN);
-		remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_OPEN_PLATFORM, unclaimed, cutoff, true);
-		remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_OPEN_PLATFORM, claimed, cutoff, false);
+		remove_old(batch, open, platform, BTEqualStrategyNumber, cutoff);
+		remove_old(batch, open, platform, BTGreaterStrategyNumber, cutoff);
 	}
-}
-
-static int
-compare_strings(const ListCell *a, const ListCell *b)
-{
-	return strcmp(lfirst(a), lfirst(b));
 }
 
 /* Count the undelivered ones that went; one log line for each platform. */
 static void
 report_expired(List *expired)
 {
-	int			first = 0;
-	int			i;
-
-	list_sort(expired, compare_strings);
 	tl_counter_add(TL_COUNT_EXPIRED_UNDELIVERED, list_length(expired));
-	for (i = 1; i <= list_length(expired); i++)
+	while (expired != NIL)
 	{
-		char	   *platform = list_nth(expired, first);
+		char	   *platform = linitial(expired);
+		int			n = 0;
+		ListCell   *cell;
 
-		if (i < list_length(expired) && strcmp(platform, list_nth(expired, i)) == 0)
-			continue;
+		foreach(cell, expired)
+		{
+			if (strcmp(platform, lfirst(cell)) != 0)
+				continue;
+			expired = foreach_delete_current(expired, cell);
+			n++;
+		}
 		ereport(LOG,
 				(errcode(ERRCODE_WARNING),
 				 errhidecontext(true),
 				 errmsg_plural("%d undelivered reply of platform \"%s\" expired in database \"%s\"",
 							   "%d undelivered replies of platform \"%s\" expired in database \"%s\"",
-							   i - first, i - first, platform, get_database_name(MyDatabaseId)),
+							   n, n, platform, get_database_name(MyDatabaseId)),
 				 errhint("Look at \"last_error\" and \"gateway\" in the view \"turn_liveness.replies\" for what keeps gateways of that platform from delivering.")));
-		first = i;
 	}
 }
 
@@ -251,7 +252,6 @@ remove_records(Batch *batch)
 {
 	int64		pause = Min(UNDELIVERED_PAUSE, tl_undelivered_retention_us() / 100);
 	int64		cutoff = batch->now - tl_retention * TL_MS;
-	TlScan		all = {0};
 
 	batch->snapshot = tl_latest_snapshot();
 	batch->context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness retention",
@@ -273,8 +273,8 @@ remove_records(Batch *batch)
 		if (batch->gone < batch->max)
 			next_undelivered_us = batch->now + pause;
 	}
-	remove_old(batch, TL_LATE_REPLY, TL_IDX_LATE_REPLY_KEPT, all, cutoff, true);
-	remove_old(batch, TL_DELIVERY, TL_IDX_DELIVERY_DELIVERED, all, cutoff, true);
+	remove_old(batch, TL_IDX_LATE_REPLY_KEPT, NULL, InvalidStrategy, cutoff);
+	remove_old(batch, TL_IDX_DELIVERY_DELIVERED, NULL, InvalidStrategy, cutoff);
 	report_expired(batch->expired);
 
 	tl_scan_end(&batch->turns);

@@ -35,11 +35,20 @@ first_sight(const TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
 	return seen;
 }
 
+/* Move a time that may be none, and may be any. */
+static void
+move_on(int64 *time, int64 by)
+{
+	if (*time > 0)
+		*time = Min(*time, PG_INT64_MAX - by) + by;
+}
+
 /*
  * Translate the times of a row of another run into this run's.  Its beats and
  * looks say nothing here, for the leases of that run are gone.  Downtime right
- * before this run does not count, and no row was armed after its first sight.
- * That sight stays in the row: as a row of this run it still has its floor.
+ * before this run does not count, and no row was armed, suspended or offered
+ * after its first sight: the wall clock may have gone back.  That sight stays
+ * in the row: as a row of this run it still has its floor.
  */
 void
 tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
@@ -47,6 +56,7 @@ tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
 	bool		ours = tl_epoch_place(times->epoch) == tl_epoch_place(grace->epoch);
 	int64		downtime = ours ? grace->downtime : 0;
 	int64		since;
+	int64		ahead;
 
 	if (tl_epoch_run(times->epoch) == tl_epoch_run(grace->epoch))
 		return;
@@ -57,8 +67,18 @@ tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
 	/* the times may be any: the sum must not overflow */
 	times->armed = Min(times->armed, since - downtime) + downtime;
 	times->begun = Min(times->begun, since - downtime) + downtime;
-	if (times->frozen > 0)
-		times->frozen = Min(times->frozen, PG_INT64_MAX - downtime) + downtime;
+	/* nor did it begin to wait after that: the clock of that run was ahead */
+	ahead = times->suspended - (since - downtime);
+	if (times->wait_until > 0 && ahead > 0)
+	{
+		times->suspended -= ahead;
+		times->wait_until = Max(times->wait_until - ahead, 1);
+	}
+	move_on(&times->frozen, downtime);
+	move_on(&times->suspended, downtime);
+	move_on(&times->wait_until, downtime);
+	/* a beat of that run may have revived it */
+	times->lapsed = 0;
 	if (times->seen != TL_SEEN_UNKNOWN)
 		times->seen = seen;
 	times->beat = 0;
@@ -67,15 +87,30 @@ tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now)
 
 /*
  * A first beat can bring the deadline forward, to the turn deadline after it,
- * so that is when a sweep looks first; a withheld turn's deadline is known.
+ * so that is when a sweep looks first.  So can a beat that revives a turn which
+ * was offered.  The deadline of a suspended or withheld turn is known.
  */
 int64
 tl_times_next_check(const TlTimes *times)
 {
+	if (times->wait_until > 0)
+		return times->wait_until;
 	if (times->frozen > 0)
 		return times->frozen;
+	if (times->lapsed > 0)
+		return Min(times->lapsed + Min(times->rescue_ms, times->silence_ms) * TL_MS,
+				   times->begun + times->duration_ms * TL_MS);
 	return Min(times->armed + Min(times->admission_ms, times->silence_ms) * TL_MS,
 			   times->begun + times->duration_ms * TL_MS);
+}
+
+int64
+tl_next_look(const TlTimes *times, const TlVerdict *verdict, int64 now)
+{
+	bool		fixed = times->wait_until > 0 || times->frozen > 0 ||
+		(verdict->started && !verdict->offered);
+
+	return fixed ? verdict->deadline : Min(verdict->deadline, now + times->silence_ms * TL_MS);
 }
 
 /*
@@ -87,6 +122,8 @@ tl_times_next_check(const TlTimes *times)
 static void
 read_beats(const TlTimes *turn, const TlSigns *signs, int64 armed, TlVerdict *verdict)
 {
+	/* an earlier holder's beats count for nothing */
+	bool		named = signs->fence == 0 || signs->fence >= turn->generation;
 	int64		first = 0;
 	int64		last = 0;
 
@@ -94,13 +131,13 @@ read_beats(const TlTimes *turn, const TlSigns *signs, int64 armed, TlVerdict *ve
 		last = turn->beat;
 	if (signs->beat >= armed)
 		last = Max(last, signs->beat);
-	if (signs->turn_last >= armed)
+	if (named && signs->turn_last >= armed)
 		last = Max(last, signs->turn_last);
 
 	/* the beat that started it: the first that named it, or found it alone */
 	if (turn->started >= armed)
 		first = turn->started;
-	if (signs->turn_first >= armed && (first == 0 || signs->turn_first < first))
+	if (named && signs->turn_first >= armed && (first == 0 || signs->turn_first < first))
 		first = signs->turn_first;
 	if (signs->solo >= armed && (first == 0 || signs->solo < first))
 		first = signs->solo;
@@ -140,6 +177,20 @@ tl_is_held(const TlGrace *grace, int64 silence, int64 deadline, int64 now)
 	return (silent || again) && deadline <= now && now < deadline + grace->hold_max;
 }
 
+TlCode
+tl_code_of_lapse(char lapse)
+{
+	return lapse == TL_LAPSE_DIED ? TL_CODE_DIED :
+		lapse == TL_LAPSE_NEVER_STARTED ? TL_CODE_NEVER_STARTED : TL_CODE_UNRESPONSIVE;
+}
+
+char
+tl_lapse_of_code(TlCode code)
+{
+	return code == TL_CODE_DIED ? TL_LAPSE_DIED :
+		code == TL_CODE_NEVER_STARTED ? TL_LAPSE_NEVER_STARTED : TL_LAPSE_UNRESPONSIVE;
+}
+
 void
 tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 			int64 now, TlVerdict *verdict)
@@ -161,7 +212,14 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 	in_flight = other_run || restored || turn.armed <= grace->start;
 	read_beats(&turn, signs, Max(other_run ? grace->start : turn.armed, 1), verdict);
 
-	if (turn.frozen > 0)
+	/* a beat after the offer revives the turn */
+	verdict->offered = turn.lapsed > 0 && turn.wait_until == 0 &&
+		verdict->last_beat < turn.lapsed;
+	if (turn.wait_until > 0)
+		deadline = turn.wait_until;
+	else if (verdict->offered)
+		deadline = turn.lapsed + turn.rescue_ms * TL_MS;
+	else if (turn.frozen > 0)
 		deadline = turn.frozen;
 	else if (verdict->started)
 		deadline = verdict->last_beat + silence;
@@ -171,7 +229,8 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 		if (verdict->last_beat > 0)
 			deadline = Max(deadline, verdict->last_beat + silence);
 	}
-	too_long = turn.begun + turn.duration_ms * TL_MS;
+	/* while it waits for a human its duration stands still */
+	too_long = turn.wait_until > 0 ? PG_INT64_MAX : turn.begun + turn.duration_ms * TL_MS;
 
 	/* grace: beats before the start are lost, so the worker gets a deadline */
 	if (in_flight)
@@ -185,7 +244,7 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 	raise_floor(&turn, grace->pause, grace->pause + silence, &deadline, &too_long);
 	raise_floor(&turn, grace->resumed, grace->resumed + silence, &deadline, &too_long);
 
-	verdict->held = false;
+	verdict->held = verdict->offer = false;
 	if (too_long <= deadline)
 	{
 		verdict->deadline = too_long;
@@ -193,6 +252,12 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 		return;
 	}
 	verdict->deadline = deadline;
+	if (turn.wait_until > 0 || verdict->offered)
+	{
+		verdict->code = verdict->offered ? tl_code_of_lapse(turn.lapse_code) : TL_CODE_WAIT_EXPIRED;
+		return;
+	}
+	verdict->offer = turn.rescue_ms > 0 && turn.frozen == 0;
 	/* whether it had beaten before the start is not known any more */
 	verdict->code = verdict->started || in_flight ?
 		TL_CODE_UNRESPONSIVE : TL_CODE_NEVER_STARTED;
@@ -203,7 +268,7 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 	/* the duration limit is not held */
 	if (verdict->held && too_long <= now)
 	{
-		verdict->held = false;
+		verdict->held = verdict->offer = false;
 		verdict->deadline = too_long;
 		verdict->code = TL_CODE_TOO_LONG;
 	}

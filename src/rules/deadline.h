@@ -28,10 +28,24 @@ typedef struct TlTimes
 	int64		beat;			/* last row-backed beat */
 	int64		started;		/* row-backed beat that started it */
 	int64		frozen;			/* withheld: its deadline, which beats do not move */
+	int64		suspended;		/* it waits for a human since then */
+	int64		wait_until;		/* and for so long at most */
+	int64		lapsed;			/* it was offered for rescue then */
 	int32		admission_ms;
 	int32		silence_ms;
 	int32		duration_ms;
+	int32		rescue_ms;		/* how long it is offered; 0 = it is not */
+	int32		generation;
+	char		lapse_code;		/* why it was offered, a TlLapse */
 } TlTimes;
+
+/* why a turn was offered for rescue, as its row says it; 0 = it was not */
+typedef enum TlLapse
+{
+	TL_LAPSE_UNRESPONSIVE = 'u',
+	TL_LAPSE_NEVER_STARTED = 'n',
+	TL_LAPSE_DIED = 'd'
+} TlLapse;
 
 /* what shared memory and the process that asks know of the turn */
 typedef struct TlSigns
@@ -40,6 +54,7 @@ typedef struct TlSigns
 	int64		solo;			/* its beat that started the only turn it owed */
 	int64		turn_first;		/* first and last beat that named the turn */
 	int64		turn_last;
+	int32		fence;			/* these two are of that generation; 0 = of any */
 	int64		seen;			/* first look of this process at a row that came late */
 } TlSigns;
 
@@ -74,6 +89,8 @@ typedef struct TlGrace
 typedef struct TlVerdict
 {
 	int64		deadline;		/* effective: the turn is live before it */
+	bool		offered;		/* it lapsed, and the deadline ends its rescue window */
+	bool		offer;			/* at the deadline it is offered, not failed */
 	int64		first_beat;		/* 0 = none */
 	int64		last_beat;
 	bool		started;
@@ -92,7 +109,13 @@ extern void tl_deadline(const TlTimes *turn, const TlSigns *signs,
  */
 extern void tl_times_adopt(TlTimes *times, const TlGrace *grace, int64 seen, int64 now);
 
+/* what a turn that was offered is failed with, and the other way round */
+extern TlCode tl_code_of_lapse(char lapse);
+extern char tl_lapse_of_code(TlCode code);
+
 /* when a sweep must look at the row next, if no beat comes */
 extern int64 tl_times_next_check(const TlTimes *times);
+/* the same of a turn that lives, once it was judged */
+extern int64 tl_next_look(const TlTimes *times, const TlVerdict *verdict, int64 now);
 
 #endif							/* TL_DEADLINE_H */

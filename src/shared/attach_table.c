@@ -14,23 +14,25 @@
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 
+#include "base/catalog.h"
 #include "base/guc.h"
 #include "shared/attach_table.h"
 #include "shared/database.h"
 
+/* all zero: free */
 typedef struct Entry
 {
-	TlLeaseKey	key;
-	Oid			dboid;			/* InvalidOid: free */
+	TlDeath		death;			/* died = 0: alive */
+	Oid			dboid;
+	Oid			extension;
 	int			sessions;
-	int64		died;			/* 0 = alive */
-	char		deployment[TL_MAX_NAME + 1];
 } Entry;
 
 typedef struct AttachTable
 {
 	LWLock		lock;
 	int			high;			/* entries from here on were never used */
+	int			deaths;			/* entries whose last session has ended */
 	Entry		entries[FLEXIBLE_ARRAY_MEMBER];
 } AttachTable;
 
@@ -55,6 +57,22 @@ tl_attach_shmem_startup(int tranche)
 	LWLockInitialize(&table->lock, tranche);
 }
 
+/* The session of an entry ends, or, with 0, comes again or is forgotten. */
+static void
+set_died(Entry *entry, int64 died)
+{
+	Assert(LWLockHeldByMeInMode(&table->lock, LW_EXCLUSIVE));
+	table->deaths += (died > 0) - (entry->death.died > 0);
+	entry->death.died = died;
+}
+
+static void
+clear(Entry *entry)
+{
+	set_died(entry, 0);
+	memset(entry, 0, sizeof(Entry));
+}
+
 /* A hint: the slots are read without their lock. */
 static bool
 has_worker(Oid dboid)
@@ -69,58 +87,59 @@ has_worker(Oid dboid)
 
 /*
  * Choose the deployment's entry, else a free one, else the entry of a death in
- * a database without a worker: there the deadlines fail the turns.  -1 if
- * there is none.
+ * a database without a worker: there the deadlines fail the turns.
  */
-static int
-choose_entry(TlLeaseKey key)
+int
+tl_attach_add(const text *deployment, TlLeaseKey key, int64 now)
 {
+	Oid			extension = tl_extension_oid();
+	Entry	   *entries = table->entries;
 	int			at = -1;
 	int			i;
 
-	Assert(LWLockHeldByMeInMode(&table->lock, LW_EXCLUSIVE));
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	for (i = 0; i < table->high; i++)
 	{
-		Entry	   *entry = &table->entries[i];
-
-		if (entry->dboid == MyDatabaseId && tl_lease_key_equal(entry->key, key))
-			return i;
-		if (entry->dboid == InvalidOid && at < 0)
+		if (tl_lease_key_equal(entries[i].death.key, key))
+		{
+			at = i;
+			break;
+		}
+		if (entries[i].dboid == InvalidOid && at < 0)
 			at = i;
 	}
 	if (at < 0 && table->high < tl_attach_capacity)
 		at = table->high++;
 	for (i = 0; at < 0 && i < table->high; i++)
-		if (table->entries[i].died > 0 && !has_worker(table->entries[i].dboid))
-		{
-			memset(&table->entries[i], 0, sizeof(Entry));
+		if (entries[i].death.died > 0 && !has_worker(entries[i].dboid))
 			at = i;
-		}
-	return at;
-}
-
-int
-tl_attach_add(const text *deployment, TlLeaseKey key)
-{
-	int			at;
-
-	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
-	at = choose_entry(key);
 	if (at >= 0)
 	{
-		Entry	   *entry = &table->entries[at];
+		Entry	   *entry = &entries[at];
 
-		if (entry->dboid == InvalidOid)
+		if (!tl_lease_key_equal(entry->death.key, key))
 		{
+			clear(entry);
 			entry->dboid = MyDatabaseId;
-			entry->key = key;
-			text_to_cstring_buffer(deployment, entry->deployment, sizeof(entry->deployment));
+			entry->extension = extension;
+			entry->death.key = key;
+			entry->death.entry = at;
+			text_to_cstring_buffer(deployment, entry->death.deployment, TL_MAX_NAME + 1);
 		}
 		entry->sessions++;
-		entry->died = 0;
+		entry->death.attached = now;
+		set_died(entry, 0);
 	}
 	LWLockRelease(&table->lock);
 	return at;
+}
+
+void
+tl_attach_again(int at, int64 now)
+{
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	table->entries[at].death.attached = now;
+	LWLockRelease(&table->lock);
 }
 
 bool
@@ -132,51 +151,40 @@ tl_attach_remove(int at, int64 died)
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	last = --entry->sessions == 0;
 	if (last && died > 0)
-		entry->died = died;
+		set_died(entry, died);
 	else if (last)
-		memset(entry, 0, sizeof(Entry));
+		clear(entry);
 	LWLockRelease(&table->lock);
 	return last;
 }
 
-static bool
-look_for_death(int64 before, int *at, TlDeath *death)
-{
-	bool		found = false;
-
-	LWLockAcquire(&table->lock, LW_SHARED);
-	for (; *at < table->high && !found; (*at)++)
-	{
-		Entry	   *entry = &table->entries[*at];
-
-		if (entry->dboid == MyDatabaseId && entry->died > 0 && entry->died <= before)
-		{
-			death->key = entry->key;
-			death->entry = *at;
-			death->died = entry->died;
-			strlcpy(death->deployment, entry->deployment, sizeof(death->deployment));
-			found = true;
-		}
-	}
-	LWLockRelease(&table->lock);
-	return found;
-}
-
 /*
- * A key holds the extension's oid.  A session that attached to an extension
- * that was dropped since leaves a death of no turn of the present one: forget
- * it.
+ * A session that attached to an extension that was dropped since leaves a death
+ * of no turn of the present one: forget it.  The caller deals with a death
+ * without the lock, so the place in the array is its cursor.
  */
 bool
 tl_attach_next_death(int64 before, int *at, TlDeath *death)
 {
-	while (table != NULL && look_for_death(before, at, death))
+	Oid			extension = tl_extension_oid();
+	bool		found = false;
+
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	for (; *at < table->high && !found; (*at)++)
 	{
-		if (tl_lease_key_equal(death->key, tl_lease_key(cstring_to_text(death->deployment))))
-			return true;
-		tl_attach_settle(death);
+		Entry	   *entry = &table->entries[*at];
+
+		if (entry->dboid != MyDatabaseId ||
+			entry->death.died == 0 || entry->death.died > before)
+			continue;
+		found = entry->extension == extension;
+		if (found)
+			*death = entry->death;
+		else
+			clear(entry);
 	}
-	return false;
+	LWLockRelease(&table->lock);
+	return found;
 }
 
 int64
@@ -189,10 +197,43 @@ tl_attach_oldest_death(void)
 		return oldest;
 	LWLockAcquire(&table->lock, LW_SHARED);
 	for (i = 0; i < table->high; i++)
-		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].died > 0)
-			oldest = Min(oldest, table->entries[i].died);
+		if (table->entries[i].dboid == MyDatabaseId && table->entries[i].death.died > 0)
+			oldest = Min(oldest, table->entries[i].death.died);
 	LWLockRelease(&table->lock);
 	return oldest;
+}
+
+int64
+tl_attach_death_of(TlLeaseKey key, int64 *attached)
+{
+	int64		died = 0;
+	int			i;
+
+	/* a view asks this for each row: it is a hint */
+	if (table == NULL || table->deaths == 0)
+		return 0;
+	LWLockAcquire(&table->lock, LW_SHARED);
+	for (i = 0; i < table->high && died == 0; i++)
+		if (tl_lease_key_equal(table->entries[i].death.key, key))
+		{
+			died = table->entries[i].death.died;
+			*attached = table->entries[i].death.attached;
+		}
+	LWLockRelease(&table->lock);
+	return died;
+}
+
+int
+tl_attach_used(void)
+{
+	int			used = 0;
+	int			i;
+
+	LWLockAcquire(&table->lock, LW_SHARED);
+	for (i = 0; i < table->high; i++)
+		used += OidIsValid(table->entries[i].dboid);
+	LWLockRelease(&table->lock);
+	return used;
 }
 
 void
@@ -201,8 +242,7 @@ tl_attach_settle(const TlDeath *death)
 	Entry	   *entry = &table->entries[death->entry];
 
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
-	if (entry->dboid == MyDatabaseId && entry->died == death->died &&
-		tl_lease_key_equal(entry->key, death->key))
-		memset(entry, 0, sizeof(Entry));
+	if (entry->death.died == death->died && tl_lease_key_equal(entry->death.key, death->key))
+		clear(entry);
 	LWLockRelease(&table->lock);
 }

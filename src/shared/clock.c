@@ -13,37 +13,28 @@
  * limit before, the tick moves the offset back by the time that was lost, and
  * so ends a pause.  So the clock stands still while the machine, the server or
  * the worker is stopped, never jumps, and is deaf to steps of the wall clock.
- * Only a stall for which the clock stood still is a pause and opens a grace
- * (deadline.c): a shorter one, such as a busy disk makes again and again, must
- * not put failures off for ever.  Where no worker serves the database, no
- * process can tell a pause, and there is no limit.
- *
- * Nothing of the clock is stored.  Each row carries the epoch (place and run)
- * in which its times were written, and rules/deadline.c judges rows of another
- * epoch under a floor.
+ * Only such a pause opens a grace (deadline.c): a shorter stall, such as a busy
+ * disk makes again and again, must not put failures off for ever.  Where no
+ * worker serves the database, no process can tell a pause, and there is no
+ * limit.  Without preload the wall clock counts.
  *
  * Only the ticking worker writes the offset.  It writes the offset and the end
  * of a pause before the limit, and a reader reads the limit first, so a reader
  * that sees a new limit sees those too: a process that reads the clock and then
  * the grace knows of each pause that the clock has left behind.  The limit is
  * written by compare-and-exchange: see tl_clock_arm_stamp().
- *
- * Without preload there is no shared memory: the wall clock counts, and a run
- * is told by the postmaster's start.
  */
 #include "base/turn_liveness.h"
 
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
-#include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
@@ -53,6 +44,7 @@
 
 #define TICK_REACH		(2 * TL_SECOND)
 #define SKEW			(50 * TL_MS)	/* of the wall clock: noted from here on */
+#define FARTHEST		(365000 * USECS_PER_DAY)	/* a thousand years */
 
 static bool ticks_here = false; /* this process is the worker */
 
@@ -70,31 +62,26 @@ tl_monotonic(void)
 }
 
 /*
- * When the server last wrote its control file, which is when it went down after
- * a clean shutdown.  After a crash the last checkpoint may be a while ago; then
+ * The postmaster calls this as it makes shared memory, and each process that
+ * joins does.  The server last wrote its control file when it went down after a
+ * clean shutdown.  After a crash the last checkpoint may be a while ago; then
  * turns get a little more time, never less.
  */
-static TimestampTz
-read_control_file_time(void)
-{
-	bool		crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	TimestampTz time = crc_ok ? time_t_to_timestamptz(control->time) : 0;
-
-	pfree(control);
-	return time;
-}
-
-/* Called by the postmaster as it makes shared memory, or as a process joins. */
 void
 tl_clock_shmem_startup(void)
 {
-	if (tl_shared->clock.anchor != 0)
+	TlRun	   *run = &tl_shared->clock;
+	ControlFileData *control;
+	bool		crc_ok;
+
+	if (run->anchor != 0)
 		return;
-	tl_shared->clock.anchor = GetCurrentTimestamp();
-	tl_shared->clock.anchor_mono = tl_monotonic();
-	pg_atomic_init_u64(&tl_shared->clock.alive_us, read_control_file_time());
-	pg_atomic_init_u64(&tl_shared->clock.start_us, 0);
+	run->anchor = GetCurrentTimestamp();
+	run->anchor_mono = tl_monotonic();
+	control = get_controlfile(DataDir, &crc_ok);
+	pg_atomic_init_u64(&run->alive_us,
+					   crc_ok ? time_t_to_timestamptz(control->time) : run->anchor);
+	pfree(control);
 }
 
 /* The clock of the run, without what the pauses of a database have lost. */
@@ -106,37 +93,48 @@ shared_line(void)
 	return tl_shared->clock.anchor + (tl_monotonic() - tl_shared->clock.anchor_mono);
 }
 
+/* The clock of a database without its limit, which is read first: see above. */
+TL_HOT static inline int64
+read_clock(TlDatabase *db, uint64 *limit)
+{
+	*limit = pg_atomic_read_u64(&db->clock.limit);
+	pg_read_barrier();
+	return shared_line() + (int64) pg_atomic_read_u64(&db->clock.offset);
+}
+
 TL_HOT int64
 tl_clock_now(void)
 {
 	TlDatabase *db = tl_database();
-	int64		limit;
+	uint64		limit;
+	int64		now;
 
 	if (db == NULL)
 		return shared_line();
-	limit = (int64) pg_atomic_read_u64(&db->clock.limit);
-	pg_read_barrier();
-	return Min(shared_line() + (int64) pg_atomic_read_u64(&db->clock.offset), limit);
+	now = read_clock(db, &limit);
+	return Min(now, (int64) limit);
 }
 
 /*
  * While the clock stands still, no worker may have been able to beat since the
- * last tick, and the grace of this pause is not known yet.  So a session that
- * sweeps judges by the time of that tick.
+ * last tick, and the grace of this pause is not known yet.  So the worker
+ * judges by the time of a tick, which notes a pause, and a session that sweeps
+ * by the time of the last one.  Neither looks at the clock again: a pause could
+ * begin in between.
  */
 int64
 tl_clock_sweep_time(void)
 {
 	TlDatabase *db = tl_database();
-	int64		limit;
+	uint64		limit;
+	int64		now;
 
-	if (db == NULL || ticks_here || !pg_atomic_read_u32(&db->clock.ticking))
-		return tl_clock_now();
-	limit = (int64) pg_atomic_read_u64(&db->clock.limit);
-	pg_read_barrier();
-	if (shared_line() + (int64) pg_atomic_read_u64(&db->clock.offset) < limit)
-		return tl_clock_now();
-	return limit - TICK_REACH;
+	if (db == NULL || ticks_here)
+		return tl_clock_tick();
+	now = read_clock(db, &limit);
+	if (now < (int64) limit)
+		return now;
+	return pg_atomic_read_u32(&db->clock.ticking) ? (int64) limit - TICK_REACH : (int64) limit;
 }
 
 /*
@@ -156,11 +154,9 @@ tl_clock_arm_stamp(void)
 	(void) tl_clock_server_start();
 	for (;;)
 	{
-		uint64		limit = pg_atomic_read_u64(&db->clock.limit);
-		int64		now;
+		uint64		limit;
+		int64		now = read_clock(db, &limit);
 
-		pg_read_barrier();
-		now = shared_line() + (int64) pg_atomic_read_u64(&db->clock.offset);
 		if (now < (int64) limit)
 			return now + 1;
 		if (pg_atomic_compare_exchange_u64(&db->clock.limit, &limit, limit + 1))
@@ -178,34 +174,33 @@ tl_clock_arm_stamp(void)
 int64
 tl_clock_server_start(void)
 {
+	TlRun	   *run;
 	uint64		start;
 	TimestampTz replayed;
 
 	if (tl_shared == NULL)
 		return PgStartTime;
-	start = pg_atomic_read_u64(&tl_shared->clock.start_us);
-	if (start != 0)
+	run = &tl_shared->clock;
+	start = pg_atomic_read_u64(&run->start_us);
+	if (start != 0 || RecoveryInProgress())
 		return (int64) start;
-	if (RecoveryInProgress())
-		return 0;
 	replayed = GetLatestXTime();
 	if (replayed != 0)
-		pg_atomic_write_u64(&tl_shared->clock.alive_us, replayed);
-	(void) pg_atomic_compare_exchange_u64(&tl_shared->clock.start_us, &start, shared_line());
-	return (int64) pg_atomic_read_u64(&tl_shared->clock.start_us);
+		pg_atomic_write_u64(&run->alive_us, replayed);
+	(void) pg_atomic_compare_exchange_u64(&run->start_us, &start, shared_line());
+	return (int64) pg_atomic_read_u64(&run->start_us);
 }
 
 int64
 tl_clock_downtime(void)
 {
 	int64		start = tl_clock_server_start();
-	int64		alive;
 
-	if (tl_shared == NULL || start == 0)
+	if (tl_shared == NULL)
 		return 0;
 	pg_read_barrier();
-	alive = (int64) pg_atomic_read_u64(&tl_shared->clock.alive_us);
-	return alive != 0 ? Max(start - alive, 0) : 0;
+	/* in recovery the start is 0 */
+	return Max(start - (int64) pg_atomic_read_u64(&tl_shared->clock.alive_us), 0);
 }
 
 /*
@@ -220,31 +215,18 @@ tl_clock_epoch(void)
 	static Oid	known_extension = InvalidOid;
 	static int64 epoch = 0;
 	Oid			extension = IsTransactionState() ? tl_extension_oid() : known_extension;
-	uint32		place;
-	struct
-	{
-		uint64		system;
-		Oid			database;
-		Oid			extension;
-	}			where;
-	struct
-	{
-		int64		run;
-		uint64		place;
-	}			when;
 
-	if (extension == known_extension && epoch != 0)
-		return epoch;
-	memset(&where, 0, sizeof(where));
-	where.system = GetSystemIdentifier();
-	where.database = MyDatabaseId;
-	where.extension = extension;
-	place = hash_bytes((const unsigned char *) &where, sizeof(where));
-	when.run = tl_shared != NULL ? tl_shared->run : PgStartTime;
-	when.place = place;
-	epoch = (int64) ((uint64) place << 32 |
-					 (hash_bytes((const unsigned char *) &when, sizeof(when)) | 1));
-	known_extension = extension;
+	if (extension != known_extension || epoch == 0)
+	{
+		uint64		where[2] = {GetSystemIdentifier(),
+								(uint64) extension << 32 | MyDatabaseId};
+		uint64		place = hash_bytes((const unsigned char *) where, sizeof(where));
+		uint64		when[2] = {tl_shared != NULL ? tl_shared->run : PgStartTime, place};
+		uint32		run = hash_bytes((const unsigned char *) when, sizeof(when)) | 1;
+
+		epoch = (int64) (place << 32 | run);
+		known_extension = extension;
+	}
 	return epoch;
 }
 
@@ -259,6 +241,8 @@ tl_clock_to_wall(int64 us, int64 now)
 	int64		lost = 0;
 	int			i;
 
+	/* a row of others may have any time, and a view must be able to show it */
+	us = Max(Min(us, now + FARTHEST), now - FARTHEST);
 	for (i = 0; db != NULL && i < TL_KEPT_PAUSES; i++)
 		if (us < (int64) pg_atomic_read_u64(&db->pauses[i].at))
 			lost += (int64) pg_atomic_read_u64(&db->pauses[i].lost);
@@ -270,15 +254,15 @@ void
 tl_clock_acquire(void)
 {
 	TlDatabase *db = tl_database();
+	int64		now = tl_clock_now();
 
-	Assert(db != NULL);
 	/* what was in flight before the database got its slot */
 	if (pg_atomic_read_u64(&db->clock.pause_us) == 0)
-		pg_atomic_write_u64(&db->clock.pause_us, tl_clock_now());
+		pg_atomic_write_u64(&db->clock.pause_us, now);
 	/* the first worker of a slot: later ones note what has changed since */
 	if (db->skew == 0)
-		db->skew = GetCurrentTimestamp() - tl_clock_now();
-	pg_atomic_write_u64(&db->clock.limit, tl_clock_now() + TICK_REACH);
+		db->skew = GetCurrentTimestamp() - now;
+	pg_atomic_write_u64(&db->clock.limit, now + TICK_REACH);
 	pg_atomic_write_u32(&db->clock.ticking, 1);
 	ticks_here = true;
 }
@@ -292,16 +276,15 @@ tl_clock_acquire(void)
 static void
 note_skew(TlDatabase *db, int64 now, int64 push)
 {
-	int64		skew = GetCurrentTimestamp() - now;
 	int64		lost;
 	TlPause    *pause;
 
 	/* what a test moves is no pause: it looks as if that time had passed */
 	db->skew -= push;
-	lost = skew - db->skew;
+	lost = GetCurrentTimestamp() - now - db->skew;
 	if (lost > -SKEW && lost < SKEW)
 		return;
-	db->skew = skew;
+	db->skew += lost;
 	pause = &db->pauses[db->npauses++ % TL_KEPT_PAUSES];
 	pg_atomic_write_u64(&pause->lost, 0);
 	pg_atomic_write_u64(&pause->at, now - push);
@@ -311,27 +294,29 @@ note_skew(TlDatabase *db, int64 now, int64 push)
 /*
  * A tick that finds the clock at its limit moves the offset back by the time
  * that was lost.  After a pause no worker may have been able to beat since the
- * last tick: the grace counts from here.
+ * last tick: the grace counts from here.  Long work ticks too, for it is no
+ * pause; a session that does such work only reads the clock.
  */
 int64
 tl_clock_tick(void)
 {
 	TlDatabase *db = tl_database();
 	int64		line = shared_line();
-	int64		offset = (int64) pg_atomic_read_u64(&db->clock.offset);
-	uint64		limit = pg_atomic_read_u64(&db->clock.limit);
-	int64		push = (int64) pg_atomic_exchange_u64(&db->clock.push, 0);
-	int64		lost;
+	int64		running;
+	uint64		limit;
+	int64		push;
 	int64		now;
 
-	Assert(ticks_here);
+	if (!ticks_here)
+		return tl_clock_now();
+	running = line + (int64) pg_atomic_read_u64(&db->clock.offset);
+	limit = pg_atomic_read_u64(&db->clock.limit);
+	push = (int64) pg_atomic_exchange_u64(&db->clock.push, 0);
 	do
 	{
-		lost = Max(line + offset - (int64) limit, 0);
-		now = line + offset - lost + push;
-		if (lost > 0 || push > 0)
-			pg_atomic_write_u64(&db->clock.offset, now - line);
-		if (lost > 0 && !pg_atomic_read_u32(&db->clock.no_pauses))
+		now = Min(running, (int64) limit) + push;
+		pg_atomic_write_u64(&db->clock.offset, now - line);
+		if (running > (int64) limit && !pg_atomic_read_u32(&db->clock.no_pauses))
 			pg_atomic_write_u64(&db->clock.pause_us, now);
 		pg_write_barrier();
 		/* an arm may move the limit meanwhile */
@@ -340,21 +325,13 @@ tl_clock_tick(void)
 	return now;
 }
 
-/* Work is no pause, however long it takes. */
-void
-tl_clock_tick_if_worker(void)
-{
-	if (ticks_here)
-		(void) tl_clock_tick();
-}
-
 /* The worker's exit callback runs this too: only atomics. */
 void
 tl_clock_release(void)
 {
 	TlDatabase *db = tl_database();
 
-	if (db == NULL || !ticks_here)
+	if (!ticks_here)
 		return;
 	(void) tl_clock_tick();
 	ticks_here = false;
@@ -383,12 +360,8 @@ turn_liveness_clock_advance(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the wall clock cannot be advanced")));
-	if (!pg_atomic_read_u32(&db->clock.ticking))
-	{
-		pg_atomic_fetch_add_u64(&db->clock.offset, us);
-		PG_RETURN_VOID();
-	}
-	pg_atomic_fetch_add_u64(&db->clock.push, us);
+	pg_atomic_fetch_add_u64(pg_atomic_read_u32(&db->clock.ticking) ?
+							&db->clock.push : &db->clock.offset, us);
 	while (pg_atomic_read_u64(&db->clock.push) != 0 &&
 		   pg_atomic_read_u32(&db->clock.ticking))
 	{

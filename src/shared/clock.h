@@ -1,11 +1,14 @@
 /*
  * clock.h
- *		The liveness clock: the only place where time enters.
+ *		The liveness clock: the only place where time enters; and what holds
+ *		lapses back for a whole database (grace.c).
  */
 #ifndef TL_CLOCK_H
 #define TL_CLOCK_H
 
 #include "datatype/timestamp.h"
+
+#include "rules/deadline.h"
 
 /* microseconds of the liveness clock of this database */
 extern int64 tl_clock_now(void);
@@ -29,9 +32,14 @@ extern int64 tl_monotonic(void);
 extern void tl_clock_acquire(void);
 extern int64 tl_clock_tick(void);
 extern void tl_clock_release(void);
-/* the same inside of long work that sessions do too: only the worker ticks */
-extern void tl_clock_tick_if_worker(void);
 
 extern void tl_clock_shmem_startup(void);
+
+/* a worker called: the path of the workers to the database lives */
+extern void tl_grace_note_call(int64 now);
+/* the grace that is in force now */
+extern void tl_grace_get(TlGrace *grace);
+/* for sweeps, the worker's each second: watch for mass silence, sweep = off */
+extern void tl_grace_watch(int64 now);
 
 #endif							/* TL_CLOCK_H */

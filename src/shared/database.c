@@ -1,6 +1,6 @@
 /*
  * database.c
- *		The slots of databases in shared memory.
+ *		The slots of databases in shared memory, and their counters.
  *
  * TlShared.directory guards the list of databases and the processes in it.
  * Latches are set under it, so that no session sets the latch of a process that
@@ -25,12 +25,6 @@
 TlShared   *tl_shared = NULL;
 
 static TlDatabase *my_database = NULL;
-
-Size
-tl_database_shmem_size(void)
-{
-	return MAXALIGN(sizeof(TlShared));
-}
 
 void
 tl_database_shmem_startup(int tranche)
@@ -58,16 +52,9 @@ tl_database_shmem_startup(int tranche)
 /*
  * A slot whose extension has gone may serve another database, once no session
  * is left that could hold a pointer to it.  A session takes that pointer under
- * the directory lock, so its caller counts the sessions under the same lock.  A
+ * the directory lock, so this counts the sessions under the same lock.  A
  * database that is merely closed keeps its slot, because its leases name it.
  */
-static bool
-may_recycle(TlDatabase *db)
-{
-	return db->worker.state == TL_WORKER_NONE && db->worker.pid == 0 &&
-		!db->worker.closed && CountDBBackends(db->dboid) == 0;
-}
-
 TlDatabase *
 tl_database_find(Oid dboid, bool make)
 {
@@ -89,15 +76,19 @@ tl_database_find(Oid dboid, bool make)
 	if (!make)
 		return NULL;
 	for (i = 0; i < TL_MAX_DATABASES && vacant == NULL; i++)
-		if (may_recycle(&tl_shared->databases[i]))
-			vacant = &tl_shared->databases[i];
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+
+		if (db->worker.state == TL_WORKER_NONE && db->worker.pid == 0 &&
+			!db->worker.closed && CountDBBackends(db->dboid) == 0)
+			vacant = db;
+	}
 	if (vacant == NULL)
 		return NULL;
 
 	/* zero is the beginning of all but these: no other process looks yet */
 	incarnation = vacant->incarnation + 1;
 	memset(vacant, 0, offsetof(TlDatabase, mailbox_lock));
-	memset(vacant->stripes, 0, sizeof(vacant->stripes));
 	vacant->incarnation = incarnation;
 	vacant->dboid = dboid;
 	vacant->worker.state = TL_WORKER_WANTED;
@@ -107,9 +98,8 @@ tl_database_find(Oid dboid, bool make)
 	pg_atomic_write_u64(&vacant->wake_us, PG_INT64_MAX);
 	pg_atomic_write_u64(&vacant->due_again_us, PG_INT64_MAX);
 	pg_atomic_write_u64(&vacant->death_us, PG_INT64_MAX);
-	vacant->mailbox_head = vacant->mailbox_tail = 0;
 	vacant->look_turns = vacant->look_replies = true;
-	vacant->latch_set = false;
+	tl_wake_launcher();
 	return vacant;
 }
 
@@ -139,18 +129,45 @@ tl_database(void)
 	/* the catalog is read before the lock is taken, and never after a commit */
 	make = IsTransactionState() && OidIsValid(tl_extension_oid());
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	my_database = tl_database_find(MyDatabaseId, false);
+	my_database = tl_database_find(MyDatabaseId, make);
+	/* all other databases' sessions and workers want this lock too */
 	if (my_database == NULL && make)
-	{
-		my_database = tl_database_find(MyDatabaseId, true);
-		if (my_database != NULL)
-			tl_wake_launcher();
-		else
-			/* all other databases' sessions and workers want this lock too */
-			no_room_until = GetCurrentStatementStartTimestamp() + TL_SECOND;
-	}
+		no_room_until = GetCurrentStatementStartTimestamp() + TL_SECOND;
 	LWLockRelease(&tl_shared->directory);
 	return my_database;
+}
+
+TL_HOT void
+tl_counter_add(TlCounter counter, uint64 n)
+{
+	TlDatabase *db = tl_database();
+
+	if (db != NULL && n > 0)
+		pg_atomic_fetch_add_u64(&db->stripes[MyProcPid % TL_STRIPES].counters[counter], n);
+}
+
+uint64
+tl_counter_read(TlDatabase *db, TlCounter counter)
+{
+	uint64		sum = 0;
+	int			i;
+
+	for (i = 0; i < TL_STRIPES; i++)
+		sum += pg_atomic_read_u64(&db->stripes[i].counters[counter]);
+	return sum;
+}
+
+/* Calls that count at this very moment may come through. */
+void
+tl_counters_reset(TlDatabase *db)
+{
+	int			i;
+
+	for (i = 0; i < TL_STRIPES * TL_NCOUNTERS; i++)
+		pg_atomic_write_u64(&db->stripes[i % TL_STRIPES].counters[i / TL_STRIPES], 0);
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	db->stats_reset = GetCurrentTimestamp();
+	LWLockRelease(&tl_shared->directory);
 }
 
 /* The worker looks for replies that are due again by then at the latest. */

@@ -13,7 +13,7 @@
 #include "rules/deadline.h"
 
 #define TL_MAX_DATABASES	32
-#define TL_MAILBOX_SIZE		65536	/* bytes, a power of two */
+#define TL_MAILBOX_SIZE		65536	/* bytes */
 #define TL_KEPT_PAUSES	16
 #define TL_STEP_LEN			48
 #define TL_STRIPES			16		/* copies of each counter */
@@ -77,7 +77,7 @@ typedef struct TlGraceState
 	pg_atomic_uint64 resumed_us;	/* sweep was turned on again */
 	pg_atomic_uint32 sweep_off;
 	pg_atomic_uint64 asked_us;	/* the silence since this call was looked at */
-	pg_atomic_uint32 crowd;		/* ... and many deployments beat before it */
+	pg_atomic_uint64 crowd_us;	/* many deployments beat before this call */
 	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
 } TlGraceState;
 
@@ -90,9 +90,18 @@ typedef enum TlCounter
 	TL_COUNT_FAILED_NEVER_STARTED,
 	TL_COUNT_FAILED_DIED,
 	TL_COUNT_FAILED_TOO_LONG,
+	TL_COUNT_FAILED_WAIT_EXPIRED,
+	TL_COUNT_FAILED_STOPPED,
+	TL_COUNT_FAILED_REJECTED,
+	TL_COUNT_FAILED_PROVIDER,
 	TL_COUNT_FAILED_OTHER,
 	TL_COUNT_DISCHARGED,
+	TL_COUNT_UPDATES,
+	TL_COUNT_REARMED,
+	TL_COUNT_OFFERED,
+	TL_COUNT_RESCUED,
 	TL_COUNT_LATE,
+	TL_COUNT_STALE,
 	TL_COUNT_UNKNOWN,
 	TL_COUNT_LATE_DROPPED,
 	TL_COUNT_BEATS,
@@ -111,7 +120,8 @@ typedef enum TlCounter
 
 /*
  * One copy of the counters, in cache lines of its own: each beat counts, and
- * processes on different cores shall not take the line from one another.
+ * processes on different cores shall not take the line from one another.  A
+ * session adds to the copy that its pid chooses, and takes no lock.
  */
 typedef struct TlStripe
 {
@@ -144,8 +154,7 @@ typedef struct TlDatabase
 	int64		skew;			/* from our clock to the wall clock, as noted last */
 
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
-	pg_atomic_uint32 logged_full;	/* the log has told of that */
-	pg_atomic_uint64 logged_late_us;	/* ... and of late replies that were not kept */
+	pg_atomic_uint64 logged_late_us;	/* the log told of late replies that were not kept */
 
 	/* the worker's appointments, see worker_round.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
@@ -154,17 +163,15 @@ typedef struct TlDatabase
 	pg_atomic_uint64 last_sweep_us;
 	pg_atomic_uint64 last_sweep_took_us;
 
-	/* the mailbox, see mailbox.c: under its lock */
-	LWLock		mailbox_lock;
-	uint64		mailbox_head;	/* bytes ever read */
-	uint64		mailbox_tail;	/* bytes ever written */
-	bool		look_turns;		/* rows may have come without a letter */
-	bool		look_replies;	/* the same for replies: notify {} */
-	bool		latch_set;		/* the worker's latch was set for this mail */
-
 	TlStripe	stripes[TL_STRIPES];
 	TimestampTz stats_reset;
 
+	/* the mailbox, see mailbox.c: under its lock */
+	uint32		mailbox_len;
+	bool		look_turns;		/* rows may have come without a letter */
+	bool		look_replies;	/* the same for replies: notify {} */
+	bool		latch_set;		/* the worker's latch was set for this mail */
+	LWLock		mailbox_lock;	/* the next owner of the slot finds zero before it */
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
 
@@ -185,7 +192,6 @@ typedef struct TlShared
 /* NULL without preload */
 extern TlShared *tl_shared;
 
-extern Size tl_database_shmem_size(void);
 extern void tl_database_shmem_startup(int tranche);
 
 /*
@@ -193,12 +199,14 @@ extern void tl_database_shmem_startup(int tranche);
  * without preload, without the extension, or when the slots are used up.
  */
 extern TlDatabase *tl_database(void);
-/*
- * a slot by oid, made if asked for; caller holds tl_shared->directory
- * exclusively
- */
+/* a slot by oid, made if asked for; the caller holds the directory */
 extern TlDatabase *tl_database_find(Oid dboid, bool make);
 extern void tl_database_free(TlDatabase *db);
+
+/* counts of this database; a call counts, even if its transaction aborts */
+extern void tl_counter_add(TlCounter counter, uint64 n);
+extern uint64 tl_counter_read(TlDatabase *db, TlCounter counter);
+extern void tl_counters_reset(TlDatabase *db);
 
 /* do beats go to rows, so that one of them can meet a row that is held? */
 extern bool tl_rows_are_beaten(void);

@@ -22,20 +22,12 @@
 #include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 #include "shared/lease_table.h"
 
 #define CROWD			10
 #define CALL_RESOLUTION	(50 * TL_MS)
 /* the worker looks at a silence of that length; shorter ones are none */
 #define MIN_SILENCE		(500 * TL_MS)
-
-void
-tl_grace_note_call(void)
-{
-	if (tl_database() != NULL)
-		tl_grace_note_call_at(tl_clock_now());
-}
 
 /*
  * Calls come again after a silence that the worker has found to be one of many.
@@ -48,8 +40,7 @@ note_gap(TlDatabase *db, int64 from, int64 to)
 {
 	TlGap	   *gaps = db->grace.gaps;
 
-	if (!pg_atomic_read_u32(&db->grace.crowd) ||
-		(int64) pg_atomic_read_u64(&db->grace.asked_us) != from)
+	if (from == 0 || (int64) pg_atomic_read_u64(&db->grace.crowd_us) != from)
 		return;
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	if (gaps[0].from != from)
@@ -63,7 +54,7 @@ note_gap(TlDatabase *db, int64 from, int64 to)
 }
 
 TL_HOT void
-tl_grace_note_call_at(int64 now)
+tl_grace_note_call(int64 now)
 {
 	TlDatabase *db = tl_database();
 	int64		last;
@@ -95,8 +86,8 @@ tl_grace_get(TlGrace *grace)
 	grace->pause = pg_atomic_read_u64(&db->clock.pause_us);
 	grace->resumed = pg_atomic_read_u64(&db->grace.resumed_us);
 	grace->last_call = pg_atomic_read_u64(&db->last_call_us);
-	grace->crowd = pg_atomic_read_u32(&db->grace.crowd) != 0 &&
-		(int64) pg_atomic_read_u64(&db->grace.asked_us) == grace->last_call;
+	grace->crowd = grace->last_call > 0 &&
+		(int64) pg_atomic_read_u64(&db->grace.crowd_us) == grace->last_call;
 	/* a session writes the gap before its call */
 	pg_read_barrier();
 	if (db->grace.gaps[0].to != 0)
@@ -124,10 +115,8 @@ tl_grace_watch(int64 now)
 	if (last_call > 0 && now - last_call >= MIN_SILENCE &&
 		last_call != (int64) pg_atomic_read_u64(&grace->asked_us))
 	{
-		int64		since = last_call - tl_turn_deadline * TL_MS;
-
-		pg_atomic_write_u32(&grace->crowd, tl_lease_used() >= CROWD &&
-							tl_lease_count_since(since, CROWD) >= CROWD);
 		pg_atomic_write_u64(&grace->asked_us, last_call);
+		if (tl_lease_count_since(last_call - tl_turn_deadline * TL_MS, CROWD) >= CROWD)
+			pg_atomic_write_u64(&grace->crowd_us, last_call);
 	}
 }

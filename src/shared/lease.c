@@ -11,6 +11,14 @@
  * - A generation is never used twice: each bump takes the next number of one
  *   counter.  A count is kept with the generation that the backend read before
  *   it took the snapshot of its probe, and 0 is never kept.
+ * - Of a named turn the backend remembers the turn's own generation in place of
+ *   the count.  The lease's fence is the generation of the beats that it has:
+ *   a beat with a fence is recorded only where the fence is that one, or, under
+ *   the exclusive lock, after a probe has found the row with it.  A session
+ *   announces a hand-over before it commits: until its callback has run no
+ *   backend remembers anything, so an earlier holder hears 0 as soon as the
+ *   commit is visible.  A beat that it gets in before that stands under the old
+ *   fence, and rules/deadline.c does not count it.
  * - A sweep reads the beats while it holds the lock of the turn's row.  A beat
  *   that comes after that, and before the sweep's commit, may count the turn
  *   once more; the commit moves the generation, so the next beat does not.
@@ -24,6 +32,7 @@
 
 #define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
 #define RECHECK_UNITS	4
+#define MAX_MOVING		63		/* that the field can hold */
 
 /* A beat for a whole deployment passes two equal keys. */
 #define names_turn(deployment, turn)	((deployment).h2 != (turn).h2)
@@ -90,11 +99,14 @@ record(TlLease *lease, TlLease *target, int64 now)
 }
 
 TL_HOT TlBeat
-tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int64 now, uint32 *generation, int32 *owed)
+tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, int64 now,
+			  uint32 *generation, int32 *owed)
 {
 	TlLease    *lease;
 	TlLease    *target;
 	TlBeat		result = TL_BEAT_ABSENT;
+
+	Assert(fence == 0 || names_turn(deployment, turn));
 
 	if (!lock(deployment, LW_SHARED))
 		return TL_BEAT_ABSENT;
@@ -103,20 +115,42 @@ tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int64 now, uint32 *generat
 	if (target != NULL)
 	{
 		uint64		cache;
+		bool		fresh;
 
-		record(lease, target, now);
+		/* the beat comes first: a commit that it misses makes it probe */
+		if (fence == 0)
+			record(lease, target, now);
 		*generation = current_generation(lease);
 		cache = pg_atomic_read_u64(&target->cache);
 		*owed = (int32) (cache & PG_UINT32_MAX);
-		result = *owed > 0 && (uint32) (cache >> 32) == *generation && cache_is_fresh(target, now) ?
-			TL_BEAT_KNOWN : TL_BEAT_PROBE;
+		fresh = *owed > 0 && (uint32) (cache >> 32) == *generation && cache_is_fresh(target, now);
+		result = fresh ? TL_BEAT_KNOWN : TL_BEAT_PROBE;
+		if (target != lease)
+		{
+			if (fence == 0)
+			{
+				if (pg_atomic_read_u64(&target->named) != 0)
+					pg_atomic_write_u64(&target->named, 0);
+				*owed = 1;
+			}
+			else if (fresh && *owed == fence && pg_atomic_read_u64(&target->named) == (uint64) fence)
+			{
+				record(lease, target, now);
+				*owed = 1;
+			}
+			/* the turn has another holder */
+			else if (fresh && fence < *owed)
+				*owed = 0;
+			else
+				result = TL_BEAT_PROBE;
+		}
 	}
 	unlock(deployment);
 	return result;
 }
 
 bool
-tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now)
+tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, int64 now)
 {
 	TlLease    *lease;
 	TlLease    *target;
@@ -127,7 +161,11 @@ tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now)
 	if (lease != NULL && names_turn(deployment, turn))
 		target = tl_lease_make(turn, true);
 	if (target != NULL)
-		record(lease, target, now);
+	{
+		/* with a fence it is recorded once the row was probed */
+		if (fence == 0)
+			record(lease, target, now);
+	}
 	/* the beat goes to the turn's row, and shows that its deployment lives */
 	else if (lease != NULL)
 		advance(&lease->named, now);
@@ -136,26 +174,47 @@ tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now)
 }
 
 bool
-tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation, int32 owed,
-			   int64 armed, int64 now, bool keep)
+tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, uint32 generation,
+			   int32 owed, int64 armed, int64 now, bool keep)
 {
 	TlLease    *lease;
 	TlLease    *target;
 	bool		current = owed == 0;	/* the lease went meanwhile, and the beat with it */
 
-	(void) lock(deployment, owed > 0 ? LW_SHARED : LW_EXCLUSIVE);
+	(void) lock(deployment, owed > 0 && fence == 0 ? LW_SHARED : LW_EXCLUSIVE);
 	lease = tl_lease_find(deployment);
 	target = find_target(lease, deployment, turn);
 	if (target != NULL)
 	{
 		current = current_generation(lease) == generation;
-		keep = keep && current;
+		keep = keep && current && lease->moving == 0;
+		if (fence != 0 && owed > 0)
+		{
+			uint64		held = pg_atomic_read_u64(&target->named);
+
+			/*
+			 * A later holder has beaten.  If the lease's generation still
+			 * stands no hand-over was committed since the probe: that holder
+			 * is in a transaction that is open, or was rolled back.
+			 */
+			if (held > (uint64) fence && !current)
+				keep = false;
+			else
+			{
+				/* what an earlier holder's beats began ends here */
+				if (held != 0 && held != (uint64) fence)
+					pg_atomic_write_u64(&target->first, 0);
+				record(lease, target, now);
+				pg_atomic_write_u64(&target->named, fence);
+			}
+		}
 
 		/*
 		 * The first beat that names the turn, or that finds it alone, starts
 		 * it.  A turn that was armed again starts again.
 		 */
-		if (owed == 1 && (keep || target != lease) &&
+		if ((target != lease ? owed > 0 : owed == 1 && keep) &&
+			(fence == 0 || pg_atomic_read_u64(&target->named) == (uint64) fence) &&
 			(int64) pg_atomic_read_u64(&target->first) < armed)
 			pg_atomic_write_u64(&target->first, now);
 		if (keep && owed == 0)
@@ -191,6 +250,7 @@ tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
 	{
 		signs->turn_first = pg_atomic_read_u64(&named->first);
 		signs->turn_last = pg_atomic_read_u64(&named->beat);
+		signs->fence = (int32) pg_atomic_read_u64(&named->named);
 	}
 	unlock(deployment);
 }
@@ -251,7 +311,8 @@ tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation)
 	if (!lock(deployment, LW_EXCLUSIVE))
 		return;
 	lease = tl_lease_find(deployment);
-	if (lease != NULL && served && generation == current_generation(lease))
+	if (lease != NULL && served && lease->moving == 0 &&
+		generation == current_generation(lease))
 		tl_lease_remove(lease);
 	else if (lease != NULL)
 		pg_atomic_write_u32(&lease->generation,
@@ -269,6 +330,33 @@ tl_lease_remove_turn(TlLeaseKey deployment, TlLeaseKey turn)
 	named = tl_lease_find(turn);
 	if (named != NULL)
 		tl_lease_remove(named);
+	unlock(deployment);
+}
+
+/*
+ * A session that ends its transaction without the commit leaves the generation
+ * as the announcement made it: nothing was remembered since.  The count stays
+ * where it is full; the lease is of no use then, but to record beats.
+ */
+void
+tl_lease_announce(TlLeaseKey deployment, bool begins)
+{
+	TlLease    *lease;
+
+	if (tl_database() == NULL || !lock(deployment, LW_EXCLUSIVE))
+		return;
+	/* without a lease a beat would make one, and remember what it found */
+	lease = begins ? tl_lease_make(deployment, false) : tl_lease_find(deployment);
+	if (lease != NULL && begins)
+		pg_atomic_write_u32(&lease->generation,
+							pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
+	if (lease != NULL && lease->moving < MAX_MOVING)
+	{
+		if (begins)
+			lease->moving++;
+		else if (lease->moving > 0)
+			lease->moving--;
+	}
 	unlock(deployment);
 }
 

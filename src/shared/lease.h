@@ -18,25 +18,33 @@ typedef enum TlBeat
 
 /*
  * A beat that names a turn passes its key, one for the whole deployment the
- * deployment's key again.  The generation is what tl_lease_found wants back.
+ * deployment's key again.  A fence is the turn's generation that a worker
+ * holds; 0: it names none.  The generation is what tl_lease_found wants back.
  */
-extern TlBeat tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int64 now,
+extern TlBeat tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, int64 now,
 							uint32 *generation, int32 *owed);
-/* make the lease and record the beat; false if the table is full */
-extern bool tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int64 now);
+/* make the lease, and record a beat without a fence; false: no room */
+extern bool tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, int64 now);
 
 /*
- * Note what a probe found.  False if the generation has moved meanwhile, or
- * the lease of a turn that is owed has gone: the caller beats and probes
- * again.  A count is remembered only if keep is set; 0 removes the lease.
+ * Note what a probe found: how many turns are owed, or of a named turn that is
+ * owed its generation; the fence, if there is one, is that too.  False if the
+ * lease's generation has moved meanwhile, or the lease of a turn that is owed
+ * has gone, or a later holder of it has beaten: the caller beats and probes
+ * again.  The number is remembered only if keep is set; 0 removes the lease.
  */
-extern bool tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, uint32 generation,
-						   int32 owed, int64 armed, int64 now, bool keep);
+extern bool tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, int32 fence,
+						   uint32 generation, int32 owed, int64 armed, int64 now, bool keep);
 
 extern void tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs);
 /* the last beat of the deployment, or of any turn of it; 0 if there is none */
 extern int64 tl_lease_last_beat(TlLeaseKey deployment);
 
+/*
+ * A hand-over is about to commit, or has ended, in whatever way: until then
+ * each beat looks at the rows.
+ */
+extern void tl_lease_announce(TlLeaseKey deployment, bool begins);
 /* a commit changed what the deployment owes; served: it owes nothing now */
 extern void tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation);
 /* before it: the count that is known, and its generation; 0 if none is known */

@@ -1,6 +1,7 @@
 /*
  * lease_key.h
- *		What a deployment, or one of its turns, is called in shared memory.
+ *		What a deployment, or one of its turns, is called in shared memory
+ *		(lease_table.c).
  */
 #ifndef TL_LEASE_KEY_H
 #define TL_LEASE_KEY_H

@@ -16,38 +16,39 @@
 #include "shared/lease_key.h"
 
 #define TL_LEASE_PARTITIONS	128
-#define TL_NO_LEASE			PG_UINT32_MAX
 
 typedef struct TlLease
 {
 	TlLeaseKey	key;
 	pg_atomic_uint64 beat;		/* a deployment's or a named turn's last beat */
 	pg_atomic_uint64 first;		/* deployment: solo beat; turn: first beat */
-	pg_atomic_uint64 named;		/* deployment: last beat that named a turn */
+	pg_atomic_uint64 named;		/* deployment: last beat that named a turn; turn: its fence */
 	pg_atomic_uint64 cache;		/* generation << 32 | owed */
 	pg_atomic_uint32 generation;	/* of a deployment */
 	pg_atomic_uint32 cached_at;
-	uint32		next;
+	uint32		next;			/* in the chain or the free list; 0 = none */
 	uint16		database;		/* slot number, for reclaiming and counting */
 	uint8		incarnation;	/* of the slot: another database may have it now */
-	bool		used:1;
-	bool		is_turn:1;
-} TlLease;
+	uint8		used:1;
+	uint8		is_turn:1;
+	uint8		moving:6;		/* hand-overs that are about to commit */
+} pg_attribute_aligned(64) TlLease;
 
 StaticAssertDecl(sizeof(TlLease) == 64, "a lease is one cache line");
 
 typedef struct TlLeaseTable
 {
-	slock_t		free_mutex;		/* guards free_head */
+	slock_t		free_mutex;		/* guards the next three */
 	uint32		free_head;
-	pg_atomic_uint32 used;
+	uint32		fresh;			/* leases up to this one have been in use */
+	uint32		used;
 	uint32		reclaim_hand;	/* the worker's, see tl_lease_reclaim */
 	LWLockPadded partitions[TL_LEASE_PARTITIONS];
+	TlLease		leases[FLEXIBLE_ARRAY_MEMBER];	/* none has the number 0 */
 } TlLeaseTable;
 
 /* NULL without preload */
 extern TlLeaseTable *tl_lease_table;
-extern TlLease *tl_leases;
 extern uint32 *tl_lease_buckets;
 extern uint32 tl_lease_bucket_mask;
 
@@ -90,16 +91,12 @@ tl_lease_bucket(TlLeaseKey key)
 static inline TlLease *
 tl_lease_find(TlLeaseKey key)
 {
-	uint32		i = *tl_lease_bucket(key);
+	TlLease    *leases = tl_lease_table->leases;
+	uint32		i;
 
-	while (i != TL_NO_LEASE)
-	{
-		TlLease    *lease = &tl_leases[i];
-
-		if (tl_lease_key_equal(lease->key, key))
-			return lease;
-		i = lease->next;
-	}
+	for (i = *tl_lease_bucket(key); i != 0; i = leases[i].next)
+		if (tl_lease_key_equal(leases[i].key, key))
+			return &leases[i];
 	return NULL;
 }
 

@@ -9,12 +9,10 @@
  * WANTED again; while a worker is there, look_again does so at that worker's
  * exit, because what the worker has seen may be older than the change.
  *
- * Rule: all of it is read and written under TlShared.directory, and a process
- * that holds that lock does nothing else: no catalog access, no wait, no other
- * lock but those named at the top of database.c.  The worker withdraws under
- * the same lock, so a pid that is read and signaled under it is the worker's.
- * The time of the step is the exception: the worker alone writes it, without a
- * lock.
+ * All of it but step_since_us is read and written under TlShared.directory, and
+ * a process that holds that lock does nothing else: see database.c.  The worker
+ * withdraws under the same lock, so a pid that is read and signaled under it is
+ * the worker's.
  */
 #include "base/turn_liveness.h"
 
@@ -142,10 +140,7 @@ void
 tl_worker_withdraw(TlDatabase *db, TlWorkerState state, bool failed)
 {
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	/*
-	 * the slot is free if its database was dropped while the worker waited to
-	 * connect
-	 */
+	/* the slot may be another's if its database was dropped meanwhile */
 	if (db != NULL && db->worker.pid == MyProcPid)
 	{
 		TlWorkerSlot *slot = &db->worker;

@@ -9,20 +9,15 @@
 
 #define TL_WORKER_RETRY		(5 * TL_SECOND)	/* after a worker that failed */
 
-/*
- * Something changed in this database: the launcher starts a worker there, and a
- * worker that runs there ends first.  Cannot fail, so that it may be called
- * after a commit.
- */
+/* something changed there: a worker begins, after one that runs; cannot fail */
 extern void tl_worker_want(Oid dboid);
 /* the same, once this prepared transaction is committed */
 extern void tl_worker_want_prepared(Oid dboid, uint64 name);
 extern void tl_worker_end_prepared(uint64 name, bool commit);
 
 /*
- * Called by a worker: make this process the worker of the database.  It exits
- * if the database has a worker or is excluded.  NULL: there is no slot, or,
- * where one is to be made, no room for it.
+ * Make this process the worker of the database; it exits if there is one, or
+ * the database is excluded.  NULL: there is no slot, or no room to make one.
  */
 extern TlDatabase *tl_worker_publish(Oid dboid, bool make);
 /* called by the worker when it has begun to serve the database */

@@ -52,7 +52,7 @@ check_closed(TlRel *r)
 	int			i;
 
 	econtext->ecxt_scantuple = r->slot;
-	for (i = 0; i < r->indexes->n; i++)
+	for (i = 0; i < r->indexes->rri->ri_NumIndices; i++)
 	{
 		IndexInfo  *info = r->indexes->rri->ri_IndexRelationInfo[i];
 
@@ -82,12 +82,10 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 	memset(r->slot->tts_isnull + r->natts, true, (desc->natts - r->natts) * sizeof(bool));
 	for (i = 0; i < desc->natts; i++)
 		if (r->slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("column \"%s\" of table \"%s.%s\" must accept null values",
-							NameStr(TupleDescAttr(desc, i)->attname),
-							TL_SCHEMA, RelationGetRelationName(r->rel)),
-					 errhint("Use ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL.")));
+			tl_not_as_installed(errmsg("column \"%s\" of table \"%s.%s\" must accept null values",
+									   NameStr(TupleDescAttr(desc, i)->attname),
+									   TL_SCHEMA, RelationGetRelationName(r->rel)),
+								errhint("Use ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL."));
 	ExecStoreVirtualTuple(r->slot);
 	r->slot->tts_tableOid = RelationGetRelid(r->rel);
 	check_closed(r);
@@ -95,12 +93,10 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 
 /* Make the index entries of the row that was written. */
 static void
-index_row(TlRel *r, bool update, TlUpdateIndexes which, bool *conflict)
+index_row(TlRel *r, bool update, TU_UpdateIndexes which, bool *conflict)
 {
-	if (r->indexes->n > 0)
-		tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update,
-									  conflict != NULL, conflict,
-									  conflict ? r->indexes->arbiters : NIL, which);
+	tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update,
+								  which, conflict, conflict ? r->indexes->arbiters : NIL);
 	ResetPerTupleExprContext(r->indexes->estate);
 }
 
@@ -109,7 +105,7 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 {
 	store(r, values, nulls);
 	table_tuple_insert(r->rel, r->slot, GetCurrentCommandId(true), 0, NULL);
-	index_row(r, false, TL_INDEXES_ALL, NULL);
+	index_row(r, false, TU_All, NULL);
 	CommandCounterIncrement();
 }
 
@@ -121,23 +117,23 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 static bool
 wait_until_free(TlRel *r, TlIndex key, const Datum *values)
 {
+	TlScan		scan = {0};
 	SnapshotData dirty;
 
 	InitDirtySnapshot(dirty);
+	if (key == TL_IDX_TURN_KEY)
+	{
+		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
+		tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
+	}
+	else
+		ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
 	for (;;)
 	{
-		TlScan		scan = {0};
-		bool		found;
 		bool		inserting;
+		bool		found;
 		ItemPointerData ctid;
 
-		if (key == TL_IDX_TURN_KEY)
-		{
-			tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
-			tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
-		}
-		else
-			ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
 		tl_scan_begin(&scan, r, key, &dirty);
 		found = tl_scan_next(&scan, ForwardScanDirection);
 		ctid = scan.slot->tts_tid;
@@ -182,7 +178,7 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
 		table_tuple_insert_speculative(r->rel, r->slot, GetCurrentCommandId(true),
 									   0, NULL, token);
-		index_row(r, false, TL_INDEXES_ALL, &conflict);
+		index_row(r, false, TU_All, &conflict);
 		table_tuple_complete_speculative(r->rel, r->slot, token, !conflict);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
 		if (!conflict)
@@ -198,33 +194,15 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
  * table_tuple_update has no way to pass over a row that another transaction
  * holds, so a caller that does not want to wait locks first.
  */
-static TM_Result
-lock_row(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
-		 LockTupleMode mode, LockWaitPolicy wait)
+TM_Result
+tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
+				 LockTupleMode mode, LockWaitPolicy wait)
 {
 	TM_FailureData failure;
 	ItemPointerData at = *tid;
 
-	return table_tuple_lock(r->rel, &at, snapshot, slot, GetCurrentCommandId(true),
-							mode, wait, 0, &failure);
-}
-
-bool
-tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
-{
-	return lock_row(r, tid, snapshot, slot, LockTupleNoKeyExclusive, LockWaitSkip) == TM_Ok;
-}
-
-TM_Result
-tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
-			LockWaitPolicy wait)
-{
-	TM_Result	result;
-
-	ExecClearTuple(r->slot);
-	result = lock_row(r, tid, snapshot, r->slot, mode, wait);
-	ExecClearTuple(r->slot);
-	return result;
+	return table_tuple_lock(r->rel, &at, snapshot, ExecClearTuple(slot),
+							GetCurrentCommandId(true), mode, wait, 0, &failure);
 }
 
 /*
@@ -237,7 +215,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 {
 	TM_FailureData failure;
 	LockTupleMode lockmode;
-	TlUpdateIndexes update_indexes;
+	TU_UpdateIndexes update_indexes;
 	TM_Result	result;
 
 	store(r, values, nulls);
@@ -245,7 +223,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
-		if (tl_indexes_need_update_compat(update_indexes))
+		if (update_indexes != TU_None)
 			index_row(r, true, update_indexes, NULL);
 		CommandCounterIncrement();
 	}
@@ -292,7 +270,7 @@ tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 
 	/* it is open already if the table is open for writing with its indexes */
 	s->index = NULL;
-	for (i = 0; r->indexes != NULL && i < r->indexes->n && s->index == NULL; i++)
+	for (i = 0; r->indexes != NULL && i < r->indexes->rri->ri_NumIndices && s->index == NULL; i++)
 		if (r->indexes->oids[i] == oid)
 			s->index = r->indexes->rri->ri_IndexRelationDescs[i];
 	s->opened = s->index == NULL;
@@ -362,12 +340,4 @@ tl_rel_check_visible(TlRel *r, TupleTableSlot *slot)
 {
 	if (IsolationUsesXactSnapshot() && !tl_rel_shows(r, slot, GetTransactionSnapshot()))
 		tl_serialization_failure();
-}
-
-void
-tl_serialization_failure(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent update")));
 }

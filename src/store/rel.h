@@ -24,17 +24,13 @@ typedef struct TlRel
 /* what writing needs of a table's indexes; rel_open.c keeps it between calls */
 typedef struct TlIndexes
 {
-	MemoryContext context;
-	EState	   *estate;
+	TlTable		table;
+	uint32		generation;		/* of the catalog, when this was made */
+	EState	   *estate;			/* its memory holds all of this */
 	ResultRelInfo *rri;			/* its indexes are NULL where they are closed */
 	List	   *arbiters;		/* unique indexes over our key's columns */
-	Oid			table;			/* InvalidOid while, or because, it was not made */
-	int			n;
 	Oid		   *oids;
 	uint32	   *bits;			/* TL_BIT of each; 0: an index of the DBA's */
-	bool		in_use;
-	int			nest_level;		/* transaction or savepoint of its user */
-	bool		stale;
 } TlIndexes;
 
 /* a walk over an index; it ends before its table is closed */
@@ -56,32 +52,36 @@ typedef struct TlScan
 #define tl_row_set_null(row, att) \
 	(tl_row_isnull(row, att) = true, tl_row_value(row, att) = (Datum) 0)
 
-/* rel_open.c; all raise 55000 where the table is not as installed */
-extern void tl_rel_init(void);
-/* an error may have left tables open */
-extern void tl_rel_at_abort(int nest_level);
-extern void tl_rel_open(TlRel *r, TlTable table, bool write);
-/* for writing rows that will be in none of these indexes (TL_BIT) */
-extern void tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without);
-/* for writing; false, and nothing is open, where it would have to wait */
-extern bool tl_rel_try_open(TlRel *r, TlTable table, bool wait);
+/*
+ * rel_open.c: open a table, for writing with its indexes but those (TL_BIT)
+ * that the rows will be in none of.  55000 where it is not as installed; false,
+ * and nothing is open, where the caller would have to wait.
+ */
+extern bool tl_rel_open_with(TlRel *r, TlTable table, bool write, bool wait, uint32 without);
+#define tl_rel_open(r, table, write)	((void) tl_rel_open_with(r, table, write, true, 0))
+#define tl_rel_open_skipping(r, table, without) \
+	((void) tl_rel_open_with(r, table, true, true, without))
+#define tl_rel_try_open(r, table, wait)	tl_rel_open_with(r, table, true, wait, 0)
 extern void tl_rel_close(TlRel *r);
+/* does a row of that shape have our columns, and of our types? */
+extern bool tl_rel_has_columns(TlTable table, TupleDesc desc);
 
 /* rel.c */
 extern void tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts);
 extern void tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
 /* false, and nothing was written, if a row with this key is there */
-extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values, const bool *nulls);
+extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
+									   const Datum *values, const bool *nulls);
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							   const Datum *values, const bool *nulls);
 /*
- * lock a row and read it into this slot; false, without waiting, if another
- * transaction holds it or changed it since the snapshot
+ * lock a row and read it into a slot; TM_Updated or TM_Deleted if it was
+ * changed since the snapshot, TM_WouldBlock with LockWaitSkip if it is held
  */
-extern bool tl_rel_try_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot);
-/* TM_Updated or TM_Deleted if the row was changed since the snapshot */
-extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot,
-							 LockTupleMode mode, LockWaitPolicy wait);
+extern TM_Result tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot,
+								  TupleTableSlot *slot, LockTupleMode mode, LockWaitPolicy wait);
+#define tl_rel_lock(r, tid, snapshot, mode, wait) \
+	tl_rel_lock_into(r, tid, snapshot, (r)->slot, mode, wait)
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
 /* a condition on column attno (from 1) of the index */
@@ -101,6 +101,9 @@ extern Snapshot tl_latest_snapshot(void);
 extern bool tl_rel_shows(TlRel *r, TupleTableSlot *slot, Snapshot snapshot);
 /* 40001 above READ COMMITTED unless the transaction's snapshot shows the row */
 extern void tl_rel_check_visible(TlRel *r, TupleTableSlot *slot);
-extern void tl_serialization_failure(void) pg_attribute_noreturn();
+#define tl_serialization_failure() \
+	ereport(ERROR, \
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE), \
+			 errmsg("could not serialize access due to concurrent update")))
 
 #endif							/* TL_REL_H */

@@ -14,10 +14,9 @@
  * with assertions checks it.
  *
  * The state of a table's indexes that writing needs is kept from call to call,
- * for making it costs as much as writing a row.  It serves one user at a time.
- * The backend makes it anew after an invalidation of the table or of one of its
- * indexes, and after an abort that found it in use: that abort has closed its
- * indexes.
+ * for making it costs as much as writing a row.  A call takes it out and puts
+ * it back at its end; meanwhile the transaction's memory holds it, so an abort
+ * takes it away.  The backend makes it anew at a new generation of the catalog.
  */
 #include "base/turn_liveness.h"
 
@@ -25,13 +24,12 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "storage/lmgr.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "store/rel.h"
 
-static TlIndexes kept[TL_NTABLES];
+static TlIndexes *kept[TL_NTABLES];
 
 /*
  * What the newest install script makes: the type of each column as has_type()
@@ -42,30 +40,22 @@ static const struct
 	const char *columns;
 	int			nchecks;
 }			shapes[TL_NTABLES] = {
-	[TL_TURN] = {"ttclzzzzzzziiizztjttul", 8},
-	[TL_REPLY] = {"ltatttjctczzzz", 7},
+	[TL_TURN] = {"ttclzzzzzzzzzziiiiicitzztjtttull", 12},
+	[TL_REPLY] = {"ltatttjctcitzzzz", 7},
 	[TL_DELIVERY] = {"lcizztttzzt", 5},
 	[TL_LATE_REPLY] = {"utatjezz", 3},
 };
 
-/*
- * The table that was last found to be as installed, for reading and for
- * writing, and at which generation of the catalog.
- */
-static struct
-{
-	Oid			table;
-	uint32		generation;
-}			checked[TL_NTABLES][2];
+/* The generation at which a table was last found to be as installed. */
+static uint32 checked[TL_NTABLES][2];	/* for reading, for writing */
 
 /* A table of ours is not as the install script made it. */
 static void
 refuse(Relation rel, const char *what, const char *hint)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s.%s\" %s", TL_SCHEMA, RelationGetRelationName(rel), what),
-			 errhint("%s", hint)));
+	tl_not_as_installed(errmsg("table \"%s.%s\" %s", TL_SCHEMA,
+							   RelationGetRelationName(rel), what),
+						errhint("%s", hint));
 }
 
 static bool
@@ -81,11 +71,26 @@ has_type(Form_pg_attribute column, char type)
 }
 
 /*
- * Every column of ours is there, and of our type: rows are read and written by
- * position, and a value of another type would be taken for an address.  Only
- * superusers own the table, because the worker, which is one, evaluates
- * expressions of the owner's indexes.  A table to write to asks nothing of a
- * row that a direct write does not do; rel.c checks NOT NULL for each row.
+ * Rows are read and written by position, and a value of another type would be
+ * taken for an address.
+ */
+bool
+tl_rel_has_columns(TlTable table, TupleDesc desc)
+{
+	const char *columns = shapes[table].columns;
+	int			i;
+
+	for (i = 0; columns[i] != '\0'; i++)
+		if (i >= desc->natts || !has_type(TupleDescAttr(desc, i), columns[i]))
+			return false;
+	return true;
+}
+
+/*
+ * Every column of ours is there, and of our type.  Only superusers own the
+ * table, because the worker, which is one, evaluates expressions of the owner's
+ * indexes.  A table to write to asks nothing of a row that a direct write does
+ * not do; rel.c checks NOT NULL for each row.
  */
 static int
 check_table(TlTable table, Relation rel, bool write)
@@ -95,17 +100,14 @@ check_table(TlTable table, Relation rel, bool write)
 	uint32		generation = tl_catalog_generation();
 	int			i;
 
-	if (checked[table][write].table == RelationGetRelid(rel) &&
-		checked[table][write].generation == generation)
+	if (checked[table][write] == generation)
 		return natts;
-
 	if (desc->natts < natts)
 		refuse(rel, "has fewer columns than the library knows",
 			   "Bring the extension up to date with ALTER EXTENSION " TL_EXTENSION " UPDATE.");
-	for (i = 0; i < natts; i++)
-		if (!has_type(TupleDescAttr(desc, i), shapes[table].columns[i]))
-			refuse(rel, "lacks a column that the extension created, or it has another type",
-				   "Restore it from a backup, or create the extension anew.");
+	if (!tl_rel_has_columns(table, desc))
+		refuse(rel, "lacks a column that the extension created, or it has another type",
+			   "Restore it from a backup, or create the extension anew.");
 	if (!superuser_arg(rel->rd_rel->relowner))
 		refuse(rel, "is not owned by a superuser",
 			   "Give it back to the owner of the extension with ALTER TABLE ... OWNER TO.");
@@ -121,8 +123,7 @@ check_table(TlTable table, Relation rel, bool write)
 		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
 		CheckCmdReplicaIdentity(rel, CMD_DELETE);
 	}
-	checked[table][write].table = RelationGetRelid(rel);
-	checked[table][write].generation = generation;
+	checked[table][write] = generation;
 	return natts;
 }
 
@@ -137,50 +138,6 @@ check_index(Relation rel, Relation index)
 	if (index->rd_index->indisexclusion || !index->rd_index->indimmediate)
 		refuse(rel, "has an exclusion constraint or a deferrable unique constraint",
 			   "Drop the constraint, or make a unique one NOT DEFERRABLE.");
-}
-
-/*
- * Relcache callback.  While the state is being made, its indexes are not known
- * yet: any invalidation may be of one of them.
- */
-static void
-forget(Datum arg, Oid relid)
-{
-	int			i;
-	int			j;
-
-	for (i = 0; i < TL_NTABLES; i++)
-	{
-		bool		hit = relid == InvalidOid || kept[i].table == InvalidOid ||
-			kept[i].table == relid;
-
-		for (j = 0; j < kept[i].n && !hit; j++)
-			hit = kept[i].oids[j] == relid;
-		kept[i].stale |= hit;
-	}
-}
-
-void
-tl_rel_init(void)
-{
-	CacheRegisterRelcacheCallback(forget, (Datum) 0);
-}
-
-/*
- * A transaction or a savepoint ends in an abort, which has closed what was open
- * in it.  The memory goes with the next use.
- */
-void
-tl_rel_at_abort(int nest_level)
-{
-	int			i;
-
-	for (i = 0; i < TL_NTABLES; i++)
-		if (kept[i].in_use && kept[i].nest_level >= nest_level)
-		{
-			kept[i].in_use = false;
-			kept[i].stale = true;
-		}
 }
 
 /*
@@ -215,46 +172,44 @@ has_key_of(Relation index, Relation key)
  * them, so a conflict in any is the same conflict.
  */
 static List *
-make_arbiters(TlTable table, const TlIndexes *indexes)
+make_arbiters(const ResultRelInfo *rri, Oid key)
 {
-	Oid			key = table == TL_TURN ? tl_index_oid(TL_IDX_TURN_KEY) :
-		table == TL_LATE_REPLY ? tl_index_oid(TL_IDX_LATE_REPLY_KEY) : InvalidOid;
-	Relation   *relations = indexes->rri->ri_IndexRelationDescs;
+	Relation   *relations = rri->ri_IndexRelationDescs;
 	List	   *arbiters = NIL;
 	int			i;
 	int			j;
 
-	for (i = 0; i < indexes->n; i++)
-		for (j = 0; j < indexes->n && indexes->oids[i] == key; j++)
+	for (i = 0; i < rri->ri_NumIndices; i++)
+		for (j = 0; j < rri->ri_NumIndices && RelationGetRelid(relations[i]) == key; j++)
 			if (has_key_of(relations[j], relations[i]))
-				arbiters = lappend_oid(arbiters, indexes->oids[j]);
+				arbiters = lappend_oid(arbiters, RelationGetRelid(relations[j]));
 	return arbiters;
 }
 
-/*
- * Make the state of a table's indexes, in a context of its own, and leave all
- * of them open.  Opening the first of them reads invalidations, so the state is
- * fresh from here on and forget() marks it stale again; an error on the way
- * leaves it incomplete.
- */
-static void
-make_indexes(TlIndexes *indexes, TlTable table, Relation rel, MemoryContext parent)
+/* Make the state of a table's indexes, in a context of its own. */
+static TlIndexes *
+make_indexes(TlTable table, Relation rel)
 {
-	MemoryContext old;
+	uint32		generation = tl_catalog_generation();
+	MemoryContext old = MemoryContextSwitchTo(CurTransactionContext);
+	EState	   *estate = CreateExecutorState();
+	TlIndexes  *indexes;
 	ResultRelInfo *rri;
 	int			i;
 
-	if (indexes->context != NULL)
-		MemoryContextDelete(indexes->context);
-	memset(indexes, 0, sizeof(*indexes));
-	indexes->context = AllocSetContextCreate(parent, "turn_liveness indexes",
-											 ALLOCSET_SMALL_SIZES);
-	old = MemoryContextSwitchTo(indexes->context);
-	indexes->estate = CreateExecutorState();
-	MemoryContextSwitchTo(indexes->estate->es_query_cxt);
-	tl_init_range_table_compat(indexes->estate, rel);
+	MemoryContextSwitchTo(estate->es_query_cxt);
+	indexes = palloc0(sizeof(TlIndexes));
+	indexes->table = table;
+	indexes->generation = generation;
+	indexes->estate = estate;
 	indexes->rri = rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(rri, rel, 1, NULL, 0);
+
+	/*
+	 * ExecInsertIndexTuples would ask the range table which columns an update
+	 * touched.  Without one, every index tries bottom-up deletion, which serves
+	 * tables whose rows are updated once.
+	 */
+	InitResultRelInfo(rri, rel, 0, NULL, 0);
 	ExecOpenIndices(rri, true);
 	indexes->oids = palloc(sizeof(Oid) * Max(rri->ri_NumIndices, 1));
 	indexes->bits = palloc(sizeof(uint32) * Max(rri->ri_NumIndices, 1));
@@ -264,60 +219,55 @@ make_indexes(TlIndexes *indexes, TlTable table, Relation rel, MemoryContext pare
 		indexes->oids[i] = RelationGetRelid(rri->ri_IndexRelationDescs[i]);
 		indexes->bits[i] = tl_index_bit(indexes->oids[i]);
 	}
-	indexes->n = rri->ri_NumIndices;
-	indexes->arbiters = make_arbiters(table, indexes);
-	indexes->table = RelationGetRelid(rel);
+	if (table == TL_TURN || table == TL_LATE_REPLY)
+		indexes->arbiters = make_arbiters(rri, tl_index_oid(table == TL_TURN ? TL_IDX_TURN_KEY :
+															TL_IDX_LATE_REPLY_KEY));
+	ExecCloseIndices(rri);
 	MemoryContextSwitchTo(old);
+	return indexes;
 }
 
 /*
- * Open the indexes but these.  What is kept may be in use: an expression of a
- * DBA's index may call us while we write.
+ * Open the indexes but these.  An expression of a DBA's index may call us while
+ * we write: such a call finds nothing kept and makes a state of its own.
  */
 static void
 open_indexes(TlRel *r, TlTable table, uint32 without)
 {
-	TlIndexes  *indexes = &kept[table];
-	Relation   *relations;
-	bool		made = false;
+	TlIndexes  *indexes = kept[table];
+	ResultRelInfo *rri;
 	int			i;
 
-	r->slot = table_slot_create(r->rel, NULL);
-	if (indexes->in_use)
-		indexes = palloc0(sizeof(TlIndexes));
-	if (indexes->table == InvalidOid || indexes->stale)
+	kept[table] = NULL;
+	if (indexes != NULL && indexes->generation == tl_catalog_generation())
+		MemoryContextSetParent(indexes->estate->es_query_cxt, CurTransactionContext);
+	else
 	{
-		make_indexes(indexes, table, r->rel,
-					 indexes == &kept[table] ? CacheMemoryContext : CurrentMemoryContext);
-		made = true;
+		if (indexes != NULL)
+			FreeExecutorState(indexes->estate);
+		indexes = make_indexes(table, r->rel);
 	}
-	indexes->rri->ri_RelationDesc = r->rel;
-	relations = indexes->rri->ri_IndexRelationDescs;
-	for (i = 0; i < indexes->n; i++)
+	rri = indexes->rri;
+	rri->ri_RelationDesc = r->rel;
+	for (i = 0; i < rri->ri_NumIndices; i++)
 	{
+		Relation	index = (indexes->bits[i] & without) != 0 ? NULL :
+			index_open(indexes->oids[i], RowExclusiveLock);
+
 		/* ExecInsertIndexTuples passes over what is not open */
-		if ((indexes->bits[i] & without) == 0)
-			relations[i] = made ? relations[i] : index_open(indexes->oids[i], RowExclusiveLock);
-		else
-		{
-			if (made)
-				index_close(relations[i], NoLock);
-			relations[i] = NULL;
-		}
+		rri->ri_IndexRelationDescs[i] = index;
+		/* an index becomes ready without a word to its table */
+		if (index != NULL)
+			rri->ri_IndexRelationInfo[i]->ii_ReadyForInserts = index->rd_index->indisready;
 		/* notes of access methods live as long as this call */
-		indexes->rri->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
+		rri->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
 	}
-	indexes->in_use = true;
-	indexes->nest_level = GetCurrentTransactionNestLevel();
+	r->slot = table_slot_create(r->rel, NULL);
 	r->indexes = indexes;
 }
 
-/*
- * Open a table.  False if a lock has to be waited for and the caller does not
- * want to wait.
- */
-static bool
-open_table(TlRel *r, TlTable table, bool write, bool wait, uint32 without)
+bool
+tl_rel_open_with(TlRel *r, TlTable table, bool write, bool wait, uint32 without)
 {
 	LOCKMODE	lockmode = write ? RowExclusiveLock : AccessShareLock;
 
@@ -346,24 +296,6 @@ open_table(TlRel *r, TlTable table, bool write, bool wait, uint32 without)
 	return true;
 }
 
-void
-tl_rel_open(TlRel *r, TlTable table, bool write)
-{
-	(void) open_table(r, table, write, true, 0);
-}
-
-void
-tl_rel_open_skipping(TlRel *r, TlTable table, uint32 without)
-{
-	(void) open_table(r, table, true, true, without);
-}
-
-bool
-tl_rel_try_open(TlRel *r, TlTable table, bool wait)
-{
-	return open_table(r, table, true, wait, 0);
-}
-
 /* Locks stay until the end of the transaction, as with any statement. */
 void
 tl_rel_close(TlRel *r)
@@ -371,23 +303,27 @@ tl_rel_close(TlRel *r)
 	TlIndexes  *indexes = r->indexes;
 	int			i;
 
-	for (i = 0; indexes != NULL && i < indexes->n; i++)
+	for (i = 0; indexes != NULL && i < indexes->rri->ri_NumIndices; i++)
 	{
 		Relation	index = indexes->rri->ri_IndexRelationDescs[i];
+		IndexInfo  *info = indexes->rri->ri_IndexRelationInfo[i];
 
 		if (index == NULL)
 			continue;
-		tl_index_insert_cleanup_compat(index, indexes->rri->ri_IndexRelationInfo[i]);
-		indexes->rri->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
+		index_insert_cleanup(index, info);
+		info->ii_AmCache = NULL;
 		index_close(index, NoLock);
 	}
 	if (indexes != NULL)
 	{
 		ExecDropSingleTupleTableSlot(r->slot);
-		indexes->in_use = false;
-		/* made for this call alone, if another call had taken what is kept */
-		if (indexes < kept || indexes >= kept + TL_NTABLES)
-			MemoryContextDelete(indexes->context);
+		if (kept[indexes->table] == NULL)
+		{
+			kept[indexes->table] = indexes;
+			MemoryContextSetParent(indexes->estate->es_query_cxt, CacheMemoryContext);
+		}
+		else
+			FreeExecutorState(indexes->estate);
 	}
 	relation_close(r->rel, NoLock);
 }

@@ -31,6 +31,9 @@ static const struct
 	{TURN_BEAT, offsetof(TlTurn, times.beat), true},
 	{TURN_STARTED, offsetof(TlTurn, times.started), true},
 	{TURN_FROZEN, offsetof(TlTurn, times.frozen), true},
+	{TURN_SUSPENDED, offsetof(TlTurn, times.suspended), true},
+	{TURN_WAIT_UNTIL, offsetof(TlTurn, times.wait_until), true},
+	{TURN_LAPSED, offsetof(TlTurn, times.lapsed), true},
 };
 
 #define time_of(turn, i) (*(int64 *) ((char *) (turn) + times[i].offset))
@@ -71,6 +74,10 @@ tl_turn_decode(TupleTableSlot *slot, TlTurn *turn)
 	turn->times.admission_ms = DatumGetInt32(tl_turn_value(turn, TURN_ADMISSION));
 	turn->times.silence_ms = DatumGetInt32(tl_turn_value(turn, TURN_SILENCE));
 	turn->times.duration_ms = DatumGetInt32(tl_turn_value(turn, TURN_DURATION));
+	turn->times.rescue_ms = DatumGetInt32(tl_turn_value(turn, TURN_RESCUE));
+	turn->times.generation = DatumGetInt32(tl_turn_value(turn, TURN_GENERATION));
+	turn->times.lapse_code = tl_turn_isnull(turn, TURN_LAPSE_CODE) ? 0 :
+		DatumGetChar(tl_turn_value(turn, TURN_LAPSE_CODE));
 	tl_turn_set_keys(turn);
 }
 
@@ -87,6 +94,13 @@ encode(TlTurn *turn)
 	tl_turn_set(turn, TURN_ADMISSION, Int32GetDatum(turn->times.admission_ms));
 	tl_turn_set(turn, TURN_SILENCE, Int32GetDatum(turn->times.silence_ms));
 	tl_turn_set(turn, TURN_DURATION, Int32GetDatum(turn->times.duration_ms));
+	tl_turn_set(turn, TURN_RESCUE, Int32GetDatum(turn->times.rescue_ms));
+	tl_turn_set(turn, TURN_GENERATION, Int32GetDatum(turn->times.generation));
+	/* why it lapsed is told as long as that counts; a row of others may not */
+	if (turn->times.lapsed > 0 && turn->times.lapse_code != 0)
+		tl_turn_set(turn, TURN_LAPSE_CODE, CharGetDatum(turn->times.lapse_code));
+	else
+		tl_turn_set_null(turn, TURN_LAPSE_CODE);
 }
 
 /* Copy the values out of the slot: the turn outlives the scan that found it. */

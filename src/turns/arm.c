@@ -5,24 +5,28 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/timestamp.h"
-
 #include "base/args.h"
-#include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
 #include "shared/database.h"
+#include "turns/handover.h"
 #include "turns/turn.h"
+
+/* which intervals the caller gives */
+typedef struct Intervals
+{
+	bool		admission;
+	bool		silence;
+	bool		duration;
+	bool		rescue;
+} Intervals;
 
 /* an arm of a turn that is there already */
 typedef struct ArmAgain
 {
-	int32		admission_ms;
-	int32		silence_ms;
+	Intervals	given;
+	const TlTimes *times;		/* with their values */
 	TlArmResult result;
 } ArmAgain;
 
@@ -38,9 +42,34 @@ PG_FUNCTION_INFO_V1(turn_liveness_arm_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_mark_provider_failed);
 PG_FUNCTION_INFO_V1(turn_liveness_clear_provider_failed);
 
+/* An interval that the caller gives must not be longer than the duration. */
+static void
+check_interval(bool given, int32 ms, int32 duration_ms, const char *name)
+{
+	if (given && ms > duration_ms)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be longer than the duration limit", name),
+				 errdetail("The duration limit of this turn is %d ms.", duration_ms),
+				 TL_UNIT_HINT));
+}
+
 /*
- * The turn starts anew, with the deadlines of this call; its duration goes on
- * to count from the first arm.
+ * Check the intervals, and let the ones that the caller did not give give way
+ * to the duration.
+ */
+static void
+settle_intervals(const Intervals *given, TlTimes *times)
+{
+	check_interval(given->admission, times->admission_ms, times->duration_ms, "admission");
+	check_interval(given->silence, times->silence_ms, times->duration_ms, "silence");
+	times->admission_ms = Min(times->admission_ms, times->duration_ms);
+	times->silence_ms = Min(times->silence_ms, times->duration_ms);
+}
+
+/*
+ * The turn is handed over.  It keeps each interval that this call does not
+ * give, and its duration goes on to count from the first arm.
  */
 static TlTurnChange
 arm_again(TlTurn *turn, void *arg)
@@ -53,34 +82,31 @@ arm_again(TlTurn *turn, void *arg)
 		again->result = TL_ANSWERED;
 		return TL_TURN_KEPT;
 	}
-	tl_turn_adopt(turn, 0);
-	times->armed = tl_clock_arm_stamp();
-	/* how long it took elsewhere, and lay in a dump, is no time of ours */
-	if (tl_epoch_place(times->epoch) != tl_epoch_place(tl_clock_epoch()))
-		times->begun = times->armed;
-	times->epoch = tl_clock_epoch();
-	times->seen = times->beat = times->started = 0;
-	times->admission_ms = again->admission_ms;
-	times->silence_ms = again->silence_ms;
-	/* a mark stays until it is cleared, but the new worker gets its time */
-	if (times->frozen > 0)
-		times->frozen = times->armed + times->admission_ms * TL_MS;
-	turn->next_check = tl_times_next_check(times);
-	tl_turn_set(turn, TURN_REARMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+	if (again->given.admission)
+		times->admission_ms = again->times->admission_ms;
+	if (again->given.silence)
+		times->silence_ms = again->times->silence_ms;
+	if (again->given.duration)
+		times->duration_ms = again->times->duration_ms;
+	if (again->given.rescue)
+		times->rescue_ms = again->times->rescue_ms;
+	settle_intervals(&again->given, times);
+	tl_turn_hand_over(turn);
+	tl_counter_add(TL_COUNT_REARMED, 1);
 	again->result = TL_PENDING;
 	return TL_TURN_ARMED;
 }
 
 /* Insert the row of a new turn, or arm the turn that is there again. */
-static TlArmResult
-arm(TlTurn *turn, text *deployment, text *message_id)
+static void
+arm(TlTurn *turn, text *deployment, text *message_id, ArmAgain *again)
 {
 	/* most conversations have the name of their deployment: that is indexed */
 	bool		indexed = tl_turn_value(turn, TURN_CONVERSATION) != PointerGetDatum(deployment);
-	ArmAgain	again = {turn->times.admission_ms, turn->times.silence_ms, TL_ARMED};
 	TlRel		turns;
 
-	tl_rel_open_skipping(&turns, TL_TURN, indexed ? 0 : TL_BIT(TL_IDX_TURN_OWED_CONVERSATION));
+	tl_rel_open_skipping(&turns, TL_TURN, TL_BIT(TL_IDX_TURN_OWED_LAPSED) |
+						 (indexed ? 0 : TL_BIT(TL_IDX_TURN_OWED_CONVERSATION)));
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -92,23 +118,28 @@ arm(TlTurn *turn, text *deployment, text *message_id)
 			break;
 		}
 		/* the turn that is there may have any conversation */
-		if (!indexed)
-		{
-			tl_rel_close(&turns);
-			tl_rel_open(&turns, TL_TURN, true);
-			indexed = true;
-		}
-		if (tl_turn_change(&turns, deployment, message_id, arm_again, &again))
+		tl_rel_close(&turns);
+		tl_rel_open(&turns, TL_TURN, true);
+		if (tl_turn_change(&turns, deployment, message_id, 0, arm_again, again))
 			break;
 		/* retention has removed it since */
 		if (IsolationUsesXactSnapshot())
 			tl_serialization_failure();
 	}
 	tl_rel_close(&turns);
-	/* the obligation must be as durable as the caller believes it is */
-	if (again.result != TL_ANSWERED)
-		ForceSyncCommit();
-	return again.result;
+}
+
+/* Arm a turn that is there; false if there is none. */
+static bool
+arm_if_there(text *deployment, text *message_id, ArmAgain *again)
+{
+	TlRel		turns;
+	bool		found;
+
+	tl_rel_open(&turns, TL_TURN, true);
+	found = tl_turn_change(&turns, deployment, message_id, 0, arm_again, again);
+	tl_rel_close(&turns);
+	return found;
 }
 
 Datum
@@ -117,26 +148,39 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *message_id = tl_arg_name(fcinfo, 1, "message_id");
 	Jsonb	   *routing = tl_arg_object(fcinfo, 2, "routing", tl_max_routing_size, "turn_liveness.max_routing_size");
-	int32		admission_ms = tl_arg_milliseconds(fcinfo, 3, "admission", tl_admission_deadline);
-	int32		silence_ms = tl_arg_milliseconds(fcinfo, 4, "silence", tl_turn_deadline);
-	int32		duration_ms = tl_arg_milliseconds(fcinfo, 5, "duration", tl_default_duration());
-	const char *longer = !PG_ARGISNULL(3) && admission_ms > duration_ms ? "admission" :
-		!PG_ARGISNULL(4) && silence_ms > duration_ms ? "silence" : NULL;
+	Intervals	given = {!PG_ARGISNULL(3), !PG_ARGISNULL(4), !PG_ARGISNULL(5), !PG_ARGISNULL(6)};
 	TlTurn		turn;
+	TlTimes    *times = &turn.times;
+	ArmAgain	again = {given, times, TL_ARMED};
+	TlTimes		asked;
 
-	if (longer != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be longer than the duration limit", longer),
-				 errdetail("The duration limit of this turn is %d ms.", duration_ms),
-				 TL_UNIT_HINT));
-	/* a default that is longer gives way to the duration */
-	admission_ms = Min(admission_ms, duration_ms);
-	silence_ms = Min(silence_ms, duration_ms);
+	tl_turn_make(&turn, deployment, message_id, routing);
+	times->admission_ms = tl_arg_milliseconds(fcinfo, 3, "admission", times->admission_ms);
+	times->silence_ms = tl_arg_milliseconds(fcinfo, 4, "silence", times->silence_ms);
+	times->duration_ms = tl_arg_milliseconds(fcinfo, 5, "duration", times->duration_ms);
+	if (given.rescue && tl_interval_us(PG_GETARG_INTERVAL_P(6), "rescue") < TL_MS)
+		times->rescue_ms = 0;
+	else
+		times->rescue_ms = tl_arg_milliseconds(fcinfo, 6, "rescue", times->rescue_ms);
+	asked = *times;
+	again.times = &asked;
 
 	tl_check_writable("arm_turn");
-	tl_turn_make(&turn, deployment, message_id, routing, admission_ms, silence_ms, duration_ms);
-	PG_RETURN_OID(tl_arm_result_oid(arm(&turn, deployment, message_id)));
+	/* what contradicts the default duration may fit the turn's own */
+	if (((given.admission && times->admission_ms > times->duration_ms) ||
+		 (given.silence && times->silence_ms > times->duration_ms)) &&
+		arm_if_there(deployment, message_id, &again))
+		 /* it was there */ ;
+	else
+	{
+		settle_intervals(&given, times);
+		turn.next_check = tl_times_next_check(times);
+		arm(&turn, deployment, message_id, &again);
+	}
+	/* the obligation must be as durable as the caller believes it is */
+	if (again.result != TL_ANSWERED)
+		ForceSyncCommit();
+	PG_RETURN_OID(tl_arm_result_oid(again.result));
 }
 
 /* Mark a turn that is not marked, or clear one that is. */
@@ -164,11 +208,12 @@ mark_turn(TlTurn *turn, void *arg)
 		return TL_TURN_KEPT;
 	tl_turn_judge(turn, tl_clock_now(), 0, &verdict);
 	tl_turn_adopt(turn, 0);
-	/* the leases forget beats: the row keeps them with the mark */
-	if (marks && verdict.last_beat > 0)
+	if (marks)
+	{
+		/* the leases forget beats: the row keeps them with the mark */
 		times->beat = verdict.last_beat;
-	if (marks && verdict.first_beat > 0)
 		times->started = verdict.first_beat;
+	}
 	times->frozen = marks ? verdict.deadline : 0;
 	tl_turn_value(turn, TURN_ERROR_CODE) = PointerGetDatum(mark->error_code);
 	tl_turn_isnull(turn, TURN_ERROR_CODE) = !marks;
@@ -192,7 +237,7 @@ mark_owed(text *deployment, text *error_code, text *reason)
 	tl_rel_open(&turns, TL_TURN, true);
 	ids = tl_turn_list_owed(&turns, deployment, is_to_be_marked, &mark, &nids);
 	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, deployment, ids[i], mark_turn, &mark);
+		(void) tl_turn_change(&turns, deployment, ids[i], 0, mark_turn, &mark);
 	tl_rel_close(&turns);
 	return mark.changed;
 }
@@ -202,14 +247,8 @@ turn_liveness_mark_provider_failed(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	text	   *error_code = tl_arg_name(fcinfo, 1, "error_code");
-	text	   *reason = tl_arg_optional_text(fcinfo, 2, "reason");
+	text	   *reason = tl_arg_reason(fcinfo, 2, "reason");
 
-	if (reason != NULL && VARSIZE_ANY_EXHDR(reason) > TL_MAX_REASON)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s is too large", "reason"),
-				 errdetail("It takes %d bytes, %d are allowed.",
-						   (int) VARSIZE_ANY_EXHDR(reason), TL_MAX_REASON)));
 	tl_check_writable("mark_provider_failed");
 	PG_RETURN_INT32(mark_owed(deployment, error_code, reason));
 }

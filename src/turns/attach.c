@@ -10,7 +10,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 
@@ -19,7 +18,6 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 
 /* what one session may attach: a part of the table */
 #define SESSION_MAX		Max(1, tl_attach_capacity / 4)
@@ -79,6 +77,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	TlLeaseKey	key;
 	int			entry;
+	int64		now;
 
 	tl_check_writable("attach_worker");
 	if (tl_database() == NULL)
@@ -87,10 +86,16 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 				 errmsg("%s must be loaded via \"%s\"", TL_EXTENSION, "shared_preload_libraries"),
 				 errhint("Add \"%s\" to \"%s\" and restart the server.",
 						 TL_EXTENSION, "shared_preload_libraries")));
-	tl_grace_note_call();
+	tl_grace_note_call(tl_clock_now());
 	key = tl_lease_key(deployment);
-	if (find_attached(key) >= 0)
+	/* a hand-over that comes before this is this session's */
+	now = tl_clock_arm_stamp();
+	entry = find_attached(key);
+	if (entry >= 0)
+	{
+		tl_attach_again(attached[entry].entry, now);
 		PG_RETURN_INT32(MyProcPid);
+	}
 
 	/* all that can fail comes before the shared table is changed */
 	if (attached == NULL)
@@ -98,7 +103,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 		attached = MemoryContextAlloc(TopMemoryContext, SESSION_MAX * sizeof(Attached));
 		before_shmem_exit(session_ends, (Datum) 0);
 	}
-	entry = nattached < SESSION_MAX ? tl_attach_add(deployment, key) : -1;
+	entry = nattached < SESSION_MAX ? tl_attach_add(deployment, key, now) : -1;
 	if (entry < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -107,8 +112,7 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 						   SESSION_MAX, tl_attach_capacity),
 				 errhint("Spread the deployments over several sessions, or raise \"%s\".",
 						 "turn_liveness.attach_capacity")));
-	attached[nattached].key = key;
-	attached[nattached++].entry = entry;
+	attached[nattached++] = (Attached) {key, entry};
 	PG_RETURN_INT32(MyProcPid);
 }
 
@@ -119,9 +123,7 @@ turn_liveness_detach_worker(PG_FUNCTION_ARGS)
 	int			i;
 
 	tl_check_writable("detach_worker");
-	if (tl_database() == NULL)
-		PG_RETURN_BOOL(false);
-	tl_grace_note_call();
+	tl_grace_note_call(tl_clock_now());
 	i = find_attached(tl_lease_key(deployment));
 	if (i < 0)
 		PG_RETURN_BOOL(false);

@@ -20,17 +20,13 @@
 
 #include "access/xlog.h"
 #include "funcapi.h"
-#include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
 #include "base/args.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
-#include "shared/grace.h"
+#include "shared/database.h"
 #include "shared/lease.h"
 #include "shared/lease_table.h"
 #include "turns/turn.h"
@@ -48,17 +44,13 @@ typedef struct Beat
 {
 	text	   *deployment;		/* NULL: not valid, so nothing is owed */
 	text	   *message_id;		/* NULL: all that the deployment owes */
+	int32		fence;			/* the generation that the caller holds; 0: it says none */
 	TlLeaseKey	key;			/* the deployment's */
 	int32		owed;			/* the verdict */
+	bool		starts;			/* in rows: it starts the turn, if none did before */
+	int			nrows;			/* rows to write, for it has no lease: their ids */
+	text	  **rows;
 } Beat;
-
-/* its part on one row */
-typedef struct RowBeat
-{
-	Beat	   *beat;
-	text	   *message_id;
-	bool		starts;			/* it starts the turn, if none did before */
-} RowBeat;
 
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
@@ -67,45 +59,43 @@ PG_FUNCTION_INFO_V1(turn_liveness_heartbeats);
  * List the rows of a beat, which has no lease.  The call writes them when it
  * has been through all its beats, so that it opens the table once.
  */
-static List *
-list_rows(List *rows, Beat *beat)
+static void
+list_rows(Beat *beat)
 {
 	TlDatabase *db = tl_database();
-	text	  **ids = &beat->message_id;
-	int			nids = 1;
-	int			i;
+	TlRel		turns;
 
 	PreventCommandIfReadOnly("heartbeat");
 	PreventCommandIfParallelMode("heartbeat");
 	if (db != NULL)
 	{
 		/* beats may be missing in rows from here on; the log tells it once */
-		pg_atomic_write_u32(&db->rows_beaten, 1);
 		tl_counter_add(TL_COUNT_BEATS_IN_ROWS, 1);
-		if (pg_atomic_exchange_u32(&db->logged_full, 1) == 0)
+		if (pg_atomic_exchange_u32(&db->rows_beaten, 1) == 0)
 			ereport(LOG,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("shared memory for beats is full; beats of database \"%s\" are written to the table",
 							get_database_name(MyDatabaseId)),
 					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
 	}
+	beat->rows = &beat->message_id;
+	beat->nrows = 1;
 	if (beat->message_id == NULL)
 	{
-		TlRel		turns;
-
 		tl_rel_open(&turns, TL_TURN, false);
-		ids = tl_turn_list_owed(&turns, beat->deployment, NULL, NULL, &nids);
+		beat->rows = tl_turn_list_owed(&turns, beat->deployment, NULL, NULL, &beat->nrows);
 		tl_rel_close(&turns);
 	}
-	beat->owed = nids;
-	for (i = 0; i < nids; i++)
-	{
-		RowBeat    *row = palloc(sizeof(RowBeat));
+	beat->owed = beat->nrows;
+	beat->starts = beat->nrows == 1;
+}
 
-		*row = (RowBeat) {beat, ids[i], nids == 1};
-		rows = lappend(rows, row);
-	}
-	return rows;
+/* Is the turn owed, and by the holder that beats? */
+static bool
+is_held(const Beat *beat, const TlTurn *turn)
+{
+	return tl_turn_is_owed(turn) &&
+		(beat->fence == 0 || beat->fence == turn->times.generation);
 }
 
 /*
@@ -113,16 +103,17 @@ list_rows(List *rows, Beat *beat)
  * transaction holds the row, or has changed it since this looked.
  */
 static bool
-write_row(TlRel *turns, const RowBeat *row, int64 now)
+write_row(TlRel *turns, Beat *beat, const text *message_id, int64 now)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlScan		scan = {0};
 	TlTurn		turn;
 	bool		done = true;
 
-	if (!tl_turn_find(turns, &scan, row->beat->deployment, row->message_id, snapshot, &turn) ||
-		!tl_turn_is_owed(&turn))
-		row->beat->owed--;
+	CHECK_FOR_INTERRUPTS();
+	if (!tl_turn_find(turns, &scan, beat->deployment, message_id, snapshot, &turn) ||
+		!is_held(beat, &turn))
+		beat->owed--;
 	else if (tl_rel_lock(turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
 						 LockWaitSkip) != TM_Ok)
 		done = false;
@@ -130,7 +121,7 @@ write_row(TlRel *turns, const RowBeat *row, int64 now)
 	{
 		tl_turn_adopt(&turn, 0);
 		turn.times.beat = Max(turn.times.beat, now);
-		if (row->starts && turn.times.started < turn.times.armed)
+		if (beat->starts && turn.times.started < turn.times.armed)
 			turn.times.started = now;
 		tl_turn_write(turns, &turn, snapshot, false);
 	}
@@ -141,37 +132,41 @@ write_row(TlRel *turns, const RowBeat *row, int64 now)
 
 /* Write the rows of a call's beats, and try those that are held again. */
 static void
-write_rows(List *rows, int64 now)
+write_rows(Beat *beats, int n, int64 now)
 {
 	int64		until = tl_monotonic() + PATIENCE_US;
+	bool		held;
 
-	for (;;)
+	do
 	{
-		List	   *held = NIL;
-		ListCell   *cell;
 		TlRel		turns;
+		Beat	   *beat;
 
+		held = false;
 		tl_rel_open(&turns, TL_TURN, true);
-		foreach(cell, rows)
+		for (beat = beats; beat < beats + n; beat++)
 		{
-			CHECK_FOR_INTERRUPTS();
-			if (!write_row(&turns, lfirst(cell), now))
-				held = lappend(held, lfirst(cell));
+			int			todo = beat->nrows;
+			int			i;
+
+			for (beat->nrows = i = 0; i < todo; i++)
+				if (!write_row(&turns, beat, beat->rows[i], now))
+					beat->rows[beat->nrows++] = beat->rows[i];
+			held |= beat->nrows > 0;
 		}
 		tl_rel_close(&turns);
-		list_free(rows);
-		rows = held;
-		if (rows == NIL || tl_monotonic() >= until)
-			return;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 PAUSE_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
+		if (held)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 PAUSE_MS, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	} while (held && tl_monotonic() < until);
 }
 
 /*
- * How many turns the beat finds owed, and from when on beats count for the
- * only one: see rules/deadline.c.
+ * How many turns the beat finds owed, or the generation of the turn that it
+ * names; and from when on beats count for the only one: see rules/deadline.c.
  */
 static int32
 probe(const Beat *beat, int64 *counts_from)
@@ -197,6 +192,11 @@ probe(const Beat *beat, int64 *counts_from)
 	if (found)
 		*counts_from = tl_epoch_run(turn.times.epoch) == tl_epoch_run(tl_clock_epoch()) ?
 			turn.times.armed : tl_clock_server_start();
+	if (found && beat->message_id != NULL)
+	{
+		owed = turn.times.generation;
+		found = false;
+	}
 	for (; found; found = tl_scan_next(&scan, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -211,26 +211,32 @@ probe(const Beat *beat, int64 *counts_from)
 /*
  * Record one beat.  The loop ends as soon as the count is known to be of the
  * generation that the lease had when the beat was recorded.  A beat that finds
- * no room for a lease is added to the rows.
+ * no room for a lease lists its rows.
  */
-TL_HOT static List *
-record(Beat *beat, int64 now, List *rows)
+TL_HOT static void
+record(Beat *beat, int64 now)
 {
 	TlLeaseKey	key = beat->key;
-	TlLeaseKey	turn = key;
+	TlLeaseKey	turn = beat->message_id ? tl_lease_turn_key(key, beat->message_id) : key;
 	uint32		generation = 0;
 	int64		armed = 0;
 	int			tries;
 
-	if (beat->message_id != NULL)
-		turn = tl_lease_turn_key(key, beat->message_id);
 	for (tries = 0;; tries++)
 	{
-		TlBeat		result = tl_lease_beat(key, turn, now, &generation, &beat->owed);
+		TlBeat		result = tl_lease_beat(key, turn, beat->fence, now, &generation, &beat->owed);
+		int32		owed;
 
 		if (result == TL_BEAT_KNOWN)
-			return rows;
-		beat->owed = probe(beat, &armed);
+			return;
+		owed = probe(beat, &armed);
+		beat->owed = beat->message_id != NULL ? owed > 0 : owed;
+		/* the turn has another holder: its lease stays */
+		if (beat->fence != 0 && owed > 0 && owed != beat->fence)
+		{
+			beat->owed = 0;
+			return;
+		}
 		if (result == TL_BEAT_PROBE)
 		{
 			/*
@@ -239,15 +245,18 @@ record(Beat *beat, int64 now, List *rows)
 			 */
 			bool		keep = !tl_xact_has_touched(key) && (beat->owed != 1 || now >= armed);
 
-			if (tl_lease_found(key, turn, generation, beat->owed, armed, now, keep) ||
+			if (tl_lease_found(key, turn, beat->fence, generation, owed, armed, now, keep) ||
 				tries >= MAX_TRIES)
-				return rows;
+				return;
 		}
 		/* a deployment that owes nothing gets no lease */
 		else if (beat->owed == 0)
-			return rows;
-		else if (!tl_lease_enter(key, turn, now))
-			return list_rows(rows, beat);
+			return;
+		else if (!tl_lease_enter(key, turn, beat->fence, now))
+		{
+			list_rows(beat);
+			return;
+		}
 		/* a commit may have come in between: look again */
 	}
 }
@@ -256,7 +265,7 @@ record(Beat *beat, int64 now, List *rows)
 TL_HOT static void
 beat_each(Beat *beats, int n, int counted)
 {
-	List	   *rows = NIL;
+	bool		in_rows = false;
 	int64		now;
 	int			i;
 
@@ -269,7 +278,7 @@ beat_each(Beat *beats, int n, int counted)
 	tl_lease_prefetch_bucket(beats->key);
 	now = tl_clock_now();
 	tl_lease_prefetch(beats->key);
-	tl_grace_note_call_at(now);
+	tl_grace_note_call(now);
 	tl_counter_add(TL_COUNT_BEATS, counted);
 	for (i = 0; i < n; i++)
 	{
@@ -279,10 +288,11 @@ beat_each(Beat *beats, int n, int counted)
 			tl_lease_prefetch(beats[i + PREFETCH_LEASE].key);
 		CHECK_FOR_INTERRUPTS();
 		if (beats[i].deployment != NULL)
-			rows = record(&beats[i], now, rows);
+			record(&beats[i], now);
+		in_rows |= beats[i].nrows > 0;
 	}
-	if (rows != NIL)
-		write_rows(rows, now);
+	if (in_rows)
+		write_rows(beats, n, now);
 }
 
 TL_HOT Datum
@@ -295,22 +305,28 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	int			i;
 
 	whole.key = tl_lease_key(whole.deployment);
-	if (!PG_ARGISNULL(1))
+	if (PG_ARGISNULL(1))
+		/* raises, unless there are none */
+		(void) tl_arg_generations(fcinfo, 2, 0);
+	else
 	{
 		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);
 
 		n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 		if (n > 0)
 		{
-			text	  **ids = tl_arg_names(fcinfo, 1, "message_ids", &n);
+			TlNamed    *turns = tl_arg_turns(fcinfo, 1, 2, &n);
 
 			beats = palloc(n * sizeof(Beat));
 			for (i = 0; i < n; i++)
 			{
 				beats[i] = whole;
-				beats[i].message_id = ids[i];
+				beats[i].message_id = turns[i].message_id;
+				beats[i].fence = turns[i].generation;
 			}
 		}
+		else
+			(void) tl_arg_generations(fcinfo, 2, 0);
 	}
 	beat_each(beats, n, 1);
 	for (i = 0; i < n; i++)
@@ -326,6 +342,7 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	int			nids;
 	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &n);
 	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
+	int32	   *fences = tl_arg_generations(fcinfo, 2, ids != NULL ? n : 0);
 	Beat	   *beats;
 	int			i;
 
@@ -343,6 +360,9 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 		if (deployments[i] == NULL || !tl_name_is_valid(deployments[i]) ||
 			(beats[i].message_id != NULL && !tl_name_is_valid(beats[i].message_id)))
 			continue;
+		/* a generation is one of a turn */
+		if (fences != NULL && beats[i].message_id != NULL)
+			beats[i].fence = fences[i];
 		beats[i].deployment = deployments[i];
 		beats[i].key = tl_lease_key(deployments[i]);
 	}

@@ -14,20 +14,13 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
-#include "replies/late_reply.h"
-#include "replies/payload.h"
 #include "shared/clock.h"
-#include "shared/grace.h"
-#include "turns/election.h"
 #include "turns/turn.h"
 
 /*
@@ -39,9 +32,7 @@ typedef struct Candidate
 	text	   *message_id;		/* first, so that bsearch can compare it */
 	TlTurn		turn;
 	TlReply		reply;
-	bool		listed;			/* in the caller's order */
-	struct Candidate *first;	/* of those in one reply; NULL: not stored yet */
-	int64		reply_id;		/* of the first */
+	bool		listed;			/* in the caller's order, and not ended yet */
 } Candidate;
 
 /* a call of commit_terminal_reply */
@@ -54,6 +45,8 @@ typedef struct Commit
 	pg_uuid_t  *request;
 	Candidate  *won;
 	int			nwon;
+	const TlNamed *judging;		/* the turn that is being judged */
+	bool		stale;			/* another generation than the caller's holds some turn */
 	bool		ended;			/* some turn had ended before */
 	bool		same_request;	/* ... by an equal call */
 	text	   *conversation;	/* of a turn that had ended */
@@ -61,19 +54,17 @@ typedef struct Commit
 
 PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
 
-/* NULL for a turn that was armed without, or has ended. */
-static Jsonb *
-routing_of(const TlTurn *turn)
+Jsonb *
+tl_turn_routing(const TlTurn *turn)
 {
 	return tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
 		DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING));
 }
 
-/* What the turn tells its reply: where it goes, and the turn's times. */
-static void
-read_turn(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict, int64 now)
+void
+tl_turn_address(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict, int64 now)
 {
-	Jsonb	   *routing = routing_of(turn);
+	Jsonb	   *routing = tl_turn_routing(turn);
 
 	memset(reply, 0, sizeof(*reply));
 	reply->deployment = tl_turn_text(turn, TURN_DEPLOYMENT);
@@ -85,6 +76,9 @@ read_turn(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict, int64 no
 	}
 	if (reply->platform == NULL)
 		reply->platform = cstring_to_text(TL_DEFAULT_PLATFORM);
+	reply->generation = turn->times.generation;
+	if (!tl_turn_isnull(turn, TURN_WORKER))
+		reply->worker = tl_turn_text(turn, TURN_WORKER);
 	if (verdict == NULL)
 		return;
 	reply->armed_at = DatumGetTimestampTz(tl_turn_value(turn, TURN_ARMED_AT));
@@ -104,10 +98,10 @@ end_turn(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id)
 	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(outcome));
 	tl_turn_set_null(turn, TURN_ROUTING);
 	tl_turn_set_null(turn, TURN_REASON);
+	tl_turn_set_null(turn, TURN_WAIT_REASON);
 	if (request)
 		tl_turn_set(turn, TURN_REQUEST, UUIDPGetDatum(request));
 	tl_turn_set(turn, TURN_REPLY_ID, Int64GetDatum(reply_id));
-	ForceSyncCommit();
 }
 
 void
@@ -117,12 +111,13 @@ tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
 	text	   *message_id = tl_turn_text(turn, TURN_MESSAGE_ID);
 	TlReply		reply;
 
-	read_turn(&reply, turn, verdict, now);
+	tl_turn_address(&reply, turn, verdict, now);
 	reply.message_ids = &message_id;
 	reply.nids = 1;
 	reply.outcome = error != NULL ? TL_OUTCOME_ERROR : TL_OUTCOME_DISCHARGED;
 	if (error != NULL)
-		reply.payload = tl_payload_error(routing_of(turn), message_id, error, error_code);
+		reply.payload = tl_payload_error(tl_turn_routing(turn), message_id, reply.generation, error,
+										 error_code);
 	reply.error_code = error_code;
 	reply.decided_by = decided_by;
 	tl_outbox_open(outbox, error == NULL);
@@ -148,10 +143,16 @@ judge_candidate(TlTurn *turn, void *arg)
 				   UUID_LEN) == 0;
 		return TL_TURN_KEPT;
 	}
+	if (commit->judging->generation != 0 &&
+		commit->judging->generation != turn->times.generation)
+	{
+		commit->stale = true;
+		return TL_TURN_KEPT;
+	}
 	tl_turn_judge(turn, now, 0, &verdict);
 	candidate->turn = *turn;
 	tl_turn_detach(&candidate->turn);
-	read_turn(&candidate->reply, &candidate->turn, &verdict, now);
+	tl_turn_address(&candidate->reply, &candidate->turn, &verdict, now);
 	candidate->message_id = tl_turn_text(&candidate->turn, TURN_MESSAGE_ID);
 	commit->nwon++;
 	return TL_TURN_KEPT;
@@ -194,12 +195,14 @@ order_as_called(FunctionCallInfo fcinfo, Commit *commit)
 	return won;
 }
 
-/* Store one reply for each address, listing its own turns. */
+/* Store one reply for each address, and end the turns that it lists. */
 static void
-store_replies(Commit *commit, Candidate **won)
+end_won(TlRel *turns, Commit *commit, Candidate **won)
 {
 	TlOutbox	outbox = {0};
 	text	  **ids = palloc(commit->nwon * sizeof(text *));
+	Candidate **group = palloc(commit->nwon * sizeof(Candidate *));
+	Snapshot	snapshot = tl_latest_snapshot();
 	int64		now = tl_clock_now();
 	int			i;
 	int			j;
@@ -208,24 +211,32 @@ store_replies(Commit *commit, Candidate **won)
 	for (i = 0; i < commit->nwon; i++)
 	{
 		TlReply    *reply = &won[i]->reply;
+		int64		reply_id;
 
-		if (won[i]->first != NULL)
+		if (!won[i]->listed)
 			continue;
 		for (j = i; j < commit->nwon; j++)
-			if (won[j]->first == NULL && same_address(reply, &won[j]->reply))
+			if (won[j]->listed && same_address(reply, &won[j]->reply))
 			{
-				won[j]->first = won[i];
-				ids[reply->nids++] = won[j]->message_id;
+				won[j]->listed = false;
+				ids[reply->nids] = won[j]->message_id;
+				group[reply->nids++] = won[j];
 			}
 		reply->message_ids = ids;
-		reply->payload = tl_payload_reply(commit->reply, routing_of(&won[i]->turn), ids,
-										  reply->nids);
+		reply->payload = tl_payload_reply(commit->reply, tl_turn_routing(&won[i]->turn), ids,
+										  reply->nids, reply->generation);
 		reply->outcome = commit->outcome;
 		reply->error_code = commit->error_code;
 		reply->decided_by = TL_DECIDED_REPLY;
-		won[i]->reply_id = tl_outbox_store(&outbox, reply, now);
+		reply_id = tl_outbox_store(&outbox, reply, now);
+		for (j = 0; j < reply->nids; j++)
+		{
+			end_turn(&group[j]->turn, commit->outcome, commit->request, reply_id);
+			tl_turn_write(turns, &group[j]->turn, snapshot, false);
+		}
 	}
 	tl_outbox_close(&outbox);
+	UnregisterSnapshot(snapshot);
 }
 
 /*
@@ -235,6 +246,8 @@ store_replies(Commit *commit, Candidate **won)
 static TlElection
 keep_late(Commit *commit, text **ids, int nids)
 {
+	TlElection	verdict = commit->stale ? TL_STALE : commit->ended ? TL_LOST : TL_UNKNOWN;
+
 	/* a client that did not hear the answer calls again */
 	if (commit->same_request)
 		return TL_WON;
@@ -248,8 +261,8 @@ keep_late(Commit *commit, text **ids, int nids)
 															value.val.string.len);
 	}
 	tl_late_reply_keep(commit->deployment, ids, nids, commit->conversation, commit->reply,
-					   commit->ended, commit->request);
-	return commit->ended ? TL_LOST : TL_UNKNOWN;
+					   verdict, commit->request);
+	return verdict;
 }
 
 /*
@@ -260,17 +273,20 @@ Datum
 turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 {
 	int			nids;
+	TlNamed    *named;
 	text	  **ids;
 	Commit		commit = {0};
 	TlRel		turns;
-	Snapshot	snapshot;
 	int			i;
 
 	commit.deployment = tl_arg_name(fcinfo, 0, "deployment");
-	ids = tl_arg_names(fcinfo, 1, "message_ids", &nids);
+	named = tl_arg_turns(fcinfo, 1, 3, &nids);
+	ids = palloc(nids * sizeof(text *));
+	for (i = 0; i < nids; i++)
+		ids[i] = named[i].message_id;
 	commit.reply = tl_arg_object(fcinfo, 2, "reply", tl_max_reply_size, "turn_liveness.max_reply_size");
 	tl_check_writable("commit_terminal_reply");
-	tl_grace_note_call();
+	tl_grace_note_call(tl_clock_now());
 	commit.request = tl_payload_request(commit.deployment, ids, nids, commit.reply);
 	commit.outcome = tl_payload_is_error(commit.reply, &commit.error_code) ?
 		TL_OUTCOME_ERROR : TL_OUTCOME_ANSWER;
@@ -278,20 +294,13 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	commit.won = palloc0(nids * sizeof(Candidate));
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
 	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, commit.deployment, ids[i], judge_candidate, &commit);
-	if (commit.nwon > 0)
 	{
-		store_replies(&commit, order_as_called(fcinfo, &commit));
-		snapshot = tl_latest_snapshot();
-		for (i = 0; i < commit.nwon; i++)
-		{
-			Candidate  *won = &commit.won[i];
-
-			end_turn(&won->turn, commit.outcome, commit.request, won->first->reply_id);
-			tl_turn_write(&turns, &won->turn, snapshot, false);
-		}
-		UnregisterSnapshot(snapshot);
+		commit.judging = &named[i];
+		(void) tl_turn_change(&turns, commit.deployment, ids[i], named[i].generation,
+							  judge_candidate, &commit);
 	}
+	if (commit.nwon > 0)
+		end_won(&turns, &commit, order_as_called(fcinfo, &commit));
 	tl_rel_close(&turns);
 	PG_RETURN_OID(tl_election_oid(commit.nwon > 0 ? TL_WON : keep_late(&commit, ids, nids)));
 }

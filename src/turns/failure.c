@@ -6,18 +6,13 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
-#include "base/enums.h"
 #include "base/guc.h"
 #include "shared/clock.h"
-#include "turns/election.h"
 #include "turns/turn.h"
 
 /* a call that ends turns */
@@ -66,32 +61,37 @@ end_turn(TlTurn *turn, void *arg)
 }
 
 /*
- * End the turns of these ids.  The result tells what became of one of them.
- * What many turns take (routings, payloads) is freed turn by turn.
+ * End the turns of these ids, or with ids NULL all that are to be ended; in the
+ * order of the ids, so that two calls cannot deadlock.  The result tells what
+ * became of one of them.  What many turns take (routings, payloads) is freed
+ * turn by turn.
  */
 static TlElection
-end_turns(text *deployment, text **ids, int nids, Ending *ending)
+end_turns(text *deployment, text **ids, Ending *ending)
 {
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext of_turn = context;
+	MemoryContext of_turn = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness ended turn",
+												  ALLOCSET_SMALL_SIZES);
 	bool		found = false;
+	int			nids = 1;
 	TlRel		turns;
 	int			i;
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	if (nids > 1)
+	if (ids == NULL)
 	{
+		ids = tl_turn_list_owed(&turns, deployment, is_to_be_ended, ending, &nids);
 		/* it outlives each turn */
-		tl_outbox_open(&ending->outbox, ending->error == NULL);
-		of_turn = AllocSetContextCreate(context, "turn_liveness ended turn", ALLOCSET_DEFAULT_SIZES);
+		if (nids > 0)
+			tl_outbox_open(&ending->outbox, ending->error == NULL);
 	}
 	for (i = 0; i < nids; i++)
 	{
-		MemoryContextSwitchTo(of_turn);
-		found |= tl_turn_change(&turns, deployment, ids[i], end_turn, ending);
-		MemoryContextSwitchTo(context);
-		if (of_turn != context)
-			MemoryContextReset(of_turn);
+		MemoryContext old;
+
+		MemoryContextReset(of_turn);
+		old = MemoryContextSwitchTo(of_turn);
+		found |= tl_turn_change(&turns, deployment, ids[i], 0, end_turn, ending);
+		MemoryContextSwitchTo(old);
 	}
 	tl_outbox_close(&ending->outbox);
 	tl_rel_close(&turns);
@@ -109,7 +109,7 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 	ending.error = tl_arg_text(fcinfo, 2, "error");
 	ending.error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
 	tl_check_writable("fail_turn");
-	PG_RETURN_OID(tl_election_oid(end_turns(deployment, &message_id, 1, &ending)));
+	PG_RETURN_OID(tl_election_oid(end_turns(deployment, &message_id, &ending)));
 }
 
 /* The caller has delivered a reply itself, or wants none: a record is kept. */
@@ -121,21 +121,15 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	Ending		ending = {.decided_by = TL_DECIDED_DISCHARGE, .armed_before = DT_NOEND};
 
 	tl_check_writable("discharge_turn");
-	PG_RETURN_BOOL(end_turns(deployment, &message_id, 1, &ending) == TL_WON);
+	PG_RETURN_BOOL(end_turns(deployment, &message_id, &ending) == TL_WON);
 }
 
-/*
- * The whole deployment is gone: each turn that it owes is failed, in the order
- * of the ids, so that two calls cannot deadlock.
- */
+/* The whole deployment is gone: each turn that it owes is failed. */
 Datum
 turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	Ending		ending = {.decided_by = TL_DECIDED_FAIL, .armed_before = DT_NOEND};
-	TlRel		turns;
-	text	  **ids;
-	int			nids;
 
 	ending.error = tl_arg_optional_text(fcinfo, 1, "error");
 	ending.error_code = tl_arg_optional_name(fcinfo, 2, "error_code");
@@ -147,11 +141,7 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	tl_check_writable("fail_deployment");
 	if (ending.error == NULL)
 		ending.error = cstring_to_text(tl_code_message(TL_CODE_DIED));
-
-	tl_rel_open(&turns, TL_TURN, false);
-	ids = tl_turn_list_owed(&turns, deployment, is_to_be_ended, &ending, &nids);
-	tl_rel_close(&turns);
-	(void) end_turns(deployment, ids, nids, &ending);
+	(void) end_turns(deployment, NULL, &ending);
 	PG_RETURN_INT32(ending.ended);
 }
 
@@ -200,15 +190,13 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	ending.error = tl_arg_text(fcinfo, 3, "error");
 	ending.error_code = tl_arg_optional_name(fcinfo, 4, "error_code");
 	tl_check_writable("reject_turn");
-	tl_turn_make(&turn, deployment, message_id, routing,
-				 tl_admission_deadline, tl_turn_deadline, tl_default_duration());
+	tl_turn_make(&turn, deployment, message_id, routing);
+	turn.next_check = tl_times_next_check(&turn.times);
 
-	/* unknown: retention has removed the row that was there since */
-	do
-		result = insert_ended(&turn, routing, &ending) ? TL_WON :
-			end_turns(deployment, &message_id, 1, &ending);
-	while (result == TL_UNKNOWN && !IsolationUsesXactSnapshot());
-	if (result == TL_UNKNOWN)
-		tl_serialization_failure();
+	while ((result = insert_ended(&turn, routing, &ending) ? TL_WON :
+			end_turns(deployment, &message_id, &ending)) == TL_UNKNOWN)
+		/* retention has removed the row that was there since */
+		if (IsolationUsesXactSnapshot())
+			tl_serialization_failure();
 	PG_RETURN_OID(tl_election_oid(result));
 }

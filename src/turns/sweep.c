@@ -13,9 +13,6 @@
  */
 #include "base/turn_liveness.h"
 
-#include "access/tableam.h"
-#include "access/xact.h"
-#include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
@@ -26,19 +23,15 @@
 #include "utils/snapmgr.h"
 
 #include "base/args.h"
-#include "base/enums.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/delivery.h"
-#include "replies/notify.h"
-#include "replies/retention.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
-#include "shared/counters.h"
-#include "shared/grace.h"
+#include "shared/database.h"
 #include "shared/lease.h"
-#include "turns/election.h"
 #include "turns/sweep.h"
+#include "turns/sweep_log.h"
 #include "turns/turn.h"
 
 #define CHUNK			500
@@ -54,7 +47,7 @@ typedef struct Sweep
 	TupleTableSlot *slot;
 	BlockNumber nblocks;
 	bool		move_check;		/* see tl_sweep_items */
-	bool		alone;			/* no worker serves the database */
+	int			offered;
 	List	   *lines;			/* for the log, once the batch is done */
 	MemoryContext context;		/* of the batch */
 } Sweep;
@@ -77,20 +70,23 @@ is_alone(void)
  * from this first sight; the session writes that down with the row.
  */
 static bool
-may_decide(const Sweep *sweep, TlTurn *turn)
+may_decide(TlTurn *turn)
 {
+	bool		alone = is_alone();
 	int64		now = tl_clock_now();
-	bool		unseen;
 	TlGrace		grace;
 	TlVerdict	verdict;
 
 	tl_grace_get(&grace);
-	unseen = tl_epoch_run(turn->times.epoch) != tl_epoch_run(grace.epoch) &&
+	if (tl_epoch_run(turn->times.epoch) != tl_epoch_run(grace.epoch) &&
 		(grace.start_is_unsure ||
-		 tl_epoch_place(turn->times.epoch) != tl_epoch_place(grace.epoch));
-	if (unseen && !sweep->alone)
-		return false;
-	if (unseen || turn->times.seen == TL_SEEN_UNKNOWN)
+		 tl_epoch_place(turn->times.epoch) != tl_epoch_place(grace.epoch)))
+	{
+		if (!alone)
+			return false;
+		turn->times.seen = TL_SEEN_UNKNOWN;
+	}
+	if (turn->times.seen == TL_SEEN_UNKNOWN)
 	{
 		tl_turn_adopt(turn, now);
 		turn->times.seen = now;
@@ -99,7 +95,7 @@ may_decide(const Sweep *sweep, TlTurn *turn)
 	tl_turn_judge(turn, now, 0, &verdict);
 	if (turn->times.seen != 0 || verdict.deadline + WORKER_LEAD >= now)
 		return true;
-	if (!sweep->alone)
+	if (!alone)
 		return pg_atomic_read_u32(&tl_database()->grace.sweep_off) != 0;
 	/* can commits wait so at all? */
 	if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
@@ -112,44 +108,47 @@ static bool
 has_lapsed(TlSweepItem *item, const TlTurn *turn, int64 now, TlVerdict *verdict)
 {
 	tl_turn_judge(turn, now, item->seen, verdict);
-	item->look_us = verdict->held ? now + BUSY_PAUSE : verdict->deadline;
+	item->look_us = verdict->held ? now + BUSY_PAUSE : tl_next_look(&turn->times, verdict, now);
 	return verdict->deadline <= now && !verdict->held;
 }
 
-/* Its session ended after the arm, and the deployment has not beaten since. */
-static bool
-has_died(const TlTurn *turn, int64 died)
+/* Keep a line for the log until the batch is done. */
+static void
+log_later(Sweep *sweep, char *line)
 {
-	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
+	MemoryContext row_context = MemoryContextSwitchTo(sweep->context);
 
-	/* a death is stamped like an arm: see tl_clock_arm_stamp() */
-	return died > 0 && last < died && turn->times.armed < died;
+	sweep->lines = lappend(sweep->lines, pstrdup(line));
+	MemoryContextSwitchTo(row_context);
 }
 
 /* A mark of a provider's failure names the error of the turn. */
 static void
-fail(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, bool died, int64 now)
+fail(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 now)
 {
-	TlCode		lapse = died ? TL_CODE_DIED : verdict->code;
 	text	   *code = tl_turn_isnull(turn, TURN_ERROR_CODE) ?
 		cstring_to_text(tl_code_name(lapse)) : tl_turn_text(turn, TURN_ERROR_CODE);
 	text	   *error = tl_turn_isnull(turn, TURN_REASON) ?
 		cstring_to_text(tl_code_message(lapse)) : tl_turn_text(turn, TURN_REASON);
 
 	if (tl_log_failures)
-	{
-		char	   *line = psprintf("failed turn \"%s\" of deployment \"%s\": %s, decided by %s in database \"%s\"",
-									text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)),
-									text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)),
-									text_to_cstring(code), died ? "session" : "sweep",
-									get_database_name(MyDatabaseId));
-		MemoryContext row_context = MemoryContextSwitchTo(sweep->context);
-
-		sweep->lines = lappend(sweep->lines, pstrdup(line));
-		MemoryContextSwitchTo(row_context);
-	}
+		log_later(sweep, tl_sweep_line(turn, "failed", text_to_cstring(code), verdict, lapse, now));
 	tl_turn_end(&sweep->outbox, turn, verdict, now, error, code,
-				died ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
+				lapse == TL_CODE_DIED ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
+}
+
+/* It lapsed, and stays owed for its rescue window; "seen": when first seen. */
+static void
+offer(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 seen, int64 now)
+{
+	if (tl_log_failures)
+		log_later(sweep, tl_sweep_line(turn, "offered", tl_code_name(lapse), verdict, lapse, now));
+	tl_turn_adopt(turn, seen);
+	turn->times.lapsed = now;
+	turn->times.lapse_code = tl_lapse_of_code(lapse);
+	turn->next_check = tl_times_next_check(&turn->times);
+	tl_xact_lapsed(tl_turn_text(turn, TURN_DEPLOYMENT));
+	sweep->offered++;
 }
 
 /* Decide about one row, and say in the item what became of it. */
@@ -159,8 +158,9 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 	int64		now;
 	TlTurn		turn;
 	TlVerdict	verdict;
-	bool		missing = false;
 	bool		lapsed;
+	bool		died;
+	TlCode		code;
 
 	/* the table may have been rewritten since the address was noted */
 	item->status = TL_SWEEP_GONE;
@@ -172,45 +172,45 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 		return;
 
 	item->status = TL_SWEEP_LIVE;
-	if (sweep->move_check && !may_decide(sweep, &turn))
+	if (sweep->move_check && !may_decide(&turn))
 		return;
 	now = tl_clock_sweep_time();
 	if (!has_lapsed(item, &turn, now, &verdict) && !sweep->move_check && item->died == 0)
 		return;
 
 	/* when a batch is done again, its first try has left marks of its own */
-	if (!item->unmarked)
-		missing = tl_turn_beat_may_be_missing(&turn);
-	item->unmarked = !missing;
-	if (tl_rel_lock(&sweep->turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
-					LockWaitSkip) != TM_Ok)
+	if (tl_turn_lock(&sweep->turns, &turn, snapshot, false, item->seen, &item->unmarked) != TM_Ok)
 	{
 		/* an open transaction decides about it, or has just done so */
 		item->status = TL_SWEEP_BUSY;
 		item->look_us = now + BUSY_PAUSE;
+		if (verdict.deadline <= now && !verdict.held)
+			tl_sweep_held(&item->busy_since, &turn, now);
 		return;
-	}
-	if (missing)
-	{
-		tl_turn_adopt(&turn, item->seen);
-		turn.times.seen = now;
 	}
 
 	/* a beat may have come since the first look */
 	now = tl_clock_sweep_time();
 	lapsed = has_lapsed(item, &turn, now, &verdict);
-	if (lapsed || (!missing && has_died(&turn, item->died)))
+	died = !lapsed && item->unmarked && !verdict.offered &&
+		tl_turn_has_died(&turn, item->attached, item->died);
+	code = died ? TL_CODE_DIED : verdict.code;
+	if (died ? turn.times.rescue_ms > 0 && turn.times.frozen == 0 : lapsed && verdict.offer)
+		offer(sweep, &turn, &verdict, code, item->seen, now);
+	else if (lapsed || died)
 	{
-		fail(sweep, &turn, &verdict, !lapsed, now);
+		fail(sweep, &turn, &verdict, code, now);
 		item->status = TL_SWEEP_FAILED;
 	}
-	else if (sweep->move_check || missing)
+	else if (sweep->move_check || !item->unmarked)
 	{
 		tl_turn_adopt(&turn, item->seen);
 		turn.next_check = item->look_us;
 	}
 	else
 		return;
+	if (tl_turn_is_owed(&turn))
+		item->look_us = Min(item->look_us, turn.next_check);
 	tl_turn_write(&sweep->turns, &turn, snapshot, false);
 }
 
@@ -218,15 +218,13 @@ sweep_row(Sweep *sweep, TlSweepItem *item, Snapshot snapshot)
 static int
 sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 {
-	Sweep		sweep = {.move_check = move_check, .alone = is_alone()};
+	Sweep		sweep = {.move_check = move_check, .context = CurrentMemoryContext};
+	MemoryContext of_row = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness sweep row",
+												 ALLOCSET_DEFAULT_SIZES);
 	int			failed = 0;
 	int			i;
 	ListCell   *cell;
-	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
-													  "turn_liveness sweep row",
-													  ALLOCSET_DEFAULT_SIZES);
 
-	sweep.context = CurrentMemoryContext;
 	tl_rel_open(&sweep.turns, TL_TURN, true);
 	tl_outbox_open(&sweep.outbox, false);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
@@ -236,30 +234,29 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 		Snapshot	snapshot;
 
 		CHECK_FOR_INTERRUPTS();
-		tl_clock_tick_if_worker();
+		(void) tl_clock_tick();
 		/* what is beyond the limit is looked at again at once */
 		items[i].status = TL_SWEEP_BUSY;
 		items[i].look_us = 0;
 		if (failed >= max)
 			continue;
-		MemoryContextSwitchTo(row_context);
+		MemoryContextReset(of_row);
+		MemoryContextSwitchTo(of_row);
 		snapshot = tl_latest_snapshot();
 		sweep_row(&sweep, &items[i], snapshot);
 		ExecClearTuple(sweep.slot);
 		UnregisterSnapshot(snapshot);
 		failed += items[i].status == TL_SWEEP_FAILED;
 		MemoryContextSwitchTo(sweep.context);
-		MemoryContextReset(row_context);
 	}
 	ExecDropSingleTupleTableSlot(sweep.slot);
 	tl_outbox_close(&sweep.outbox);
 	tl_rel_close(&sweep.turns);
-	MemoryContextDelete(row_context);
+	MemoryContextDelete(of_row);
+	tl_counter_add(TL_COUNT_OFFERED, sweep.offered);
 	foreach(cell, sweep.lines)
 		ereport(LOG,
-				(errcode(ERRCODE_WARNING),
-				 errhidestmt(true),
-				 errhidecontext(true),
+				(errcode(ERRCODE_WARNING), errhidestmt(true), errhidecontext(true),
 				 errmsg_internal("%s", (char *) lfirst(cell))));
 	list_free_deep(sweep.lines);
 	return failed;
@@ -270,37 +267,39 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
  * cancel, a lock or a full disk would meet the next row as well.
  */
 static bool
-is_about_a_row(const ErrorData *error)
+is_about_a_row(int code)
 {
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-			return error->sqlerrcode == ERRCODE_OUT_OF_MEMORY;
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_OPERATOR_INTERVENTION:
-			return false;
-		default:
-			return true;
-	}
+	int			category = ERRCODE_TO_CATEGORY(code);
+
+	return code == ERRCODE_OUT_OF_MEMORY ||
+		(category != ERRCODE_INSUFFICIENT_RESOURCES && category != ERRCODE_TRANSACTION_ROLLBACK &&
+		 category != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
+		 category != ERRCODE_OPERATOR_INTERVENTION);
 }
 
 /*
  * The log is told of a bad row once a minute, though the sweep of a death tries
  * it each second.  Rows that share an entry have one line.
  */
-static bool
-is_news(const ItemPointerData *tid)
+static void
+report_bad_row(const ErrorData *error, const ItemPointerData *tid)
 {
 	static int64 quiet_until[64];
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(tid);
+	OffsetNumber offset = ItemPointerGetOffsetNumberNoCheck(tid);
+	int64	   *quiet = &quiet_until[(block + offset) % lengthof(quiet_until)];
 	int64		now = tl_monotonic();
-	int			i = (ItemPointerGetBlockNumberNoCheck(tid) +
-					 ItemPointerGetOffsetNumberNoCheck(tid)) % lengthof(quiet_until);
 
-	if (now < quiet_until[i])
-		return false;
-	quiet_until[i] = now + BAD_ROW_PAUSE;
-	return true;
+	tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
+	if (now < *quiet)
+		return;
+	*quiet = now + BAD_ROW_PAUSE;
+	ereport(LOG,
+			(errcode(error->sqlerrcode), errhidestmt(true), errhidecontext(true),
+			 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
+					block, offset, TL_SCHEMA, "turn", get_database_name(MyDatabaseId),
+					error->message),
+			 errdetail("It is tried again; the other turns are not held up.")));
 }
 
 int
@@ -332,7 +331,7 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 	CurrentResourceOwner = owner;
 	if (error == NULL)
 		return failed;
-	if (!is_about_a_row(error))
+	if (!is_about_a_row(error->sqlerrcode))
 		ReThrowError(error);
 
 	/* one of them is bad: find it, and serve the rest */
@@ -340,17 +339,7 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 		failed += tl_sweep_items(&items[i], 1, max - failed, move_check);
 	if (nitems == 1)
 	{
-		tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
-		if (is_news(&items->tid))
-			ereport(LOG,
-					(errcode(error->sqlerrcode),
-					 errhidestmt(true),
-					 errhidecontext(true),
-					 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
-							ItemPointerGetBlockNumberNoCheck(&items->tid),
-							ItemPointerGetOffsetNumberNoCheck(&items->tid),
-							TL_SCHEMA, "turn", get_database_name(MyDatabaseId), error->message),
-					 errdetail("It is tried again; the other turns are not held up.")));
+		report_bad_row(error, &items->tid);
 		items->status = TL_SWEEP_BUSY;
 		items->look_us = tl_clock_now() + BAD_ROW_PAUSE;
 	}
@@ -366,7 +355,7 @@ tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
 static bool
 sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 {
-	TlSweepItem *items = palloc(sizeof(TlSweepItem) * CHUNK);
+	TlSweepItem items[CHUNK];
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
 	TlScan		scan = {0};
@@ -384,12 +373,11 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 	}
 	do
 	{
-		memset(items, 0, sizeof(TlSweepItem) * CHUNK);
 		for (n = 0; n < CHUNK && tl_scan_next(&scan, ForwardScanDirection); n++)
-		{
-			items[n].tid = scan.slot->tts_tid;
-			items[n].died = death != NULL ? death->died : 0;
-		}
+			items[n] = (TlSweepItem) {
+				.tid = scan.slot->tts_tid, .attached = death ? death->attached : 0,
+				.died = death ? death->died : 0
+			};
 		if (n > 0)
 			*failed += tl_sweep_items(items, n, max - *failed, death == NULL);
 		for (i = 0; i < n; i++)
@@ -398,7 +386,6 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
-	pfree(items);
 	return !busy && n < CHUNK;
 }
 
@@ -411,17 +398,15 @@ static bool
 is_shutdown(void)
 {
 	FILE	   *file = AllocateFile("postmaster.pid", "r");
-	char		line[MAXPGPATH];
-	bool		stopping = false;
+	char		line[MAXPGPATH] = "";
 	int			i;
 
-	if (file == NULL)
-		return false;
-	for (i = 1; fgets(line, sizeof(line), file) != NULL; i++)
-		if (i == LOCK_FILE_LINE_PM_STATUS)
-			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
-	FreeFile(file);
-	return stopping;
+	for (i = 1; file != NULL && i <= LOCK_FILE_LINE_PM_STATUS; i++)
+		if (fgets(line, sizeof(line), file) == NULL)
+			line[0] = '\0';
+	if (file != NULL)
+		FreeFile(file);
+	return strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
 }
 
 int
@@ -447,13 +432,13 @@ Datum
 turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 {
 	int32		max = PG_ARGISNULL(0) ? tl_sweep_batch : PG_GETARG_INT32(0);
+	int64		start = tl_monotonic();
 	TlDatabase *db;
 	bool		alone;
 	int			failed;
 	int			gone;
 	int64		now;
 	int64		next;
-	int64		start = tl_monotonic();
 
 	if (max < 0)
 		ereport(ERROR,
@@ -481,7 +466,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	{
 		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now(), true, &next);
 		(void) tl_retention_run(tl_sweep_batch, true, &gone);
-		tl_notify_in_transaction();
+		tl_notify_in_transaction(tl_xact_has_lapsed());
 	}
 	PG_RETURN_INT32(failed);
 }

@@ -20,17 +20,18 @@ typedef struct TlSweepItem
 {
 	ItemPointerData tid;
 	int64		seen;			/* when it was first seen, if it became visible late */
-	int64		died;			/* its session ended then; 0 = no */
+	int64		attached;		/* its session attached then, */
+	int64		died;			/* and ended then; 0 = it did not */
 	TlSweepStatus status;
 	bool		unmarked;		/* no beat was missing when it was looked at first */
 	int64		look_us;
+	int64		busy_since;		/* a transaction holds it, though it has lapsed */
 } TlSweepItem;
 
 /*
- * Decide about these rows, in the current transaction; returns how many
- * failed, at most max.  A row that raises an error is logged and left busy.
- * move_check: note in a row that lives when to look at it next, for sessions
- * that find rows by that.
+ * Decide about these rows in the current transaction; returns how many failed,
+ * at most max.  A row that raises an error is logged and left busy.
+ * move_check: note in a row that lives when sessions look at it next.
  */
 extern int	tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check);
 /* fail the turns of deployments whose last session ended before that time */

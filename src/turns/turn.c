@@ -10,28 +10,25 @@
  * instead.
  *
  * A turn that has ended is not locked: it never changes again, and a look at
- * it writes nothing.
+ * it writes nothing.  Nor is one that a later generation holds than the caller:
+ * where beats go to rows, the trace of a lock gives the turn its time again.
  */
 #include "base/turn_liveness.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
-#include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/args.h"
+#include "base/guc.h"
 #include "commit/xact.h"
 #include "shared/clock.h"
 #include "shared/database.h"
-#include "shared/grace.h"
 #include "shared/lease.h"
 #include "turns/turn.h"
 
 void
-tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
-			 int32 admission_ms, int32 silence_ms, int32 duration_ms)
+tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing)
 {
 	text	   *conversation = tl_routing_text(routing, "conversationId", true);
 
@@ -42,10 +39,11 @@ tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
 	memset(turn->nulls, true, sizeof(turn->nulls));
 	turn->times.epoch = tl_clock_epoch();
 	turn->times.begun = turn->times.armed = tl_clock_arm_stamp();
-	turn->times.admission_ms = admission_ms;
-	turn->times.silence_ms = silence_ms;
-	turn->times.duration_ms = duration_ms;
-	turn->next_check = tl_times_next_check(&turn->times);
+	turn->times.admission_ms = tl_admission_deadline;
+	turn->times.silence_ms = tl_turn_deadline;
+	turn->times.duration_ms = tl_default_duration();
+	turn->times.rescue_ms = tl_rescue_window;
+	turn->times.generation = 1;
 
 	tl_turn_set(turn, TURN_DEPLOYMENT, PointerGetDatum(deployment));
 	tl_turn_set(turn, TURN_MESSAGE_ID, PointerGetDatum(message_id));
@@ -67,6 +65,20 @@ tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict)
 	tl_deadline(&turn->times, &signs, &grace, now, verdict);
 }
 
+/*
+ * Both times are stamped like an arm: see tl_clock_arm_stamp().  A turn that
+ * was handed over after the session attached has another worker, or one that
+ * has not attached for this generation.
+ */
+bool
+tl_turn_has_died(const TlTurn *turn, int64 attached, int64 died)
+{
+	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
+
+	return died > 0 && last < died && turn->times.armed < died && turn->times.wait_until == 0 &&
+		(turn->times.generation == 1 || turn->times.armed < attached);
+}
+
 void
 tl_turn_adopt(TlTurn *turn, int64 seen)
 {
@@ -77,18 +89,18 @@ tl_turn_adopt(TlTurn *turn, int64 seen)
 }
 
 /*
- * A beat that meets a row in the hands of another transaction waits for a
- * second at most (beat.c).  If that transaction commits, it has stamped
- * the row (xact.c).  If it rolls back, its id stays in the row until the row
- * is locked or replaced: a caller that does so asks first, and gives the turn
- * its time again.
+ * May a beat have met the row while a transaction held it that rolled back?
+ * The beat waits for a second at most (beat.c).  A transaction that commits has
+ * stamped the row (xact.c).  The id of one that rolls back stays in the row
+ * until the row is locked or replaced.
  */
-bool
-tl_turn_beat_may_be_missing(const TlTurn *turn)
+static bool
+beat_may_be_missing(const TlTurn *turn)
 {
 	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) turn->slot;
 	HeapTupleHeader tuple = slot->base.tuple->t_data;
 	bool		held;
+	bool		kept;
 
 	Assert(TTS_IS_BUFFERTUPLE(turn->slot));
 	if (!tl_rows_are_beaten())
@@ -97,8 +109,41 @@ tl_turn_beat_may_be_missing(const TlTurn *turn)
 	/* the transaction that wrote the row locked the version before it first */
 	held = TransactionIdIsValid(HeapTupleHeaderGetRawXmax(tuple)) &&
 		HeapTupleHeaderGetRawXmax(tuple) != HeapTupleHeaderGetRawXmin(tuple);
+	/*
+	 * A savepoint of that transaction may have done so.  Then the row that
+	 * the transaction stamped at its commit keeps the savepoint's id, as a
+	 * lock that holds up no beat.
+	 */
+	kept = turn->times.seen != 0 && HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask) &&
+		HEAP_XMAX_IS_KEYSHR_LOCKED(tuple->t_infomask);
 	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
-	return held;
+	return held && !kept;
+}
+
+/*
+ * The lock wipes out the trace of a beat that may be missing, so the turn
+ * counts as first seen now if there may be one.
+ */
+TM_Result
+tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait, int64 seen,
+			 bool *unmarked)
+{
+	TM_Result	result;
+
+	*unmarked = *unmarked || !beat_may_be_missing(turn);
+	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip);
+	if (result == TM_WouldBlock && wait)
+	{
+		*unmarked = !tl_rows_are_beaten();
+		result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitBlock);
+	}
+	if (!*unmarked)
+	{
+		/* the stamp is of this run, so the other times must be, too */
+		tl_turn_adopt(turn, seen);
+		turn->times.seen = tl_clock_now();
+	}
+	return result;
 }
 
 /*
@@ -120,33 +165,8 @@ tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed)
 		tl_xact_wrote(turn, armed);
 }
 
-/*
- * Lock an owed turn.  Its lock wipes out the trace of a beat that may be
- * missing, so the turn counts as first seen now if there may be one.
- */
-static TM_Result
-lock_turn(TlRel *turns, TlTurn *turn, Snapshot snapshot)
-{
-	bool		missing = tl_turn_beat_may_be_missing(turn);
-	TM_Result	result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive,
-									 LockWaitSkip);
-
-	if (result == TM_WouldBlock)
-	{
-		missing = tl_rows_are_beaten();
-		result = tl_rel_lock(turns, &turn->tid, snapshot, LockTupleNoKeyExclusive, LockWaitBlock);
-	}
-	if (missing)
-	{
-		/* the stamp is of this run, so the other times must be, too */
-		tl_turn_adopt(turn, 0);
-		turn->times.seen = tl_clock_now();
-	}
-	return result;
-}
-
 bool
-tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
+tl_turn_change(TlRel *turns, const text *deployment, const text *message_id, int32 fence,
 			   TlTurnCallback callback, void *arg)
 {
 	for (;;)
@@ -155,6 +175,7 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 		TlScan		scan = {0};
 		TlTurn		turn;
 		TM_Result	result = TM_Ok;
+		bool		unmarked = false;
 		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
@@ -164,14 +185,17 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
 			TlTurnChange change = TL_TURN_KEPT;
 
 			tl_rel_check_visible(turns, turn.slot);
-			if (tl_turn_is_owed(&turn))
-				result = lock_turn(turns, &turn, snapshot);
+			/* no later commit gives the turn back to an earlier holder */
+			if (tl_turn_is_owed(&turn) && (fence == 0 || fence >= turn.times.generation))
+				result = tl_turn_lock(turns, &turn, snapshot, true, 0, &unmarked);
 			if (result == TM_Ok)
 				change = callback(&turn, arg);
 			if (change != TL_TURN_KEPT)
 			{
 				tl_turn_write(turns, &turn, snapshot, change == TL_TURN_ARMED);
-				if (tl_turn_is_owed(&turn))
+				if (change == TL_TURN_ARMED)
+					tl_xact_hand_over(&turn);
+				else if (tl_turn_is_owed(&turn))
 					tl_xact_count(&turn, false);
 			}
 		}

@@ -1,36 +1,37 @@
 /*
  * turn.h
- *		Making, judging and changing the row of a turn.
+ *		Making, judging, changing and ending the row of a turn.
  */
 #ifndef TL_TURN_H
 #define TL_TURN_H
 
+#include "replies/outbox.h"
 #include "store/turn_row.h"
 
 /*
- * A new row, armed now.  Checks the address (22023), so that no sweep can fail
- * on it later.
+ * a new row, armed now, with the intervals of the settings; 22023 for an
+ * address that a sweep would fail on
  */
-extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing,
-						 int32 admission_ms, int32 silence_ms, int32 duration_ms);
-
+extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb *routing);
 /*
- * When an owed turn lapses, and why, by its row, the leases and the grace that
- * is in force.  The caller has read the clock first, so each pause that the
- * clock has left is known; a sweep may have seen the row first at "seen".
+ * When an owed turn lapses, and why.  The caller has read the clock first, so
+ * each pause is known; a sweep may have seen the row first at "seen".
  */
 extern void tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict);
-
+/*
+ * Did the session that attached at one time end at the other, after the arm,
+ * and the deployment not beat since?
+ */
+extern bool tl_turn_has_died(const TlTurn *turn, int64 attached, int64 died);
 /* before the row is rewritten: its times become times of this run */
 extern void tl_turn_adopt(TlTurn *turn, int64 seen);
-
-/* may a beat have met the row while a transaction held it that rolled back? */
-extern bool tl_turn_beat_may_be_missing(const TlTurn *turn);
-
+/* lock an owed turn; unmarked: no beat is missing (true: do not look) */
+extern TM_Result tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
+							  int64 seen, bool *unmarked);
 /* write a row that this transaction has locked, or inserted, or just armed */
 extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed);
 
-/* what a callback did with the turn, so whether its row is to be written */
+/* what a callback did with the turn: whether its row is to be written */
 typedef enum TlTurnChange
 {
 	TL_TURN_KEPT,
@@ -38,17 +39,31 @@ typedef enum TlTurnChange
 	TL_TURN_ARMED				/* changed, and armed again */
 } TlTurnChange;
 
-/*
- * Judges the turn, and may change it.  It is called once.  An owed turn is
- * locked by then; one that has ended must not be changed.
- */
+/* judges a turn, once, and may change it if it is owed: it is locked then */
 typedef TlTurnChange (*TlTurnCallback) (TlTurn *turn, void *arg);
-
 /*
- * Find a turn by its key, lock it, have it judged, and write what was changed.
- * False if there is no such turn.
+ * Find a turn, lock it if it is owed, have it judged, and write what was
+ * changed; false if there is no such turn.  With a fence, the generation that
+ * the caller holds, a turn of a later one is not locked: the callback keeps it.
  */
 extern bool tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
-						   TlTurnCallback callback, void *arg);
+						   int32 fence, TlTurnCallback callback, void *arg);
+
+/* NULL for a turn that was armed without, or has ended */
+extern Jsonb *tl_turn_routing(const TlTurn *turn);
+/*
+ * What the turn tells its reply: where it goes, its holder, and, with a
+ * verdict, its times; all else is zero.
+ */
+extern void tl_turn_address(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict,
+							int64 now);
+/*
+ * Store the terminal record of a turn that this transaction has locked or
+ * inserted, and make it ended; the caller writes the row.  Without an error the
+ * record is a discharge; without a verdict the turn was never armed.  From here
+ * on the transaction's commit is flushed.
+ */
+extern void tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
+						const text *error, const text *error_code, char decided_by);
 
 #endif							/* TL_TURN_H */

@@ -11,12 +11,12 @@
  * extension is, and a database may have it without a slot: after a start of the
  * server, or as a copy.  So the launcher has a worker look into each database
  * without a slot, one after the other.  A worker that finds the extension makes
- * the slot and stays.  The launcher forgets which databases it knows to need no
- * slot when rescan_us has come.
+ * the slot and stays.  The launcher forgets which databases were looked into
+ * when rescan_us has come.
  *
  * The postmaster signals the launcher when a worker ends.  Workers and sessions
  * set its latch when they change a slot.  So the launcher sleeps until the next
- * retry, and without one for good.
+ * retry, or for an hour.
  */
 #include "base/turn_liveness.h"
 
@@ -33,10 +33,10 @@
 
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
-#include "worker/launcher.h"
-#include "worker/process.h"
+#include "worker/worker.h"
 
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
+#define MAX_SLEEP			(3600 * TL_SECOND)
 
 extern PGDLLEXPORT void tl_launcher_main(Datum arg);
 
@@ -45,14 +45,13 @@ typedef struct Roll
 {
 	int64		now;			/* monotonic */
 	bool		may_look;
-	List	   *known;			/* "looked" of the pass before */
 	Oid			gone[TL_MAX_DATABASES]; /* slots that were due, and not seen yet */
 } Roll;
 
-static List *looked = NIL;		/* oids: a look found no slot to be needed */
-static BackgroundWorkerHandle *look = NULL; /* the worker that is looking */
-static Oid	look_dboid;
-static int64 look_until = 0;	/* then that one waits for a lock, and another may begin */
+static List *looked = NIL;		/* oids of databases that a worker looked into */
+static BackgroundWorkerHandle *look = NULL; /* the last worker that did; NULL: none was free */
+static Oid	look_dboid = InvalidOid;
+static int64 look_until = 0;	/* no other look before; 0: the last one is over */
 static bool reported_shortage = false;	/* of background worker slots */
 
 /* Until then sessions set the latch under the directory lock. */
@@ -60,21 +59,8 @@ static void
 withdraw(int code, Datum arg)
 {
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (tl_shared->launcher_pid == MyProcPid)
-	{
-		tl_shared->launcher_pid = 0;
-		tl_shared->launcher_latch = NULL;
-	}
-	LWLockRelease(&tl_shared->directory);
-}
-
-static void
-publish(void)
-{
-	before_shmem_exit(withdraw, (Datum) 0);
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	tl_shared->launcher_pid = MyProcPid;
-	tl_shared->launcher_latch = MyLatch;
+	tl_shared->launcher_pid = 0;
+	tl_shared->launcher_latch = NULL;
 	LWLockRelease(&tl_shared->directory);
 }
 
@@ -118,7 +104,7 @@ start_worker(Oid dboid, BackgroundWorkerHandle **handle)
 	BackgroundWorker worker;
 
 	describe_process(&worker, "worker", "tl_worker_main");
-	worker.bgw_flags |= TL_BGWORKER_INTERRUPTIBLE_COMPAT;
+	worker.bgw_flags |= BGWORKER_INTERRUPTIBLE;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
 	worker.bgw_notify_pid = MyProcPid;
@@ -155,35 +141,6 @@ report_shortage(TlDatabase *db, Form_pg_database form)
 					 "max_worker_processes")));
 }
 
-/*
- * May another look begin?  It may when the worker that looked has ended, or has
- * found the extension and stays, or has not come back for a while.
- */
-static bool
-look_is_over(int64 now)
-{
-	pid_t		pid;
-	bool		served = true;
-
-	/* no background worker was free */
-	if (look == NULL && now < look_until)
-		return false;
-	if (look != NULL)
-	{
-		LWLockAcquire(&tl_shared->directory, LW_SHARED);
-		served = tl_database_find(look_dboid, false) != NULL;
-		LWLockRelease(&tl_shared->directory);
-		if (!served && now < look_until && GetBackgroundWorkerPid(look, &pid) != BGWH_STOPPED)
-			return false;
-		pfree(look);
-	}
-	if (!served)
-		looked = lappend_oid(looked, look_dboid);
-	look = NULL;
-	look_until = 0;
-	return true;
-}
-
 /* Start a worker in this database if its slot is due, a look if it has none. */
 static void
 visit_database(Roll *roll, Form_pg_database form)
@@ -211,53 +168,60 @@ visit_database(Roll *roll, Form_pg_database form)
 
 	if (due && open && !start_worker(form->oid, NULL))
 		report_shortage(db, form);
-	if (db != NULL || !open)
+	if (db != NULL || !open || !roll->may_look || list_member_oid(looked, form->oid))
 		return;
-	/* the list is made anew, without databases that are gone */
-	if (list_member_oid(roll->known, form->oid))
-		looked = lappend_oid(looked, form->oid);
-	else if (roll->may_look)
-	{
-		roll->may_look = false;
-		look_dboid = form->oid;
-		look_until = roll->now + TL_WORKER_RETRY;
-		/* if all background workers are in use, the look is tried again then */
-		if (!start_worker(look_dboid, &look))
-			look = NULL;
-	}
+	roll->may_look = false;
+	look_dboid = form->oid;
+	look_until = roll->now + TL_WORKER_RETRY;
+	if (look != NULL)
+		pfree(look);
+	look = NULL;
+	/* if all background workers are in use, the look is tried again then */
+	if (start_worker(look_dboid, &look))
+		looked = lappend_oid(looked, look_dboid);
 }
 
-/* One pass over pg_database. */
+/*
+ * Another look may begin when the worker that looked has ended, or has found
+ * the extension and stays, or has not come back for a while: then it waits for
+ * a lock.
+ */
 static void
-call_roll(void)
+begin_roll(Roll *roll)
 {
-	Roll		roll;
-	Relation	rel;
-	TableScanDesc scan;
-	HeapTuple	tuple;
+	pid_t		pid;
 	int			i;
 
-	MemoryContextSwitchTo(TopMemoryContext);
-	roll.now = tl_monotonic();
-	roll.may_look = look_is_over(roll.now);
+	roll->now = tl_monotonic();
+	if (look_until <= roll->now ||
+		(look != NULL && GetBackgroundWorkerPid(look, &pid) == BGWH_STOPPED))
+		look_until = 0;
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	roll.may_look &= tl_shared->no_looks_until_us <= roll.now;
+	for (i = 0; i < TL_MAX_DATABASES; i++)
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+
+		roll->gone[i] = due_at(db) <= roll->now ? db->dboid : InvalidOid;
+		if (db->dboid == look_dboid)
+			look_until = 0;
+	}
+	roll->may_look = look_until == 0 && tl_shared->no_looks_until_us <= roll->now;
 	/* a look that is not over may have come too early */
-	if (roll.may_look && tl_shared->rescan_us <= roll.now)
+	if (roll->may_look && tl_shared->rescan_us <= roll->now)
 	{
 		tl_shared->rescan_us = PG_INT64_MAX;
 		list_free(looked);
 		looked = NIL;
 	}
-	for (i = 0; i < TL_MAX_DATABASES; i++)
-	{
-		TlDatabase *db = &tl_shared->databases[i];
-
-		roll.gone[i] = due_at(db) <= roll.now ? db->dboid : InvalidOid;
-	}
 	LWLockRelease(&tl_shared->directory);
-	roll.known = looked;
-	looked = NIL;
+}
+
+static void
+read_databases(Roll *roll)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
 
 	pgstat_report_activity(STATE_RUNNING, "reading the list of databases");
 	SetCurrentStatementStartTimestamp();
@@ -267,48 +231,40 @@ call_roll(void)
 	rel = table_open(DatabaseRelationId, AccessShareLock);
 	scan = table_beginscan_catalog(rel, 0, NULL);
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
-		visit_database(&roll, (Form_pg_database) GETSTRUCT(tuple));
+		visit_database(roll, (Form_pg_database) GETSTRUCT(tuple));
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
-	list_free(roll.known);
-
-	/* the session that dropped one may have died before the slot was free */
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
-	{
-		TlDatabase *db = &tl_shared->databases[i];
-
-		if (OidIsValid(roll.gone[i]) && db->dboid == roll.gone[i] && due_at(db) <= roll.now)
-			tl_database_free(db);
-	}
-	LWLockRelease(&tl_shared->directory);
 }
 
-/* Report that the launcher sleeps; returns until when, if no latch wakes it. */
+/* Returns when the next roll is to be called, if no latch asks for it. */
 static int64
-report_idle(void)
+end_roll(const Roll *roll)
 {
-	int64		next;
+	int64		next = PG_INT64_MAX;
 	char		activity[64];
 	bool		shortage = false;
 	int			running = 0;
 	int			i;
 
-	LWLockAcquire(&tl_shared->directory, LW_SHARED);
-	next = tl_shared->no_looks_until_us;
-	if (look_until > 0)
-		next = look_until;
-	else if (next <= tl_monotonic())
-		next = tl_shared->rescan_us;
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	for (i = 0; i < TL_MAX_DATABASES; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
+		/* the session that dropped it may have died before it freed the slot */
+		if (OidIsValid(roll->gone[i]) && db->dboid == roll->gone[i] && due_at(db) <= roll->now)
+			tl_database_free(db);
 		running += db->worker.state == TL_WORKER_RUNNING;
 		shortage |= db->worker.state == TL_WORKER_NO_SLOT;
 		next = Min(next, due_at(db));
 	}
+	if (look_until > 0)
+		next = Min(next, look_until);
+	else if (tl_shared->no_looks_until_us > roll->now)
+		next = Min(next, tl_shared->no_looks_until_us);
+	else
+		next = Min(next, tl_shared->rescan_us);
 	LWLockRelease(&tl_shared->directory);
 	/* the next shortage is worth another line in the log */
 	reported_shortage &= shortage;
@@ -331,25 +287,25 @@ void
 tl_launcher_main(Datum arg)
 {
 	tl_process_connect(InvalidOid, "launcher");
-	publish();
+	before_shmem_exit(withdraw, (Datum) 0);
+	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	tl_shared->launcher_pid = MyProcPid;
+	tl_shared->launcher_latch = MyLatch;
+	LWLockRelease(&tl_shared->directory);
 	for (;;)
 	{
-		int64		next;
-		long		timeout = -1;
-		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+		Roll		roll;
+		int64		pause;
 
 		ResetLatch(MyLatch);
 		/* with this code the postmaster starts it again */
 		if (tl_process_handle_signals(1))
 			want_reloaded();
-		call_roll();
-		next = report_idle();
-		if (next < PG_INT64_MAX)
-		{
-			events |= WL_TIMEOUT;
-			/* rounded up, or the launcher would wake a little early */
-			timeout = (long) ((Max(next - tl_monotonic(), 0) + TL_MS - 1) / TL_MS);
-		}
-		(void) WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
+		begin_roll(&roll);
+		read_databases(&roll);
+		pause = Max(end_roll(&roll) - tl_monotonic(), 0);
+		/* rounded up, or the launcher would wake a little early */
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) (Min(pause, MAX_SLEEP) / TL_MS) + 1, PG_WAIT_EXTENSION);
 	}
 }

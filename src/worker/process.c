@@ -13,7 +13,7 @@
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 
-#include "worker/process.h"
+#include "worker/worker.h"
 
 /* As die(), but an idle process ends its loop and logs no FATAL. */
 static void
@@ -45,7 +45,8 @@ tl_process_connect(Oid dboid, const char *kind)
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
 	for (i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	tl_no_transaction_timeout_compat();
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("application_name", psprintf("%s %s", TL_EXTENSION, kind),
 					PGC_USERSET, PGC_S_OVERRIDE);
 }

@@ -39,21 +39,21 @@ typedef struct Entry
 	int64		due;			/* NOWHERE: given out, and in no bucket */
 	TlWatch		watch;
 	int64		seen;			/* first seen, of a row that became visible late */
+	int64		busy_since;		/* a transaction holds it, though it has lapsed */
 } Entry;
 
 static HTAB *entries = NULL;
 static dlist_head buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
+static bool scanned;			/* since the last reset */
 int32		tl_longest_silence_ms = 0;
 
 void
 tl_watch_list_reset(int64 now)
 {
-	HASHCTL		ctl;
+	HASHCTL		ctl = {.keysize = sizeof(ItemPointerData), .entrysize = sizeof(Entry)};
 	HTAB	   *old = entries;
 
-	ctl.keysize = sizeof(ItemPointerData);
-	ctl.entrysize = sizeof(Entry);
 	ctl.hcxt = TopMemoryContext;
 	/* if memory runs out here, the buckets still lead to the old entries */
 	entries = hash_create("turn_liveness watch list", 1024, &ctl,
@@ -62,6 +62,7 @@ tl_watch_list_reset(int64 now)
 		hash_destroy(old);
 	memset(buckets, 0, sizeof(buckets));
 	position = now / BUCKET_US;
+	scanned = false;
 }
 
 /* File an entry that is in no bucket.  Cannot fail. */
@@ -77,43 +78,38 @@ file_entry(Entry *entry, int64 due)
 	dlist_push_head(&buckets[at % NBUCKETS], &entry->node);
 }
 
-/* It was armed elsewhere, and its times were written there too. */
-static bool
-is_restored(const TlTimes *times)
-{
-	int64		epoch = tl_clock_epoch();
-
-	return tl_epoch_place(times->epoch) != tl_epoch_place(epoch) &&
-		tl_epoch_run(times->epoch) != tl_epoch_run(epoch);
-}
-
 void
-tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now)
+tl_watch_list_add(const TlWatch *watch, bool late, int64 now)
 {
-	int64		due = tl_times_next_check(&watch->times);
-	int64		patience = Min(watch->times.admission_ms, watch->times.silence_ms) * TL_MS;
+	const TlTimes *times = &watch->times;
+	int64		epoch = tl_clock_epoch();
+	/* the clock of another run may have been ahead of ours */
+	int64		due = Min(tl_times_next_check(times),
+						  now + Min(times->admission_ms, times->silence_ms) * TL_MS);
 	bool		found;
 	Entry	   *entry = hash_search(entries, &watch->tid, HASH_ENTER, &found);
-	/* another turn's row may stand where one stood that has ended since */
+	/* another turn's row may stand where one stood that has ended since, */
 	bool		same = found && memcmp(&entry->watch.turn, &watch->turn, sizeof(TlLeaseKey)) == 0;
+	/* and a later version of a turn's row where an earlier one stood */
+	bool		moved = same && tl_times_next_check(&entry->watch.times) != tl_times_next_check(times);
 
-	/* a restored row is seen from now, unless a sweep of this run stamped it */
-	if (seen == 0 && is_restored(&watch->times))
-		seen = now;
-
-	/* the clock of another run may have been ahead of ours */
-	due = Min(due, now + patience);
-
+	/* so is a row that was armed and written elsewhere: no sweep stamped it */
+	late |= times->seen == TL_SEEN_UNKNOWN ||
+		(tl_epoch_place(times->epoch) != tl_epoch_place(epoch) &&
+		 tl_epoch_run(times->epoch) != tl_epoch_run(epoch));
 	entry->watch = *watch;
 	if (!same)
-		entry->seen = seen;
-	if (!same || (entry->due != NOWHERE && due < entry->due && due > now))
+	{
+		entry->seen = late ? now : 0;
+		entry->busy_since = 0;
+	}
+	if (!same || (entry->due != NOWHERE && due < entry->due && (due > now || moved)))
 	{
 		if (found && entry->due != NOWHERE)
 			dlist_delete(&entry->node);
 		file_entry(entry, due);
 	}
-	tl_longest_silence_ms = Max(tl_longest_silence_ms, watch->times.silence_ms);
+	tl_longest_silence_ms = Max(tl_longest_silence_ms, times->silence_ms);
 }
 
 /*
@@ -134,9 +130,9 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 	{
 		dlist_head *bucket = &buckets[position % NBUCKETS];
 		Entry	   *entry;
-		TlTimes		times;
 		TlSigns		signs;
 		TlVerdict	verdict;
+		int64		due;
 
 		if (dlist_is_empty(bucket))
 		{
@@ -149,31 +145,20 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 		if (!dlist_is_empty(bucket))
 			tl_lease_prefetch(dlist_head_element(Entry, node, bucket)->watch.deployment);
 
-		times = entry->watch.times;
 		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
 		signs.seen = entry->seen;
-		tl_deadline(&times, &signs, grace, now, &verdict);
-		if (verdict.held)
-			file_entry(entry, Max(now + TL_SECOND, (position + 1) * BUCKET_US));
-		else if (verdict.deadline > now)
+		tl_deadline(&entry->watch.times, &signs, grace, now, &verdict);
+		due = verdict.held ? now + TL_SECOND : tl_next_look(&entry->watch.times, &verdict, now);
+		if (due > now)
 		{
-			int64		due = verdict.deadline;
-
-			/*
-			 * A first beat can bring the deadline of a waiting turn forward:
-			 * never look later than that allows.
-			 */
-			if (!verdict.started && times.frozen == 0)
-				due = Min(due, now + times.silence_ms * TL_MS);
-			file_entry(entry, Max(due, position * BUCKET_US));
+			entry->busy_since = 0;
+			file_entry(entry, due);
 		}
 		else
 		{
 			entry->due = NOWHERE;
-			memset(&items[n], 0, sizeof(TlSweepItem));
-			items[n].tid = entry->tid;
-			items[n].seen = entry->seen;
-			n++;
+			items[n++] = (TlSweepItem) {.tid = entry->tid, .seen = entry->seen,
+				.busy_since = entry->busy_since};
 		}
 	}
 	return n;
@@ -189,7 +174,10 @@ tl_watch_list_settle(const TlSweepItem *item, int64 now)
 	if (item->status == TL_SWEEP_GONE || item->status == TL_SWEEP_FAILED)
 		(void) hash_search(entries, &item->tid, HASH_REMOVE, NULL);
 	else
+	{
+		entry->busy_since = item->status == TL_SWEEP_BUSY ? item->busy_since : 0;
 		file_entry(entry, Max(item->look_us, now));
+	}
 }
 
 int64
@@ -213,7 +201,7 @@ tl_watch_list_next(int64 now)
  * VACUUM FULL may hold for long.
  */
 int64
-tl_watch_list_scan(bool first)
+tl_watch_list_scan(void)
 {
 	Snapshot	snapshot;
 	TlRel		turns;
@@ -232,23 +220,25 @@ tl_watch_list_scan(bool first)
 	{
 		TlTurn		turn;
 		TlWatch		watch;
-		bool		late;
 
 		CHECK_FOR_INTERRUPTS();
 		if (++n % 1000 == 0)
 			now = tl_clock_tick();
 		tl_turn_decode(scan.slot, &turn);
-		late = !first || turn.times.seen == TL_SEEN_UNKNOWN || is_restored(&turn.times);
-		memset(&watch, 0, sizeof(watch));
-		watch.tid = turn.tid;
-		watch.deployment = turn.deployment_key;
-		watch.turn = turn.turn_key;
-		watch.times = turn.times;
-		tl_watch_list_add(&watch, late ? now : 0, now);
+		watch = (TlWatch) {
+			.tid = turn.tid,
+			.deployment = turn.deployment_key,
+			.turn = turn.turn_key,
+			.times = turn.times
+		};
+		/* one that a sweep offered, or that waits, is not failed for silence */
+		tl_watch_list_add(&watch, scanned && turn.times.lapsed == 0 &&
+						  turn.times.wait_until == 0, now);
 	}
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
+	scanned = true;
 	now = tl_clock_tick();
 	return Min(now - start, tl_monotonic() - start_mono);
 }

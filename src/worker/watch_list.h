@@ -9,8 +9,8 @@
 #include "turns/sweep.h"
 
 extern void tl_watch_list_reset(int64 now);
-/* watch this row from now on; seen: it became visible late, first seen then */
-extern void tl_watch_list_add(const TlWatch *watch, int64 seen, int64 now);
+/* watch this row from now on; late: it is known to be first seen only now */
+extern void tl_watch_list_add(const TlWatch *watch, bool late, int64 now);
 /* up to max rows that may have lapsed; those that live are filed again */
 extern int	tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max);
 /* what became of an item that the list gave out */
@@ -19,11 +19,7 @@ extern void tl_watch_list_settle(const TlSweepItem *item, int64 now);
 extern int64 tl_watch_list_next(int64 now);
 /* the longest turn deadline of a row that was watched */
 extern int32 tl_longest_silence_ms;
-
-/*
- * read all owed rows of the table, in a transaction of the worker; returns how
- * long it took
- */
-extern int64 tl_watch_list_scan(bool first);
+/* read all owed rows, in a transaction of the worker; how long it took */
+extern int64 tl_watch_list_scan(void);
 
 #endif							/* TL_WATCH_LIST_H */

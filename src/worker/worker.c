@@ -13,13 +13,12 @@
  * The worker sleeps on its latch until the time that a round named, a second at
  * the most (the tick of the liveness clock).  SIGTERM ends it between or inside
  * of rounds; the launcher decides whether there is to be another.  An error
- * ends a round: the worker reports it (worker_xact.c), pauses, and begins
- * another.  An error before the first round ends the process, and the launcher
- * starts another after a while.  A worker that was terminated did not fail.
+ * inside of a step ends that step (worker_xact.c).  Any other error, such as
+ * one before the first round, ends the process, and the launcher starts another
+ * after a while.  A worker that was terminated did not fail.
  */
 #include "base/turn_liveness.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -30,11 +29,8 @@
 #include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
-#include "worker/process.h"
-#include "worker/worker_round.h"
-#include "worker/worker_xact.h"
+#include "worker/worker.h"
 
-#define ERROR_PAUSE_MS	1000
 #define MAX_SLEEP_MS	1000
 
 extern PGDLLEXPORT void tl_worker_main(Datum arg);
@@ -65,42 +61,42 @@ name_database(void *arg)
 }
 
 static void
-connect_to(Oid dboid)
-{
-	static ErrorContextCallback callback;
-
-	tl_process_connect(dboid, "worker");
-	StartTransactionCommand();
-	database_name = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
-	CommitTransactionCommand();
-	callback.callback = name_database;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-}
-
-/* The launcher had no slot for this database: does it need one? */
-static void
-find_slot(Oid dboid)
-{
-	if (!tl_worker_xact_begin("looking for the extension"))
-		proc_exit(0);
-	tl_worker_xact_end(true);
-	my_slot = tl_worker_publish(dboid, true);
-	if (my_slot != NULL)
-		return;
-	ereport(LOG,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("%s cannot serve database \"%s\"", TL_EXTENSION, database_name),
-			 errdetail("At most %d databases can use the extension.", TL_MAX_DATABASES),
-			 errhint("Drop the extension where it is not needed, or call turn_liveness.sweep_expired_turns() regularly there.")));
-	proc_exit(0);
-}
-
-static void
 exit_with(TlWorkerState state)
 {
 	state_at_exit = state;
 	proc_exit(0);
+}
+
+/*
+ * Find the extension, and what the worker serves it with: its slot, which the
+ * launcher may not have had for this database, and the clock.
+ */
+static void
+begin_service(Oid dboid)
+{
+	static ErrorContextCallback callback = {.callback = name_database};
+
+	if (!tl_worker_xact_begin("looking for the extension"))
+		exit_with(TL_WORKER_NONE);
+	database_name = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	if (my_slot == NULL)
+		my_slot = tl_worker_publish(dboid, true);
+	if (my_slot == NULL)
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("%s cannot serve database \"%s\"", TL_EXTENSION, database_name),
+				 errdetail("At most %d databases can use the extension.", TL_MAX_DATABASES),
+				 errhint("Drop the extension where it is not needed, or call turn_liveness.sweep_expired_turns() regularly there.")));
+		proc_exit(0);
+	}
+	if (!tl_enabled)
+		exit_with(TL_WORKER_DISABLED);
+	tl_clock_acquire();
+	(void) tl_clock_epoch();
+	tl_worker_xact_end();
 }
 
 static void
@@ -118,47 +114,22 @@ void
 tl_worker_main(Datum arg)
 {
 	Oid			dboid = DatumGetObjectId(arg);
-	MemoryContext context;
 
 	before_shmem_exit(withdraw, (Datum) 0);
 	my_slot = tl_worker_publish(dboid, false);
-	connect_to(dboid);
-	if (my_slot == NULL)
-		find_slot(dboid);
-	if (!tl_enabled)
-		exit_with(TL_WORKER_DISABLED);
-	if (!tl_worker_round_begin())
-		exit_with(TL_WORKER_NONE);
+	tl_process_connect(dboid, "worker");
+	begin_service(dboid);
+	tl_worker_round_begin();
 	tl_worker_set_running(my_slot);
-
-	context = AllocSetContextCreate(TopMemoryContext, "turn_liveness worker round",
-									ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
-		volatile int64 again = -1;
+		int64		again;
 
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(context);
 		if (tl_process_handle_signals(0) && !tl_enabled)
 			exit_with(TL_WORKER_DISABLED);
-		PG_TRY();
-		{
-			again = tl_worker_round(my_slot);
-		}
-		PG_CATCH();
-		{
-			tl_worker_recover(context, NULL);
-		}
-		PG_END_TRY();
-		if (again < 0)
-		{
-			/* no latch: the pause is kept, whatever mail comes */
-			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 ERROR_PAUSE_MS, PG_WAIT_EXTENSION);
-			continue;
-		}
-		if (tl_worker_xact_extension() != TL_WORKER_RUNNING)
-			exit_with(tl_worker_xact_extension());
+		again = tl_worker_round(my_slot);
+		if (tl_worker_extension != TL_WORKER_RUNNING)
+			exit_with(tl_worker_extension);
 		sleep_until(again);
 	}
 }

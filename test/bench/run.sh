@@ -31,7 +31,7 @@ done
 # The million are armed first: while the peers beat, every one of them gets its
 # first beat; while one session after the other sweeps, the minute passes that
 # worker_cpu counts.
-all="heartbeat beat_cost heartbeats
+all="heartbeat fenced beat_cost heartbeats
 	beat_peers beat_million beat_session fetch sweep sweep_peers sweep_live worker_cpu shmem
 	turns_bare turns_origin turns_plain notify notify_off
 	life_bare life_wal latency wakeup

@@ -83,11 +83,12 @@ dispatch(const char *message_id, const char *platform)
 	PQclear(query(db, "COMMIT", 0, NULL));
 }
 
-/* Worker: the answer. */
+/* Worker: the answer, under the generation that start_turn gave. */
 static PGresult *
 commit(const char *message_ids, const char *reply)
 {
-	return QUERY(db, "SELECT turn_liveness.commit_terminal_reply($1, $2, $3)", conversation, message_ids, reply);
+	return QUERY(db, "SELECT turn_liveness.commit_terminal_reply($1, $2, $3, '{1}')",
+				 conversation, message_ids, reply);
 }
 
 /*
@@ -165,9 +166,13 @@ main(void)
 	snprintf(pid, sizeof(pid), "%d", PQbackendPID(session));
 	expect(QUERY(session, "SELECT turn_liveness.attach_worker($1)", conversation), "attach", pid);
 
-	/* worker: every few seconds, a beat that names its turn; 0 means give up */
+	/* worker: it takes the turn, unless another has it; a second delivery of the job finds it taken */
+	expect(QUERY(db, "SELECT turn_liveness.start_turn($1, 'm1', 'worker-1')", conversation), "start", "1");
+	expect(QUERY(db, "SELECT turn_liveness.start_turn($1, 'm1', 'worker-2')", conversation), "start again", "");
+
+	/* worker: every few seconds, a beat that names its turn and its generation; 0 means give up */
 	for (i = 0; i < 12; i++)
-		expect(QUERY(db, "SELECT turn_liveness.heartbeat($1, '{m1}')", conversation), "beat", "1");
+		expect(QUERY(db, "SELECT turn_liveness.heartbeat($1, '{m1}', '{1}')", conversation), "beat", "1");
 
 	expect(commit("{m1}", "{\"content\": \"42\"}"), "commit", "won");
 	expect(commit("{m1}", "{\"content\": \"42\"}"), "the same again", "won");

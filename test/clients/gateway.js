@@ -1,144 +1,196 @@
-#!/usr/bin/env node
-// The whole gateway side in Node (pg), and a worker, in one process.
+// The gateway's side of turn_liveness for Node, to be taken over as it is, with database.js.
+// README.md beside this file says how to use it.
 //
-// PGHOST and so on name the server. POOL_HOST and POOL_PORT, if given, name a
-// pooler in transaction mode before it: everything goes through that but LISTEN
-// and attach_worker, which need a session. Wants a table my_jobs (payload jsonb).
+// A job is what your queue carries to a worker: { deployment, messageId, routing } and whatever
+// else it wants. enqueue(db, job) puts one into the queue, in the transaction of db.
+// send(payload, signal, reply) pushes a reply to its platform.
 'use strict';
 
-const assert = require('node:assert');
-const { once, EventEmitter } = require('node:events');
-const { Client, Pool } = require('pg');
+const { Connection, createPool, json, processName, repeat, single, transaction, value } = require('./database.js');
 
-const conversation = `tenant-1/node-${process.pid}`;
+const PAGE = 100;
 
-// A query with a "name" is prepared in its connection; a pooler in transaction mode may give
-// the next one to another server, so give none a name. pg prepares nothing by itself.
-const pool = new Pool({ host: process.env.POOL_HOST, port: process.env.POOL_PORT });
-pool.on('error', console.error);       // of an idle connection: the pool makes another
-pool.on('connect', (client) => client.on('error', console.error));      // of one that is in use
-const session = new Client();
-const events = new EventEmitter();
-
-const value = async (db, sql, ...args) =>
-  Object.values((await db.query(sql, args)).rows[0])[0];
-
-const routing = (platform) => ({ conversationId: conversation, platform, userId: 'u1' });
-
-// --- gateway: a message has come. Owed and enqueued together, or neither.
-// answered: it has ended already, by a stop that was faster.
-async function dispatch(messageId, platform) {
-  const db = await pool.connect();
-  let lost;
-  try {
-    await db.query('BEGIN');
-    const armed = await value(db, 'SELECT turn_liveness.arm_turn($1, $2, $3)',
-      conversation, messageId, routing(platform));
-    if (armed !== 'answered') await db.query('INSERT INTO my_jobs VALUES ($1)', [{ messageId }]);
-    await db.query('COMMIT');
-    return armed;
-  } catch (error) {
-    await db.query('ROLLBACK').catch((e) => { lost = e; });
-    throw error;
-  } finally {
-    db.release(lost);
+class Gateway {
+  constructor(options) {
+    Object.assign(this, {
+      name: processName,              // holds the claims
+      pool: undefined,                // may be a pooler in transaction mode
+      direct: {},                     // how LISTEN connects: directly
+      platforms: [],                  // those that this gateway pushes to
+      claimTimeout: 30_000,           // turn_liveness.claim_timeout
+      generations: 5,                 // a turn that was lost that often has failed
+      channel: 'turn_liveness',       // turn_liveness.notify_channel
+      every: 60_000,
+      report: console.error,
+      clock: () => performance.now(),
+    }, options);
+    this.pool ??= createPool({}, this.report);
+    this.streams = new Map();         // of each conversation
+    this.changed = new Set();         // conversations to read
+    this.batch = 10;
+    this.feed = single(() => this.#feed(), this.report);
+    this.push = single(() => this.#push(), this.report);
+    this.rescue = single(() => this.#rescue(), this.report);
   }
-}
 
-// --- gateway: the user presses stop, perhaps before the arm is committed
-const stop = (messageId, platform) =>
-  value(pool, "SELECT turn_liveness.reject_turn($1, $2, $3, 'Stopped.', 'CANCELLED')",
-    conversation, messageId, routing(platform));
-
-// --- worker: every few seconds, a beat that names its turns; 0 means give up
-const beat = (ids) =>
-  value(pool, 'SELECT turn_liveness.heartbeat($1, $2)', conversation, ids);
-
-// --- worker: the answer: won, lost or unknown
-const commit = (ids, reply) =>
-  value(pool, 'SELECT turn_liveness.commit_terminal_reply($1, $2, $3)', conversation, ids, reply);
-
-// --- gateway: LISTEN first, then read; a notification says where to look again
-async function listen() {
-  const listener = new Client();
-  await listener.connect();
-  listener.on('notification', ({ payload }) => {
-    const { conversations = [conversation] } = JSON.parse(payload);     // {} means look
-    if (conversations.includes(conversation)) events.emit('look');
-  });
-  await listener.query('LISTEN turn_liveness');
-  return listener;
-}
-
-// --- gateway: what a stream has not seen yet; cursor is its Last-Event-ID.
-// An id is a bigint: pg gives it as a string, and takes it back as one.
-async function read(cursor) {
-  for (;;) {
-    const look = once(events, 'look', { signal: AbortSignal.timeout(10000) });
-    look.catch(() => {});
-    const { rows } = await pool.query(
-      'SELECT reply_id, payload FROM turn_liveness.read_replies($1, $2)', [[conversation], [cursor]]);
-    if (rows.length > 0) return rows;
-    await look;
+  // LISTENs, and looks at everything after each connect and each minute.
+  listen() {
+    this.listener = new Connection({
+      options: this.direct,
+      every: this.every,
+      report: this.report,
+      open: (db) => {
+        db.on('notification', ({ payload }) => this.#notified(payload));
+        return db.query(`LISTEN "${this.channel}"`);
+      },
+      tick: (db) => db.query('SELECT').then(() => this.look({})),
+    });
   }
-}
 
-const ack = (ids) => value(pool, "SELECT turn_liveness.ack_replies('gateway-js', $1)", ids);
-
-// --- gateway: push what no other replica has claimed, and acknowledge it. Claim no more
-// than can be sent within claim_timeout (30 s): what is late goes to another replica, too.
-async function push(send) {
-  const { rows } = await pool.query(`SELECT reply_id, payload
-    FROM turn_liveness.claim_replies('gateway-js', platforms => '{slack}', max_replies => 10)`);
-  for (const { reply_id: id, payload } of rows) {
+  // Any role may notify: a payload that makes no sense means look, as {} does.
+  #notified(payload) {
     try {
-      await send(payload);
-      await ack([id]);
-    } catch (error) {
-      await value(pool, "SELECT turn_liveness.release_replies('gateway-js', $1, error => $2)", [id], error.message);
+      this.look(JSON.parse(payload));
+    } catch {
+      this.look({});
     }
   }
+
+  look({ conversations, platforms, lapsed }) {
+    const all = !conversations && !platforms && !lapsed;
+    for (const name of all ? this.streams.keys() : conversations ?? []) {
+      if (this.streams.has(name)) this.changed.add(name);
+    }
+    if (this.changed.size > 0) this.feed();
+    if (this.platforms.length > 0 && (all || platforms?.some((p) => this.platforms.includes(p)))) this.push();
+    if (all || lapsed?.length > 0) this.rescue();
+  }
+
+  // In the caller's transaction: owed and enqueued, or neither. answered: it has ended, by a stop
+  // that was faster. pending: it is owed already, and its job was enqueued then (a message that
+  // came twice, a COMMIT whose answer was lost); the savepoint takes the hand-over back.
+  async dispatch(db, job, { admission, silence, duration, rescue } = {}) {
+    await db.query('SAVEPOINT dispatch');
+    const armed = await value(db, 'SELECT turn_liveness.arm_turn($1, $2, $3, $4, $5, $6, $7)',
+      job.deployment, job.messageId, json(job.routing ?? {}), admission, silence, duration, rescue);
+    if (armed === 'armed') await this.enqueue(db, job);
+    else await db.query('ROLLBACK TO SAVEPOINT dispatch');
+    await db.query('RELEASE SAVEPOINT dispatch');
+    return armed;
+  }
+
+  // By the user. It holds also when it overtakes the arm, which then says answered.
+  stop({ deployment, messageId, routing = {} }, text = 'Stopped.', code = 'CANCELLED') {
+    return repeat(() => value(this.pool, 'SELECT turn_liveness.reject_turn($1, $2, $3, $4, $5)',
+      deployment, messageId, json(routing), text, code));
+  }
+
+  // In the caller's transaction: the human has answered, the turn goes on with the next worker.
+  async resume(db, job) {
+    const resumed = await value(db, 'SELECT turn_liveness.resume_turn($1, $2)', job.deployment, job.messageId);
+    if (resumed) await this.enqueue(db, job);
+    return resumed;
+  }
+
+  // A stream gets each reply and update past its cursor (its Last-Event-ID), each once, in order.
+  stream(conversation, cursor, write) {
+    const stream = { cursor: Number(cursor), write };
+    if (!this.streams.has(conversation)) this.streams.set(conversation, new Set());
+    const streams = this.streams.get(conversation).add(stream);
+    this.look({ conversations: [conversation] });
+    return () => {
+      streams.delete(stream);
+      if (streams.size === 0 && this.streams.get(conversation) === streams) this.streams.delete(conversation);
+    };
+  }
+
+  async #feed() {
+    while (this.changed.size > 0) {
+      const names = [...this.changed].filter((name) => this.streams.has(name));
+      const cursors = names.map((name) => Math.min(...[...this.streams.get(name)].map((s) => s.cursor)));
+      this.changed.clear();
+      try {
+        const { rows } = await this.pool.query('SELECT * FROM turn_liveness.read_replies($1, $2, $3)',
+          [names, cursors, PAGE]);
+        for (const row of rows) this.#write(row, Number(row.reply_id));
+        if (rows.length === PAGE) names.forEach((name) => this.changed.add(name));
+        if (rows.length > 0) await this.#ack(rows);
+      } catch (error) {
+        names.forEach((name) => this.changed.add(name));
+        throw error;
+      }
+    }
+  }
+
+  #write(row, id) {
+    for (const stream of this.streams.get(row.conversation_id) ?? []) {
+      if (id <= stream.cursor) continue;
+      stream.cursor = id;
+      try {
+        stream.write(row);
+      } catch (error) {
+        this.report(error);
+      }
+    }
+  }
+
+  // Claims as many as it can send in a quarter of the claim's time, and gives back what it has not
+  // begun in half of it: later, another replica would send the same. Autocommit commits the claim.
+  async #push() {
+    for (;;) {
+      const begin = this.clock();
+      const { rows } = await this.pool.query(
+        'SELECT * FROM turn_liveness.claim_replies($1, platforms => $2, max_replies => $3)',
+        [this.name, this.platforms, this.batch]);
+      if (rows.length === 0) return;
+      let sent = 0;
+      for (; sent < rows.length && this.clock() - begin < this.claimTimeout / 2; sent++) {
+        await this.#deliver(rows[sent], begin + this.claimTimeout * 0.9 - this.clock());
+      }
+      if (sent < rows.length) await this.#release(rows.slice(sent), '0');
+      const each = (this.clock() - begin) / sent;
+      this.batch = Math.max(1, Math.min(PAGE, Math.floor(this.claimTimeout / 4 / each)));
+    }
+  }
+
+  async #deliver(reply, time) {
+    try {
+      await this.send(reply.payload, AbortSignal.timeout(Math.max(0, Math.floor(time))), reply);
+    } catch (error) {
+      return this.#release([reply], null, error.message);
+    }
+    return this.#ack([reply]);
+  }
+
+  #ack(replies) {
+    return repeat(() => value(this.pool, 'SELECT turn_liveness.ack_replies($1, $2)',
+      this.name, replies.map((r) => r.reply_id)));
+  }
+
+  #release(replies, delay, error) {
+    return repeat(() => value(this.pool, 'SELECT turn_liveness.release_replies($1, $2, $3, $4)',
+      this.name, replies.map((r) => r.reply_id), delay, error));
+  }
+
+  // Turns that lost their worker, each taken by one gateway, in one transaction with its new job.
+  async #rescue() {
+    for (let taken = PAGE; taken === PAGE;) {
+      taken = await transaction(this.pool, async (db) => {
+        const { rows } = await db.query('SELECT * FROM turn_liveness.rescue_turns($1)', [PAGE]);
+        for (const { deployment, message_id: messageId, routing, generation, error_code: code } of rows) {
+          if (generation <= this.generations) await this.enqueue(db, { deployment, messageId, routing });
+          else await value(db, 'SELECT turn_liveness.fail_turn($1, $2, $3, $4)', deployment, messageId,
+            'The worker was lost too often.', code);
+        }
+        return rows.length;
+      });
+    }
+  }
+
+  async close() {
+    await this.listener?.close();
+    await Promise.all([this.feed, this.push, this.rescue].map((part) => part.idle()));
+  }
 }
 
-async function main() {
-  await session.connect();
-  const listener = await listen();
-  assert.equal(await dispatch('m1', 'web'), 'armed');
-
-  // --- worker: its session's end would be its death, so it must be a real one
-  assert.equal(await value(session, 'SELECT turn_liveness.attach_worker($1)', conversation), session.processID);
-
-  for (let i = 0; i < 12; i++) assert.equal(await beat(['m1']), 1);
-  assert.equal(await commit(['m1'], { content: '42' }), 'won');
-  assert.equal(await commit(['m1'], { content: '42' }), 'won', 'the same again');
-  assert.equal(await commit(['m1'], { content: '43' }), 'lost', 'another');
-
-  // --- gateway: to the stream
-  const [reply, ...more] = await read('0');
-  assert.equal(reply.payload.content, '42');
-  assert.equal(more.length, 0);
-  assert.equal(await ack([reply.reply_id]), 1);
-
-  // --- stopped by the user: the client hears it, and the worker with its next beat
-  await dispatch('m2', 'web');
-  assert.equal(await stop('m2', 'web'), 'won');
-  assert.equal(await beat(['m2']), 0);
-  assert.deepEqual((await read(reply.reply_id)).map((r) => r.payload.errorCode), ['CANCELLED']);
-
-  // --- a stop that overtakes its arm
-  assert.equal(await stop('m4', 'web'), 'won');
-  assert.equal(await dispatch('m4', 'web'), 'answered');
-
-  // --- pushed: one replica alone sends
-  const sent = [];
-  const send = (payload) => payload.conversationId === conversation && sent.push(payload.content);
-  await dispatch('m3', 'slack');
-  await commit(['m3'], { content: '42' });
-  await Promise.all([push(send), push(send)]);
-  assert.deepEqual(sent, ['42']);
-
-  assert.equal(await value(session, 'SELECT turn_liveness.detach_worker($1)', conversation), true);
-  await Promise.all([session.end(), listener.end(), pool.end()]);
-}
-
-main().catch((error) => { console.error(error); process.exit(1); });
+module.exports = { Gateway };

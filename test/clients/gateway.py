@@ -1,159 +1,199 @@
-#!/usr/bin/python3
-"""The whole gateway side in Python (psycopg 3), and a worker, in one process.
+"""The gateway's side of turn_liveness for Python, to be taken over as it is, with database.py.
+README.md beside this file says how to use it.
 
-PGHOST and so on name the server. POOL_HOST and POOL_PORT, if given, name a
-pooler in transaction mode before it: everything goes through that but LISTEN
-and attach_worker, which need a session. Wants a table my_jobs (payload jsonb).
+A job is what your queue carries to a worker: {"deployment", "messageId", "routing"} and whatever
+else it wants. enqueue(db, job) puts one into the queue, in the transaction of db.
+send(payload, timeout, reply) pushes a reply to its platform.
 """
 import json
-import os
-import queue
 import threading
+import time
+import traceback
 
-import psycopg
-from psycopg.types.json import Jsonb
+from database import PROCESS_NAME, Connection, Single, jsonb, rows, transaction, value
 
-POOL = {"host": os.environ.get("POOL_HOST"), "port": os.environ.get("POOL_PORT")}
-conversation = f"tenant-1/python-{os.getpid()}"
-
-# prepare_threshold=None: psycopg prepares what it executes for the sixth time,
-# and in a pool the next execution may meet a server that knows nothing of it.
-# autocommit: a claim that is not committed is undone by a crash.
-db = psycopg.connect(**{k: v for k, v in POOL.items() if v},
-                     prepare_threshold=None, autocommit=True)
-session = psycopg.connect(autocommit=True)
+PAGE = 100
 
 
-def call(sql, *args):
-    """The one value of a statement."""
-    return db.execute(sql, args).fetchone()[0]
+class Stream:
+    def __init__(self, cursor, write):
+        self.cursor, self.write = cursor, write
 
 
-def expect(what, got, want):
-    if got != want:
-        raise SystemExit(f"{what}: {got!r} instead of {want!r}")
+class Gateway:
+    """
+    pool           may be a pooler in transaction mode
+    direct         conninfo of LISTEN, which connects directly
+    platforms      those that this gateway pushes to
+    name           holds the claims
+    claim_timeout  turn_liveness.claim_timeout, in seconds
+    generations    a turn that was lost that often has failed
+    """
 
+    def __init__(self, pool, enqueue, send=None, platforms=(), direct="", name=PROCESS_NAME, claim_timeout=30,
+                 generations=5, channel="turn_liveness", every=60, clock=time.monotonic,
+                 report=traceback.print_exception):
+        self.pool, self.enqueue, self.send, self.platforms = pool, enqueue, send, list(platforms)
+        self.direct, self.name, self.claim_timeout, self.generations = direct, name, claim_timeout, generations
+        self.channel, self.every, self.clock, self.report = channel, every, clock, report
+        self.lock = threading.Lock()
+        self.streams = {}               # of each conversation
+        self.changed = set()            # conversations to read
+        self.batch = 10
+        self.listener = None
+        self.feed = Single(self._feed, report)
+        self.push = Single(self._push, report)
+        self.rescue = Single(self._rescue, report)
 
-def routing(platform):
-    return Jsonb({"conversationId": conversation, "platform": platform, "userId": "u1"})
+    def listen(self):
+        """LISTENs, and looks at everything after each connect and each minute."""
+        self.listener = Connection(self.direct, self.every, report=self.report, notified=self._notified,
+                                   open=lambda db: db.execute(f'LISTEN "{self.channel}"'),
+                                   tick=lambda db: db.execute("SELECT") and self.look())
 
-
-# --- gateway: a message has come. Owed and enqueued together, or neither.
-# answered: it has ended already, by a stop that was faster.
-def dispatch(message_id, platform):
-    with db.transaction():
-        armed = call("SELECT turn_liveness.arm_turn(%s, %s, %s)",
-                     conversation, message_id, routing(platform))
-        if armed != "answered":
-            db.execute("INSERT INTO my_jobs VALUES (%s)", [Jsonb({"messageId": message_id})])
-    return armed
-
-
-# --- gateway: the user presses stop, perhaps before the arm is committed
-def stop(message_id, platform):
-    return call("SELECT turn_liveness.reject_turn(%s, %s, %s, 'Stopped.', 'CANCELLED')",
-                conversation, message_id, routing(platform))
-
-
-# --- worker: every few seconds, a beat that names its turns; 0 means give up
-def beat(message_ids):
-    return call("SELECT turn_liveness.heartbeat(%s, %s)", conversation, message_ids)
-
-
-# --- worker: the answer: won, lost or unknown
-def commit(message_ids, reply):
-    return call("SELECT turn_liveness.commit_terminal_reply(%s, %s, %s)",
-                conversation, message_ids, Jsonb(reply))
-
-
-# --- gateway: what a stream has not seen yet; cursor is its Last-Event-ID
-def read(cursor):
-    return db.execute("SELECT reply_id, payload FROM turn_liveness.read_replies(%s, %s)",
-                      [[conversation], [cursor]]).fetchall()
-
-
-def ack(reply_ids):
-    return call("SELECT turn_liveness.ack_replies('gateway-py', %s)", reply_ids)
-
-
-# --- gateway: push what no other replica has claimed, and acknowledge it. Claim no more
-# than can be sent within claim_timeout (30 s): what is late goes to another replica, too.
-def push(send):
-    claimed = db.execute("SELECT reply_id, payload FROM turn_liveness.claim_replies"
-                         "('gateway-py', platforms => '{slack}', max_replies => 10)").fetchall()
-    for reply_id, payload in claimed:
+    # Any role may notify: a payload that makes no sense means look, as {} does.
+    def _notified(self, payload):
         try:
-            send(payload)
-            ack([reply_id])
-        except OSError as error:
-            call("SELECT turn_liveness.release_replies('gateway-py', %s, error => %s)",
-                 [reply_id], str(error))
+            self.look(**json.loads(payload))
+        except Exception:
+            self.look()
 
+    def look(self, conversations=None, platforms=None, lapsed=None):
+        everything = conversations is None and platforms is None and lapsed is None
+        with self.lock:
+            self.changed |= self.streams.keys() & set(self.streams if everything else conversations or ())
+            changed = bool(self.changed)
+        if changed:
+            self.feed()
+        if self.platforms and (everything or set(platforms or ()) & set(self.platforms)):
+            self.push()
+        if everything or lapsed:
+            self.rescue()
 
-# --- gateway: LISTEN first, then read; a notification says where to look again
-def listen(events):
-    listener = psycopg.connect(autocommit=True)
-    listener.execute("LISTEN turn_liveness")
-    events.put({})
-    for notify in listener.notifies():
-        events.put(json.loads(notify.payload))
+    def dispatch(self, db, job, admission=None, silence=None, duration=None, rescue=None):
+        """In the caller's transaction: owed and enqueued, or neither. answered: it has ended, by a
+        stop that was faster. pending: it is owed already, and its job was enqueued then (a message
+        that came twice, a COMMIT whose answer was lost); the savepoint takes the hand-over back."""
+        db.execute("SAVEPOINT dispatch")
+        armed = db.execute("SELECT turn_liveness.arm_turn(%s, %s, %s, %s, %s, %s, %s)",
+                           [job["deployment"], job["messageId"], jsonb(job.get("routing", {})),
+                            admission, silence, duration, rescue]).fetchone()[0]
+        if armed == "armed":
+            self.enqueue(db, job)
+        else:
+            db.execute("ROLLBACK TO SAVEPOINT dispatch")
+        db.execute("RELEASE SAVEPOINT dispatch")
+        return armed
 
+    def stop(self, job, text="Stopped.", code="CANCELLED"):
+        """By the user. It holds also when it overtakes the arm, which then says answered."""
+        return value(self.pool, "SELECT turn_liveness.reject_turn(%s, %s, %s, %s, %s)",
+                     job["deployment"], job["messageId"], jsonb(job.get("routing", {})), text, code)
 
-events = queue.Queue()
-threading.Thread(target=listen, args=[events], daemon=True).start()
+    def resume(self, db, job):
+        """In the caller's transaction: the human has answered, the turn goes on with the next worker."""
+        resumed = db.execute("SELECT turn_liveness.resume_turn(%s, %s)",
+                             [job["deployment"], job["messageId"]]).fetchone()[0]
+        if resumed:
+            self.enqueue(db, job)
+        return resumed
 
+    def stream(self, conversation, cursor, write):
+        """Gets each reply and update past its cursor (its Last-Event-ID), each once, in order. Call
+        what it returns when the client has gone."""
+        stream = Stream(int(cursor), write)
+        with self.lock:
+            self.streams.setdefault(conversation, []).append(stream)
+        self.look(conversations=[conversation])
 
-def wait():
-    """Until something may have come for our conversation; {} means look."""
-    while conversation not in events.get(timeout=10).get("conversations", [conversation]):
-        pass
+        def leave():
+            with self.lock:
+                self.streams[conversation].remove(stream)
+                if not self.streams[conversation]:
+                    del self.streams[conversation]
+        return leave
 
+    def _feed(self):
+        while True:
+            with self.lock:
+                cursors = {name: min(s.cursor for s in self.streams[name])
+                           for name in self.changed if name in self.streams}
+                self.changed.clear()
+            if not cursors:
+                return
+            try:
+                replies = rows(self.pool, "SELECT * FROM turn_liveness.read_replies(%s, %s, %s)",
+                               list(cursors), list(cursors.values()), PAGE)
+                for reply in replies:
+                    self._write(reply)
+                if replies:
+                    self._ack(replies)
+            except Exception:
+                self.look(conversations=cursors)
+                raise
+            if len(replies) == PAGE:
+                self.look(conversations=cursors)
 
-wait()
-cursor = 0
-expect("arm", dispatch("m1", "web"), "armed")
+    def _write(self, reply):
+        with self.lock:
+            streams = list(self.streams.get(reply.conversation_id, ()))
+        for stream in streams:
+            if reply.reply_id > stream.cursor:
+                stream.cursor = reply.reply_id
+                try:
+                    stream.write(reply)
+                except Exception as error:
+                    self.report(error)
 
-# --- worker: its session's end would be its death, so it must be a real one
-pid = session.execute("SELECT turn_liveness.attach_worker(%s)", [conversation]).fetchone()[0]
-expect("server process of the session", pid, session.info.backend_pid)
-if POOL["host"]:
-    with db.transaction():      # one server for both
-        pid = call("SELECT turn_liveness.attach_worker('nobody')")
-        call("SELECT turn_liveness.detach_worker('nobody')")
-    expect("the pooler shows", pid != db.info.backend_pid, True)
+    # Claims as many as it can send in a quarter of the claim's time, and gives back what it has
+    # not begun in half of it: later, another replica would send the same.
+    def _push(self):
+        while True:
+            begin = self.clock()
+            replies = rows(self.pool, "SELECT * FROM turn_liveness.claim_replies"
+                           "(%s, platforms => %s, max_replies => %s)", self.name, self.platforms, self.batch)
+            if not replies:
+                return
+            sent = 0
+            while sent < len(replies) and self.clock() - begin < self.claim_timeout / 2:
+                self._deliver(replies[sent], begin + self.claim_timeout * 0.9 - self.clock())
+                sent += 1
+            if sent < len(replies):
+                self._release(replies[sent:], "0", None)
+            fits = self.claim_timeout / 4 * sent / max(self.clock() - begin, 0.001)
+            self.batch = max(1, min(PAGE, int(fits)))
 
-for _ in range(12):
-    expect("beat", beat(["m1"]), 1)
-expect("commit", commit(["m1"], {"content": "42"}), "won")
-expect("the same again", commit(["m1"], {"content": "42"}), "won")
-expect("another", commit(["m1"], {"content": "43"}), "lost")
+    def _deliver(self, reply, timeout):
+        try:
+            self.send(reply.payload, timeout, reply)
+        except Exception as error:
+            self._release([reply], None, str(error))
+        else:
+            self._ack([reply])
 
-# --- gateway: to the stream
-while not (replies := read(cursor)):
-    wait()
-expect("read", [payload["content"] for _, payload in replies], ["42"])
-cursor = replies[-1][0]
-expect("ack", ack([cursor]), 1)
+    def _ack(self, replies):
+        value(self.pool, "SELECT turn_liveness.ack_replies(%s, %s)", self.name, [r.reply_id for r in replies])
 
-# --- stopped by the user: the client hears it, and the worker with its next beat
-dispatch("m2", "web")
-expect("stop", stop("m2", "web"), "won")
-expect("beat", beat(["m2"]), 0)
-while not (replies := read(cursor)):
-    wait()
-expect("read", [payload["errorCode"] for _, payload in replies], ["CANCELLED"])
+    def _release(self, replies, delay, error):
+        value(self.pool, "SELECT turn_liveness.release_replies(%s, %s, %s, %s)",
+              self.name, [r.reply_id for r in replies], delay, error)
 
-# --- a stop that overtakes its arm
-expect("early stop", stop("m4", "web"), "won")
-expect("arm after it", dispatch("m4", "web"), "answered")
+    # Turns that lost their worker, each taken by one gateway, in one transaction with its new job.
+    def _rescue(self):
+        def take(db):
+            turns = db.execute("SELECT * FROM turn_liveness.rescue_turns(%s)", [PAGE]).fetchall()
+            for turn in turns:
+                if turn.generation <= self.generations:
+                    self.enqueue(db, {"deployment": turn.deployment, "messageId": turn.message_id,
+                                      "routing": turn.routing})
+                else:
+                    db.execute("SELECT turn_liveness.fail_turn(%s, %s, %s, %s)",
+                               [turn.deployment, turn.message_id, "The worker was lost too often.", turn.error_code])
+            return len(turns)
+        while transaction(self.pool, take) == PAGE:
+            pass
 
-# --- pushed: one replica alone sends
-sent = []
-dispatch("m3", "slack")
-commit(["m3"], {"content": "42"})
-push(sent.append)
-expect("sent", [p["content"] for p in sent if p["conversationId"] == conversation], ["42"])
-push(lambda payload: expect("sent twice", payload["conversationId"] != conversation, True))
-
-expect("detach", session.execute("SELECT turn_liveness.detach_worker(%s)",
-                                 [conversation]).fetchone()[0], True)
+    def close(self):
+        for part in self.listener, self.feed, self.push, self.rescue:
+            if part:
+                part.close()

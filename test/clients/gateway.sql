@@ -24,13 +24,15 @@ SELECT turn_liveness.arm_turn(:'conversation', 'm1',
 INSERT INTO my_jobs VALUES ('{"messageId": "m1"}');
 COMMIT;
 
--- worker: every few seconds, a beat that names its turn; 0 means give up
-SELECT turn_liveness.heartbeat(:'conversation', '{m1}') AS beat \gset
+-- worker: it takes the turn, unless another has it; then, every few seconds, a beat that names the
+-- turn and its generation; 0 means give up
+SELECT turn_liveness.start_turn(:'conversation', 'm1', 'worker-1') AS generation \gset
+SELECT turn_liveness.heartbeat(:'conversation', '{m1}', ARRAY[:generation]) AS beat \gset
 
 -- worker: the answer; the same call again, and another answer
-SELECT turn_liveness.commit_terminal_reply(:'conversation', '{m1}', '{"content": "42"}') AS first \gset
-SELECT turn_liveness.commit_terminal_reply(:'conversation', '{m1}', '{"content": "42"}') AS again \gset
-SELECT turn_liveness.commit_terminal_reply(:'conversation', '{m1}', '{"content": "43"}') AS other \gset
+SELECT turn_liveness.commit_terminal_reply(:'conversation', '{m1}', '{"content": "42"}', ARRAY[:generation]) AS first \gset
+SELECT turn_liveness.commit_terminal_reply(:'conversation', '{m1}', '{"content": "42"}', ARRAY[:generation]) AS again \gset
+SELECT turn_liveness.commit_terminal_reply(:'conversation', '{m1}', '{"content": "43"}', ARRAY[:generation]) AS other \gset
 
 -- gateway: what a stream has not seen yet; cursor is its Last-Event-ID
 \set cursor 0
@@ -60,11 +62,11 @@ SELECT turn_liveness.detach_worker(:'conversation') AS detach \gset
 \endif
 
 -- what all this must have said
-SELECT ROW(:'arm', :beat, :'first', :'again', :'other', :'content', :ack)::text AS answered,
+SELECT ROW(:'arm', :generation, :beat, :'first', :'again', :'other', :'content', :ack)::text AS answered,
 	   ROW(:'arm2', :'stop', :beat2, :'code')::text AS stopped,
 	   ROW(:'reject', :claims, :claims2, :ack3)::text AS pushed \gset
 \echo :answered :stopped :pushed
-SELECT :'answered' = '(armed,1,won,won,lost,42,1)' AND :'stopped' = '(armed,won,0,CANCELLED)'
+SELECT :'answered' = '(armed,1,1,won,won,lost,42,1)' AND :'stopped' = '(armed,won,0,CANCELLED)'
 	AND :'pushed' = '(won,1,0,1)' AS ok \gset
 \if :{?pooler}
 \else

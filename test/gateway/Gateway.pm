@@ -41,6 +41,15 @@ sub programs
 	return $programs;
 }
 
+# Makes the database "postgres" of the node ready for gateways.
+sub install
+{
+	my ($class, $node) = @_;
+	$node->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
+	$node->safe_psql('postgres', PostgreSQL::Test::Utils::slurp_file("$source/schema.sql"));
+	return;
+}
+
 # Starts a gateway of the database "postgres" of the node and waits until it
 # listens and has its connections.
 sub start
@@ -173,6 +182,7 @@ sub new
 		conversation => $conversation,
 		ends         => {},               # how often each message ended
 		saw          => {},               # 'message' or the code, for each message
+		updates      => {},               # the updates of each message
 		wrong        => []
 	}, $class;
 	$self->connect_to($gateway);
@@ -224,8 +234,11 @@ sub more
 sub event
 {
 	my ($self) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (1)
 	{
+		# the gateway's pings are no events
+		croak "the client of $self->{conversation} waits in vain" if time > $end;
 		while ($self->{buffer} =~ s/^(.*?)\n\n//s)
 		{
 			my %field = map { /^(\w+): (.*)/ ? ($1 => $2) : () } split /\n/, $1;
@@ -246,8 +259,13 @@ sub note
 	utf8::encode($name);
 	push @{ $self->{wrong} }, "of $name: $field->{data}" if $name ne $self->{conversation};
 	push @{ $self->{wrong} }, "id at $field->{event}"
-	  if defined $field->{id} xor $field->{event} eq 'complete';
+	  if defined $field->{id} xor $field->{event} =~ /^(complete|update)$/;
 	$self->{last_id} = $field->{id} if defined $field->{id};
+	if ($field->{event} eq 'update')
+	{
+		push @{ $self->{wrong} }, "update after the end: $field->{data}" if $self->{ends}{ $data->{messageId} };
+		push @{ $self->{updates}{ $data->{messageId} } }, $data;
+	}
 	foreach my $message (@{ $data->{processedMessageIds} })
 	{
 		$self->{saw}{$message} = 'message' if $field->{event} eq 'message';
@@ -255,6 +273,17 @@ sub note
 		$self->{ends}{$message}++ if $field->{event} eq 'complete';
 	}
 	return;
+}
+
+# Reads until a message has so many updates; gives the last of them.
+sub update
+{
+	my ($self, $message, $count) = @_;
+	until (@{ $self->{updates}{$message} // [] } >= $count)
+	{
+		defined $self->event or croak "the stream ended before update $count of $message";
+	}
+	return $self->{updates}{$message}[ $count - 1 ];
 }
 
 # Reads until a message has ended; gives what the client saw of it.

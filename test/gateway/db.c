@@ -20,7 +20,7 @@ static Buffer last_error;
 
 /* columns in the order of the enum in gateway.h */
 #define REPLY_COLUMNS \
-	"reply_id, conversation_id, platform, payload, coalesce(payload->>'error', '') <> '', " \
+	"reply_id, conversation_id, platform, payload, outcome, " \
 	"jsonb_build_object('messageId', payload->'messageId', 'conversationId', conversation_id, " \
 	"'processedMessageIds', message_ids), attempt "
 
@@ -88,7 +88,7 @@ db_connect(void)
 		return false;
 	}
 	say("connected to the database");
-	streams_want(NULL);
+	want_everything();
 	workers_forget();
 	return true;
 }
@@ -144,62 +144,102 @@ db_query(DbStatus *status, const char *sql, int nparams, const char *const *para
 	return NULL;
 }
 
-/* a statement that gives one value */
+/* a statement that gives one value, or no row and thus NULL */
 static DbStatus
 db_value(const char *sql, int nparams, const char *const *params, char **value)
 {
 	DbStatus	status;
 	PGresult   *result = db_query(&status, sql, nparams, params);
 
-	*value = result == NULL ? NULL : xstrdup(PQgetvalue(result, 0, 0));
+	*value = result == NULL || PQntuples(result) == 0 ? NULL : xstrdup(PQgetvalue(result, 0, 0));
 	PQclear(result);
 	return status;
 }
 
 /*
- * Takes what was notified and marks the streams it names.  True if there is
- * something to claim.  A payload that names nothing, or is no JSON (any role
- * may send one), means: look at everything.
+ * BEGIN, COMMIT or ROLLBACK.  The server answers a COMMIT of a transaction that
+ * failed with ROLLBACK, which is no success.
  */
+static bool
+db_command(const char *command)
+{
+	PGresult   *result;
+	bool		done;
+
+	if (session == NULL)
+		return false;
+	result = PQexec(session, command);
+	done = result != NULL && strcmp(PQcmdStatus(result), command) == 0;
+	PQclear(result);
+	return done;
+}
+
 bool
+db_begin(void)
+{
+	return db_command("BEGIN");
+}
+
+/* false: perhaps committed, if the connection has gone */
+bool
+db_commit(void)
+{
+	return db_command("COMMIT");
+}
+
+void
+db_rollback(void)
+{
+	db_command("ROLLBACK");
+}
+
+/*
+ * Takes what was notified: marks the streams it names, and tells the loop if
+ * there is something to claim or to rescue.  A payload that names nothing, or is
+ * no JSON (any role may send one), means: look at everything.
+ */
+void
 db_notified(void)
 {
 	PGnotify   *note;
-	bool		push = false;
 
 	if (listener == NULL)
-		return false;
+		return;
 	PQconsumeInput(listener);
 	while ((note = PQnotifies(listener)) != NULL)
 	{
 		const char *params[] = {note->extra};
 		PGresult   *names = db_query(NULL,
-									 "SELECT true, c FROM jsonb_array_elements_text($1::jsonb->'conversations') c "
-									 "UNION ALL "
-									 "SELECT false, p FROM jsonb_array_elements_text($1::jsonb->'platforms') p",
+									 "SELECT k, n FROM unnest('{conversations,platforms,lapsed}'::text[]) k, "
+									 "jsonb_array_elements_text($1::jsonb->k) n",
 									 1, params);
 
 		if (names == NULL || PQntuples(names) == 0)
-		{
-			streams_want(NULL);
-			push = true;
-		}
+			want_everything();
 		for (int i = 0; names != NULL && i < PQntuples(names); i++)
 		{
-			if (PQgetvalue(names, i, 0)[0] == 't')
+			if (PQgetvalue(names, i, 0)[0] == 'c')
 				streams_want(PQgetvalue(names, i, 1));
+			else if (PQgetvalue(names, i, 0)[0] == 'p')
+				want_push();
 			else
-				push = true;
+				want_rescue();
 		}
 		PQclear(names);
 		PQfreemem(note);
 	}
-	return push;
+}
+
+static char *
+column(PGresult *row, int number)
+{
+	return PQgetisnull(row, 0, number) ? NULL : xstrdup(PQgetvalue(row, 0, number));
 }
 
 /*
- * What a client sent.  mode, attach, beat and the three times are for the demo
- * and the tests: a gateway of yours would know them by itself.
+ * What a client sent.  mode, attach, beat and the times are for the demo and the
+ * tests: a gateway of yours would know them by itself.  The client's answer to a
+ * worker's question was added to the message: the next worker goes on with both.
  */
 DbStatus
 db_parse_message(const char *conversation, const char *body, Message *message)
@@ -210,11 +250,13 @@ db_parse_message(const char *conversation, const char *body, Message *message)
 
 	memset(message, 0, sizeof(Message));
 	row = db_query(&status,
-				   "SELECT m.id, to_json(m.id), coalesce(b->>'text', ''), coalesce(b->>'mode', 'answer'), "
+				   "SELECT m.id, to_json(m.id), coalesce(b->>'text', '') || coalesce(': ' || (b->>'answer'), ''), "
+				   "CASE WHEN b ? 'answer' THEN 'answer' ELSE coalesce(b->>'mode', 'answer') END, "
 				   "jsonb_strip_nulls(jsonb_build_object('conversationId', $1::text, 'platform', b->'platform', "
 				   "'channelId', b->'channelId', 'userId', b->'userId', 'teamId', b->'teamId', "
 				   "'organizationId', b->'organizationId')), "
-				   "b->>'admission', b->>'silence', b->>'duration', "
+				   "b->>'admission', b->>'silence', b->>'duration', b->>'rescue', b->>'wait', "
+				   "b || jsonb_build_object('messageId', m.id), "
 				   "coalesce((b->>'attach')::boolean, false), coalesce(b->>'beat' = 'self', false), "
 				   "coalesce(b->>'text' ~* $3, false) "
 				   "FROM (SELECT $2::jsonb) j(b), "
@@ -227,33 +269,55 @@ db_parse_message(const char *conversation, const char *body, Message *message)
 	}
 	else if (row != NULL)
 	{
-		message->id = xstrdup(PQgetvalue(row, 0, 0));
-		message->id_json = xstrdup(PQgetvalue(row, 0, 1));
-		message->text = xstrdup(PQgetvalue(row, 0, 2));
-		message->mode = xstrdup(PQgetvalue(row, 0, 3));
-		message->routing = xstrdup(PQgetvalue(row, 0, 4));
-		message->admission = PQgetisnull(row, 0, 5) ? NULL : xstrdup(PQgetvalue(row, 0, 5));
-		message->silence = PQgetisnull(row, 0, 6) ? NULL : xstrdup(PQgetvalue(row, 0, 6));
-		message->duration = PQgetisnull(row, 0, 7) ? NULL : xstrdup(PQgetvalue(row, 0, 7));
-		message->attach = PQgetvalue(row, 0, 8)[0] == 't';
-		message->own_beats = PQgetvalue(row, 0, 9)[0] == 't';
-		message->rejected = PQgetvalue(row, 0, 10)[0] == 't';
+		message->id = column(row, 0);
+		message->id_json = column(row, 1);
+		message->text = column(row, 2);
+		message->mode = column(row, 3);
+		message->routing = column(row, 4);
+		message->admission = column(row, 5);
+		message->silence = column(row, 6);
+		message->duration = column(row, 7);
+		message->rescue = column(row, 8);
+		message->wait = column(row, 9);
+		message->body = column(row, 10);
+		message->attach = PQgetvalue(row, 0, 11)[0] == 't';
+		message->own_beats = PQgetvalue(row, 0, 12)[0] == 't';
+		message->rejected = PQgetvalue(row, 0, 13)[0] == 't';
 	}
 	PQclear(row);
 	return status;
 }
 
+void
+message_free(Message *message)
+{
+	free(message->id);
+	free(message->id_json);
+	free(message->body);
+	free(message->text);
+	free(message->mode);
+	free(message->routing);
+	free(message->admission);
+	free(message->silence);
+	free(message->duration);
+	free(message->rescue);
+	free(message->wait);
+	memset(message, 0, sizeof(Message));
+}
+
 /*
  * From here on the client is owed an answer, whatever becomes of this process.
- * Committed when this returns: dispatch after it, never before.
+ * The message is kept in the same transaction, for the gateway that may have to
+ * give it to another worker.
  */
 DbStatus
 db_arm(const char *conversation, const Message *message, char **result)
 {
 	const char *params[] = {conversation, message->id, message->routing,
-	message->admission, message->silence, message->duration};
+	message->admission, message->silence, message->duration, message->rescue, message->body};
 
-	return db_value("SELECT turn_liveness.arm_turn($1, $2, $3, $4, $5, $6)", 6, params, result);
+	return db_value("WITH kept AS (INSERT INTO gateway_message VALUES ($1, $2, $8::jsonb) ON CONFLICT DO NOTHING) "
+					"SELECT turn_liveness.arm_turn($1, $2, $3, $4, $5, $6, $7)", 8, params, result);
 }
 
 DbStatus
@@ -273,13 +337,64 @@ db_fail(const char *deployment, const char *message_id, const char *error, const
 	return db_value("SELECT turn_liveness.fail_turn($1, $2, $3, $4)", 4, params, result);
 }
 
-/* one call for all workers; the rows are the turns that are over */
-PGresult *
-db_heartbeats(const char *deployments, const char *message_ids)
+/*
+ * A worker died, and its turn with it, unless the turn is another worker's by
+ * now or waits for the client.  As a reply the error is fenced by the generation.
+ * A worker that died before it took the turn (generation: NULL) has none: then
+ * no other worker may have taken the turn either.
+ */
+DbStatus
+db_fail_worker(const char *deployment, const char *message_id, const char *generation,
+			   const char *error, const char *code, char **result)
 {
-	const char *params[] = {deployments, message_ids};
+	const char *params[] = {deployment, message_id, generation, error, code};
 
-	return db_query(NULL, "SELECT deployment, message_id FROM turn_liveness.heartbeats($1, $2)", 2, params);
+	return db_value("SELECT turn_liveness.commit_terminal_reply($1, ARRAY[$2], "
+					"jsonb_build_object('error', $4::text, 'errorCode', $5::text), ARRAY[t.generation]) "
+					"FROM turn_liveness.get_turn($1, $2) t "
+					"WHERE t.state IN ('waiting', 'running', 'withheld', 'lapsed') "
+					"AND CASE WHEN $3::integer IS NULL THEN t.worker IS NULL ELSE t.generation = $3 END",
+					5, params, result);
+}
+
+/*
+ * Takes turns that lapsed within their rescue window, each alone among all
+ * gateways, and lets them go again if the caller's transaction rolls back.
+ */
+PGresult *
+db_rescue(void)
+{
+	return db_query(NULL,
+					"SELECT r.deployment, r.message_id, r.generation, r.error_code, m.body "
+					"FROM turn_liveness.rescue_turns(10) r LEFT JOIN gateway_message m USING (deployment, message_id)",
+					0, NULL);
+}
+
+/*
+ * The client answered a worker's question: the wait is over, and the answer is
+ * kept with the message.  Gives the message, or NULL if the turn does not wait.
+ */
+DbStatus
+db_resume(const char *deployment, const char *message_id, const char *answer, char **body)
+{
+	const char *params[] = {deployment, message_id, answer};
+
+	return db_value("WITH turn AS MATERIALIZED (SELECT turn_liveness.resume_turn($1, $2) AS resumed) "
+					"UPDATE gateway_message m SET body = m.body || jsonb_build_object('answer', $3::jsonb->'text') "
+					"FROM turn WHERE resumed AND m.deployment = $1 AND m.message_id = $2 RETURNING m.body",
+					3, params, body);
+}
+
+/*
+ * One call for all workers, each beat with its turn's name and generation.  The
+ * rows are the turns that are over, or another worker's.
+ */
+PGresult *
+db_heartbeats(const char *deployments, const char *message_ids, const char *generations)
+{
+	const char *params[] = {deployments, message_ids, generations};
+
+	return db_query(NULL, "SELECT deployment, message_id FROM turn_liveness.heartbeats($1, $2, $3)", 3, params);
 }
 
 /*

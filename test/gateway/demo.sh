@@ -26,5 +26,5 @@ trap drop EXIT
 sql -c "CREATE DATABASE $database" \
 	-c "ALTER DATABASE $database SET turn_liveness.reconnect_window = 0"
 export PGDATABASE=$database
-sql -c "CREATE EXTENSION turn_liveness"
+sql -c "CREATE EXTENSION turn_liveness" -f "$here/schema.sql"
 "$here/demo" "$here/gateway"

@@ -30,6 +30,10 @@ Options		options = {
 	.poll_ms = 5000
 };
 
+/* what the loop has to look for */
+static bool claim_wanted = true;
+static bool rescue_wanted = true;
+
 /* a line for the user to watch */
 void
 say(const char *format,...)
@@ -45,6 +49,28 @@ say(const char *format,...)
 	buffer_printf(&line, "%s\n", text);
 	write_all(STDOUT_FILENO, line.data, line.len);
 	buffer_free(&line);
+}
+
+/* there is something to claim */
+void
+want_push(void)
+{
+	claim_wanted = true;
+}
+
+/* there is a turn that another worker may take over */
+void
+want_rescue(void)
+{
+	rescue_wanted = true;
+}
+
+void
+want_everything(void)
+{
+	streams_want(NULL);
+	want_push();
+	want_rescue();
 }
 
 static int
@@ -157,7 +183,8 @@ push(void)
 			Buffer		line = {0};
 			int			fd = STDOUT_FILENO;
 
-			buffer_printf(&line, "push %s %s attempt %s %s %s\n", PQgetvalue(rows, i, REPLY_PLATFORM), id,
+			buffer_printf(&line, "push %s %s %s attempt %s %s %s\n", PQgetvalue(rows, i, REPLY_PLATFORM), id,
+						  PQgetvalue(rows, i, REPLY_OUTCOME),
 						  PQgetvalue(rows, i, REPLY_ATTEMPT), PQgetvalue(rows, i, REPLY_CONVERSATION),
 						  PQgetvalue(rows, i, REPLY_PAYLOAD));
 			if (options.push_file != NULL)
@@ -206,7 +233,6 @@ loop(int signals)
 	struct pollfd *fds = NULL;
 	int64_t		beat_at = now_ms();
 	int64_t		poll_at = now_ms() + options.poll_ms;
-	bool		want_push = true;
 	bool		stopping = false;
 
 	while (!stopping)
@@ -228,16 +254,22 @@ loop(int signals)
 			}
 			if (now >= poll_at)
 			{
-				streams_want(NULL);
+				want_everything();
 				streams_ping();
-				want_push = true;
 				poll_at = now + options.poll_ms;
 			}
 			streams_look();
 			streams_ack();
-			if (want_push)
+			if (rescue_wanted)
+			{
+				rescue_wanted = false;
+				dispatch_lapsed();
+			}
+			if (claim_wanted)
+			{
+				claim_wanted = false;
 				push();
-			want_push = false;
+			}
 			if (beat_at - now < timeout)
 				timeout = (int) (beat_at - now);
 			if (poll_at - now < timeout)
@@ -260,7 +292,7 @@ loop(int signals)
 			die("poll: %s", strerror(errno));
 
 		if (fds[1].revents != 0)
-			want_push = db_notified() || want_push;
+			db_notified();
 		workers_read(fds + 3, nfds - 3);
 		if (fds[2].revents != 0)
 		{

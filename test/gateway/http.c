@@ -6,6 +6,7 @@
  *	GET  /health					200, or 503 while the database is away
  *	GET  /stream/<conversation>		the events of a conversation
  *	POST /message/<conversation>	a message for the worker, a JSON object
+ *	POST /answer/<conversation>/<id>	the answer to a worker's question, {"text": ...}
  *	POST /stop/<conversation>/<id>	the user does not want to wait any longer
  *
  * There is no log-in here: a gateway of yours decides first which user may see
@@ -64,26 +65,9 @@ respond_failure(struct MHD_Connection *connection, DbStatus status)
 	return respond_text(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "the database could not do that\n");
 }
 
-static void
-message_free(Message *message)
-{
-	free(message->id);
-	free(message->id_json);
-	free(message->text);
-	free(message->mode);
-	free(message->routing);
-	free(message->admission);
-	free(message->silence);
-	free(message->duration);
-}
-
 /*
  * A message comes in.  Refuse it, or arm and then dispatch it: whatever happens
  * after the arm, the client hears of it on the stream.
- *
- * "pending" is a message that was armed before: the client sends it again, or
- * another replica died between arming and dispatching.  It goes to a worker
- * again, unless one of ours has it; of two answers only the first counts.
  */
 static enum MHD_Result
 post_message(struct MHD_Connection *connection, const char *conversation, const char *body)
@@ -98,22 +82,12 @@ post_message(struct MHD_Connection *connection, const char *conversation, const 
 	status = db_parse_message(conversation, body, &message);
 	if (status == DB_OK)
 		status = message.rejected ? db_reject(conversation, &message, &result) :
-			db_arm(conversation, &message, &result);
+			dispatch_message(conversation, &message, &result, &pid);
 	if (status != DB_OK)
 	{
+		free(result);
 		message_free(&message);
 		return respond_failure(connection, status);
-	}
-
-	if (!message.rejected && strcmp(result, "answered") != 0 && strcmp(message.mode, "never") != 0 &&
-		!worker_has(conversation, message.id))
-	{
-		pid = worker_start(conversation, &message);
-		if (pid < 0)
-		{
-			free(result);
-			db_fail(conversation, message.id, "The worker could not be started.", "WORKER_STARTUP_FAILED", &result);
-		}
 	}
 
 	buffer_printf(&reply, "{\"messageId\": %s, \"result\": \"%s\", \"worker\": %d}\n", message.id_json,
@@ -122,6 +96,27 @@ post_message(struct MHD_Connection *connection, const char *conversation, const 
 	buffer_free(&reply);
 	free(result);
 	message_free(&message);
+	return sent;
+}
+
+/*
+ * The client's answer to a question: the turn goes on with another worker, here,
+ * wherever the one was that asked.  A second answer finds that it does not wait.
+ */
+static enum MHD_Result
+post_answer(struct MHD_Connection *connection, const char *conversation, const char *message_id, const char *body)
+{
+	bool		resumed;
+	pid_t		pid = 0;
+	DbStatus	status = dispatch_answer(conversation, message_id, body, &resumed, &pid);
+	Buffer		reply = {0};
+	enum MHD_Result sent;
+
+	if (status != DB_OK)
+		return respond_failure(connection, status);
+	buffer_printf(&reply, "{\"result\": \"%s\", \"worker\": %d}\n", resumed ? "resumed" : "not waiting", (int) pid);
+	sent = respond(connection, resumed ? MHD_HTTP_OK : MHD_HTTP_CONFLICT, "application/json", reply.data);
+	buffer_free(&reply);
 	return sent;
 }
 
@@ -185,18 +180,21 @@ get(struct MHD_Connection *connection, const char *url)
 static enum MHD_Result
 post(struct MHD_Connection *connection, const char *url, const char *body)
 {
+	bool		answer = strncmp(url, "/answer/", 8) == 0;
+	const char *rest = url + (answer ? 8 : 6);
 	const char *slash;
 	char	   *conversation;
 	enum MHD_Result result;
 
 	if (strncmp(url, "/message/", 9) == 0)
 		return post_message(connection, url + 9, body);
-	if (strncmp(url, "/stop/", 6) != 0 || (slash = strrchr(url + 6, '/')) == NULL)
+	if ((!answer && strncmp(url, "/stop/", 6) != 0) || (slash = strrchr(rest, '/')) == NULL)
 		return respond_text(connection, MHD_HTTP_NOT_FOUND, "no such page\n");
 
-	conversation = xstrdup(url + 6);
-	conversation[slash - (url + 6)] = '\0';
-	result = post_stop(connection, conversation, slash + 1);
+	conversation = xstrdup(rest);
+	conversation[slash - rest] = '\0';
+	result = answer ? post_answer(connection, conversation, slash + 1, body) :
+		post_stop(connection, conversation, slash + 1);
 	free(conversation);
 	return result;
 }

@@ -147,26 +147,32 @@ stream_event(Stream *stream, const char *event, const char *data)
 }
 
 /*
- * One reply.  JSON as PostgreSQL writes it has no line break, so it is one line
- * of data.  The browser's EventSource keeps an event named "error" to itself;
- * "agent-error" is the one that a page can hear.
+ * One reply, or an update of a turn that goes on.  JSON as PostgreSQL writes it
+ * has no line break, so it is one line of data.  The browser's EventSource keeps
+ * an event named "error" to itself; "agent-error" is the one that a page can hear.
  */
 static void
 stream_send(Stream *stream, PGresult *rows, int row)
 {
 	const char *id = PQgetvalue(rows, row, REPLY_ID);
 	const char *payload = PQgetvalue(rows, row, REPLY_PAYLOAD);
+	const char *outcome = PQgetvalue(rows, row, REPLY_OUTCOME);
 
-	if (PQgetvalue(rows, row, REPLY_IS_ERROR)[0] == 't')
-	{
-		stream_event(stream, "error", payload);
-		buffer_printf(&stream->out, "\n");
-		stream_event(stream, "agent-error", payload);
-	}
+	if (strcmp(outcome, "update") == 0)
+		stream_event(stream, "update", payload);
 	else
-		stream_event(stream, "message", payload);
-	buffer_printf(&stream->out, "\n");
-	stream_event(stream, "complete", PQgetvalue(rows, row, REPLY_COMPLETE));
+	{
+		if (strcmp(outcome, "error") == 0)
+		{
+			stream_event(stream, "error", payload);
+			buffer_printf(&stream->out, "\n");
+			stream_event(stream, "agent-error", payload);
+		}
+		else
+			stream_event(stream, "message", payload);
+		buffer_printf(&stream->out, "\n");
+		stream_event(stream, "complete", PQgetvalue(rows, row, REPLY_COMPLETE));
+	}
 	buffer_printf(&stream->out, "id: %s\n\n", id);
 
 	/*

@@ -2,11 +2,12 @@
  * workers.c
  *		Worker processes: start them, hear them, beat for them, bury them.
  *
- * Each has a socket to its gateway.  It is given the message's text, ended by a
- * zero byte, and later perhaps 'a': abandon.  It writes 'b' as long as it is
- * alive, once more 'd' when its reply is committed.  The gateway beats only for
- * those that it has heard since the last time, so a worker that is stopped or
- * stuck is silent to the database too, however well the gateway is.
+ * Each has a socket to its gateway.  The gateway writes the message's text, ended
+ * by a zero byte, and later perhaps 'a': abandon.  The worker writes its turn's
+ * generation as a line when it has taken the turn, 'b' as long as it is alive,
+ * once more 'd' when it has done its part.  The gateway beats only for workers
+ * that it has heard since the last time, so a worker that is stopped or stuck is
+ * silent to the database too, however well the gateway is.
  */
 #define _GNU_SOURCE				/* close_range */
 
@@ -22,21 +23,25 @@
 
 #include "gateway.h"
 
-typedef struct Worker
+struct Worker
 {
 	struct Worker *next;
 	pid_t		pid;
 	int			fd;				/* -1: it closed its end */
 	char	   *deployment;
 	char	   *message_id;
+	char	   *text;			/* that it has not been given yet */
+	int			generation;		/* of the turn as it took it, 0 before */
+	int			number;			/* that is coming in */
 	bool		attached;		/* the database watches its session */
+	bool		rescue;			/* its turn may go to another worker */
 	bool		own_beats;
 	bool		heard;			/* since the last heartbeats */
 	bool		counted;		/* the database has had a beat for it */
 	bool		done;			/* nothing is owed any more */
 	bool		exited;
 	int			status;
-} Worker;
+};
 
 static Worker *workers = NULL;
 
@@ -45,7 +50,8 @@ static void
 become_worker(int fd, const char *deployment, const Message *message)
 {
 	char		interval[32];
-	const char *argv[8];
+	Buffer		wait = {0};
+	const char *argv[10];
 	int			argc = 0;
 	sigset_t	none;
 
@@ -65,6 +71,11 @@ become_worker(int fd, const char *deployment, const Message *message)
 		argv[argc++] = "--attach";
 	if (message->own_beats)
 		argv[argc++] = "--own-beats";
+	if (message->wait)
+	{
+		buffer_printf(&wait, "--wait=%s", message->wait);
+		argv[argc++] = wait.data;
+	}
 	argv[argc++] = message->mode;
 	argv[argc++] = deployment;
 	argv[argc++] = message->id;
@@ -73,8 +84,8 @@ become_worker(int fd, const char *deployment, const Message *message)
 	_exit(127);
 }
 
-/* the worker's process id, or -1 */
-pid_t
+/* a process that waits for its message, or NULL; then worker_go() or worker_cancel() */
+Worker *
 worker_start(const char *deployment, const Message *message)
 {
 	Worker	   *worker;
@@ -82,7 +93,7 @@ worker_start(const char *deployment, const Message *message)
 	pid_t		pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-		return -1;
+		return NULL;
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0)
@@ -91,31 +102,61 @@ worker_start(const char *deployment, const Message *message)
 	if (pid < 0)
 	{
 		close(fds[0]);
-		return -1;
+		return NULL;
 	}
 
 	fcntl(fds[0], F_SETFL, O_NONBLOCK);
-	write_all(fds[0], message->text, strlen(message->text) + 1);
-
 	worker = xcalloc(sizeof(Worker));
 	worker->pid = pid;
 	worker->fd = fds[0];
 	worker->deployment = xstrdup(deployment);
 	worker->message_id = xstrdup(message->id);
+	worker->text = xstrdup(message->text);
 	worker->attached = message->attach;
+	worker->rescue = message->rescue != NULL;
 	worker->own_beats = message->own_beats;
 	worker->next = workers;
 	workers = worker;
-	say("worker %d started for %s %s", (int) pid, deployment, message->id);
-	return pid;
+	return worker;
 }
 
+static void
+abandon(Worker *worker)
+{
+	worker->done = true;
+	if (worker->fd >= 0)
+		write_all(worker->fd, "a", 1);
+	say("worker %d told to abandon %s %s", (int) worker->pid, worker->deployment, worker->message_id);
+}
+
+/* the turn is its: gives it the message, and takes the turn from another of ours */
+pid_t
+worker_go(Worker *worker)
+{
+	worker_abandon(worker->deployment, worker->message_id);
+	say("worker %d started for %s %s", (int) worker->pid, worker->deployment, worker->message_id);
+	write_all(worker->fd, worker->text, strlen(worker->text) + 1);
+	free(worker->text);
+	worker->text = NULL;
+	return worker->pid;
+}
+
+/* it ends when the socket closes before a message came */
+void
+worker_cancel(Worker *worker)
+{
+	close(worker->fd);
+	worker->fd = -1;
+	worker->done = true;
+}
+
+/* the one that works on a turn: a newer one has made the others abandon it */
 static Worker *
 worker_find(const char *deployment, const char *message_id)
 {
 	for (Worker *worker = workers; worker != NULL; worker = worker->next)
 	{
-		if (!worker->exited && strcmp(worker->deployment, deployment) == 0 &&
+		if (!worker->exited && !worker->done && worker->text == NULL && strcmp(worker->deployment, deployment) == 0 &&
 			strcmp(worker->message_id, message_id) == 0)
 			return worker;
 	}
@@ -134,12 +175,8 @@ worker_abandon(const char *deployment, const char *message_id)
 {
 	Worker	   *worker = worker_find(deployment, message_id);
 
-	if (worker == NULL || worker->done)
-		return;
-	worker->done = true;
-	if (worker->fd >= 0)
-		write_all(worker->fd, "a", 1);
-	say("worker %d told to abandon %s %s", (int) worker->pid, deployment, message_id);
+	if (worker != NULL)
+		abandon(worker);
 }
 
 /* adds what is to be polled behind fds[used], gives how many there are then */
@@ -163,35 +200,52 @@ workers_poll_fds(struct pollfd **fds, int used)
 	return used;
 }
 
+/* everything that a worker has written */
+static void
+worker_read(Worker *worker)
+{
+	char		bytes[256];
+	ssize_t		len;
+
+	while ((len = read(worker->fd, bytes, sizeof(bytes))) > 0)
+	{
+		for (int i = 0; i < len; i++)
+		{
+			if (bytes[i] == 'b')
+				worker->heard = true;
+			else if (bytes[i] == 'd')
+				worker->done = true;
+			else if (bytes[i] == '\n')
+			{
+				worker->generation = worker->number;
+				say("worker %d took %s %s generation %d", (int) worker->pid,
+					worker->deployment, worker->message_id, worker->generation);
+			}
+			else
+				worker->number = 10 * worker->number + (bytes[i] - '0');
+		}
+	}
+	if (len == 0 || (errno != EAGAIN && errno != EINTR))
+	{
+		close(worker->fd);
+		worker->fd = -1;
+	}
+}
+
 /* takes the signs of life; fds is what workers_poll_fds() added */
 void
 workers_read(const struct pollfd *fds, int nfds)
 {
-	char		bytes[64];
-
 	for (int i = 0; i < nfds; i++)
 	{
 		Worker	   *worker = workers;
-		ssize_t		len;
 
 		if (fds[i].fd < 0 || fds[i].revents == 0)
 			continue;
 		while (worker != NULL && worker->fd != fds[i].fd)
 			worker = worker->next;
-		if (worker == NULL)
-			continue;
-
-		len = read(worker->fd, bytes, sizeof(bytes));
-		if (len == 0 || (len < 0 && errno != EAGAIN && errno != EINTR))
-		{
-			close(worker->fd);
-			worker->fd = -1;
-		}
-		else if (len > 0)
-		{
-			worker->heard = true;
-			worker->done = worker->done || memchr(bytes, 'd', len) != NULL;
-		}
+		if (worker != NULL)
+			worker_read(worker);
 	}
 }
 
@@ -217,9 +271,10 @@ workers_reap(void)
 }
 
 /*
- * A worker that ended without a word leaves a turn behind.  The database sees
- * the end of an attached worker's session by itself; of the others only we
- * know it.  False: the database could not be told, try again.
+ * A worker that ended without a word leaves a turn behind.  The database sees the
+ * end of an attached worker's session by itself, and offers a turn that has a
+ * rescue window to all gateways when it lapses.  The end of any other worker only
+ * this gateway knows.  False: the database could not be told, try again.
  */
 bool
 workers_bury(void)
@@ -229,69 +284,87 @@ workers_bury(void)
 	for (Worker **link = &workers; *link != NULL;)
 	{
 		Worker	   *worker = *link;
+		bool		never_ran;
 
-		if (worker->exited && worker->fd >= 0)
-		{
-			/* its last words */
-			struct pollfd last = {worker->fd, POLLIN, POLLIN};
-
-			workers_read(&last, 1);
-		}
-		if (worker->exited && !worker->done && !worker->attached)
-		{
-			bool		never_ran = WIFEXITED(worker->status) && WEXITSTATUS(worker->status) == 127;
-			char	   *result = NULL;
-			DbStatus	status = db_fail(worker->deployment, worker->message_id,
-										 never_ran ? "The worker could not be started." :
-										 "The worker handling your request stopped unexpectedly.",
-										 never_ran ? "WORKER_STARTUP_FAILED" : "WORKER_DIED", &result);
-
-			free(result);
-			worker->done = status == DB_OK || status == DB_REFUSED;
-			told = told && worker->done;
-		}
-		if (!worker->exited || (!worker->done && !worker->attached))
+		if (!worker->exited)
 		{
 			link = &worker->next;
 			continue;
+		}
+		if (worker->fd >= 0)
+			worker_read(worker);	/* its last words */
+		never_ran = WIFEXITED(worker->status) && WEXITSTATUS(worker->status) == 127;
+		if (!worker->done && !worker->rescue && (never_ran || !worker->attached))
+		{
+			char		generation[16];
+			char	   *result = NULL;
+			DbStatus	status;
+
+			snprintf(generation, sizeof(generation), "%d", worker->generation);
+			status = db_fail_worker(worker->deployment, worker->message_id,
+									worker->generation > 0 ? generation : NULL,
+									never_ran ? "The worker could not be started." :
+									"The worker handling your request stopped unexpectedly.",
+									never_ran ? "WORKER_STARTUP_FAILED" : "WORKER_DIED", &result);
+			free(result);
+			if (status != DB_OK && status != DB_REFUSED)
+			{
+				told = false;
+				link = &worker->next;
+				continue;
+			}
 		}
 		*link = worker->next;
 		if (worker->fd >= 0)
 			close(worker->fd);
 		free(worker->deployment);
 		free(worker->message_id);
+		free(worker->text);
 		free(worker);
 	}
 	return told;
 }
 
+/* it is alive, and has a turn that the gateway may beat for */
+static bool
+beats_for(const Worker *worker)
+{
+	return worker->heard && worker->generation > 0 && !worker->done && !worker->exited && !worker->own_beats;
+}
+
 /*
- * One call for all workers that were heard.  What comes back is over: answered,
- * failed or stopped, perhaps through another replica.  False: no answer.
+ * One call for all workers that were heard, each beat fenced by the generation
+ * that its worker took.  What comes back is over: answered, failed, stopped or
+ * handed over, perhaps through another replica.  False: no answer.
  */
 bool
 workers_beat(void)
 {
 	Buffer		deployments = {0};
 	Buffer		message_ids = {0};
+	Buffer		generations = {0};
 	PGresult   *over;
 	bool		answered;
 
 	for (Worker *worker = workers; worker != NULL; worker = worker->next)
 	{
-		if (!worker->heard || worker->done || worker->exited || worker->own_beats)
+		char		number[16];
+
+		if (!beats_for(worker))
 			continue;
+		snprintf(number, sizeof(number), "%d", worker->generation);
 		array_add(&deployments, worker->deployment);
 		array_add(&message_ids, worker->message_id);
+		array_add(&generations, number);
 	}
 	if (deployments.len == 0)
 		return true;
 
-	over = db_heartbeats(array_end(&deployments), array_end(&message_ids));
+	over = db_heartbeats(array_end(&deployments), array_end(&message_ids), array_end(&generations));
 	answered = over != NULL;
 	for (Worker *worker = workers; over != NULL && worker != NULL; worker = worker->next)
 	{
-		if (!worker->heard || worker->done || worker->exited || worker->own_beats)
+		if (!beats_for(worker))
 			continue;
 		worker->heard = false;
 		if (!worker->counted)
@@ -303,6 +376,7 @@ workers_beat(void)
 	PQclear(over);
 	buffer_free(&deployments);
 	buffer_free(&message_ids);
+	buffer_free(&generations);
 	return answered;
 }
 

@@ -186,8 +186,13 @@ demo() {
 }
 
 clients() {
-	tl_server_start
-	test/clients/run
+	# Sessions are ended here whose turns must live on, however long the next one takes.
+	tl_server_start "turn_liveness.reconnect_window = 1min"
+	RESTART="pg_ctl restart -s -w -D $TL_SERVER/data -l $TL_SERVER/log" test/clients/run
+}
+
+model() {
+	bash test/model/run small
 }
 
 if wanted checkver Makefile; then suite checkver perl test/harness/checkver.pl; fi
@@ -197,6 +202,7 @@ if wanted pgtap 'test/pgtap/*.sql'; then suite pgtap pgtap; fi
 if wanted tap 'test/tap/*.pl'; then suite tap tap; fi
 if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite clients clients; fi
 if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
+if wanted model 'test/model/*'; then suite model model; fi
 if [ -e test/gateway/demo.sh ] && wanted demo test/gateway/demo.sh; then suite demo demo; fi
 
 if [ ${#summary[@]} = 0 ]; then

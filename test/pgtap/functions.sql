@@ -6,13 +6,19 @@ CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS turn_liveness;
 SELECT no_plan();
 
-CREATE TEMP TABLE reply_columns AS SELECT 'TABLE(reply_id bigint, deployment text, message_ids text[], conversation_id text, platform text, organization_id text, payload jsonb, state text, attempt integer, created_at timestamp with time zone)'::text AS columns;
+CREATE TEMP TABLE reply_columns AS SELECT 'TABLE(reply_id bigint, deployment text, message_ids text[], conversation_id text, platform text, organization_id text, payload jsonb, outcome text, state text, attempt integer, created_at timestamp with time zone)'::text AS columns;
 CREATE TEMP TABLE want (name text, arguments text, result text, volatile "char", parallel "char");
 INSERT INTO want VALUES
-	('arm_turn', 'deployment text, message_id text, routing jsonb DEFAULT ''{}''::jsonb, admission interval DEFAULT NULL::interval, silence interval DEFAULT NULL::interval, duration interval DEFAULT NULL::interval', 'turn_liveness.arm_result', 'v', 'u'),
-	('heartbeat', 'deployment text, message_ids text[] DEFAULT NULL::text[]', 'integer', 'v', 'u'),
-	('heartbeats', 'deployments text[], message_ids text[] DEFAULT NULL::text[]', 'TABLE(deployment text, message_id text)', 'v', 'u'),
-	('commit_terminal_reply', 'deployment text, message_ids text[], reply jsonb', 'turn_liveness.election', 'v', 'u'),
+	('arm_turn', 'deployment text, message_id text, routing jsonb DEFAULT ''{}''::jsonb, admission interval DEFAULT NULL::interval, silence interval DEFAULT NULL::interval, duration interval DEFAULT NULL::interval, rescue interval DEFAULT NULL::interval', 'turn_liveness.arm_result', 'v', 'u'),
+	('start_turn', 'deployment text, message_id text, worker text DEFAULT NULL::text, take_over boolean DEFAULT false', 'integer', 'v', 'u'),
+	('heartbeat', 'deployment text, message_ids text[] DEFAULT NULL::text[], generations integer[] DEFAULT NULL::integer[]', 'integer', 'v', 'u'),
+	('heartbeats', 'deployments text[], message_ids text[] DEFAULT NULL::text[], generations integer[] DEFAULT NULL::integer[]', 'TABLE(deployment text, message_id text)', 'v', 'u'),
+	('commit_terminal_reply', 'deployment text, message_ids text[], reply jsonb, generations integer[] DEFAULT NULL::integer[]', 'turn_liveness.election', 'v', 'u'),
+	('post_update', 'deployment text, message_id text, payload jsonb, generation integer DEFAULT NULL::integer', 'bigint', 'v', 'u'),
+	('suspend_turn', 'deployment text, message_id text, max_wait interval, reason text DEFAULT NULL::text, generation integer DEFAULT NULL::integer', 'boolean', 'v', 'u'),
+	('resume_turn', 'deployment text, message_id text', 'boolean', 'v', 'u'),
+	('rescue_turns', 'max_turns integer DEFAULT 100', 'TABLE(deployment text, message_id text, generation integer, routing jsonb, error_code text)', 'v', 'u'),
+	('get_turn', 'deployment text, message_id text', 'TABLE(state text, generation integer, worker text, armed_at timestamp with time zone, first_beat timestamp with time zone, last_beat timestamp with time zone, deadline timestamp with time zone, ended_at timestamp with time zone, error_code text, reason text, decided_by text, reply_id bigint, payload jsonb, last_update jsonb, delivery_state text)', 's', 'u'),
 	('fail_turn', 'deployment text, message_id text, error text, error_code text DEFAULT NULL::text', 'turn_liveness.election', 'v', 'u'),
 	('fail_deployment', 'deployment text, error text DEFAULT NULL::text, error_code text DEFAULT ''WORKER_DIED''::text, armed_before timestamp with time zone DEFAULT NULL::timestamp with time zone', 'integer', 'v', 'u'),
 	('reject_turn', 'deployment text, message_id text, routing jsonb, error text, error_code text DEFAULT NULL::text', 'turn_liveness.election', 'v', 'u'),
@@ -62,7 +68,7 @@ SELECT is(h.parallel, w.parallel, 'parallel label of ' || w.name) FROM want w LE
 -- beyond the contract there is only what the views and the table of turns need
 SELECT set_eq(
 	$$SELECT name FROM have WHERE name NOT IN (SELECT name FROM want) AND name NOT LIKE 'stat%'$$,
-	ARRAY['clock_now', 'turn_status', 'foreign_change', 'change_privileges'], 'no other function, but what the views and the grants need');
+	ARRAY['clock_now', 'turn_status', 'holder', 'foreign_change', 'change_privileges'], 'no other function, but what the views and the grants need');
 SELECT is_empty($$SELECT name FROM have GROUP BY name HAVING count(*) > 1$$, 'functions are never overloaded');
 SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) WHERE p.prosecdef$$, 'no function runs with more rights than its caller');
 SELECT is_empty($$SELECT name FROM have JOIN pg_proc p USING (oid) JOIN pg_language l ON l.oid = p.prolang WHERE (l.lanname = 'c') = (p.proconfig IS NOT NULL)$$, 'no C function pays for a SET clause, and each other one has its search_path');
@@ -83,6 +89,6 @@ SELECT lives_ok('SELECT turn_liveness.stat_reset()', 'stat_reset');
 
 SELECT enums_are('turn_liveness', ARRAY['arm_result', 'election']);
 SELECT enum_has_labels('turn_liveness', 'arm_result', ARRAY['armed', 'pending', 'answered']);
-SELECT enum_has_labels('turn_liveness', 'election', ARRAY['won', 'lost', 'unknown']);
+SELECT enum_has_labels('turn_liveness', 'election', ARRAY['won', 'lost', 'stale', 'unknown']);
 SELECT * FROM finish();
 ROLLBACK;

@@ -13,11 +13,11 @@ CREATE TEMP VIEW shape AS
 
 SELECT set_has($$SELECT name FROM shape$$, $$VALUES ('turns'), ('replies'), ('late_replies'), ('stat')$$, 'the views of the contract');
 SELECT is((SELECT columns FROM shape WHERE name = 'turns'),
-	'deployment text, message_id text, conversation_id text, platform text, organization_id text, routing jsonb, armed_at timestamp with time zone, '
-	'first_beat timestamp with time zone, last_beat timestamp with time zone, deadline timestamp with time zone, state text, error_code text, reason text', 'columns of turns');
+	'deployment text, message_id text, conversation_id text, platform text, organization_id text, routing jsonb, generation integer, worker text, armed_at timestamp with time zone, '
+	'first_beat timestamp with time zone, last_beat timestamp with time zone, deadline timestamp with time zone, state text, error_code text, reason text, blocked_by integer', 'columns of turns');
 SELECT is((SELECT columns FROM shape WHERE name = 'replies'),
 	'reply_id bigint, deployment text, message_ids text[], conversation_id text, platform text, organization_id text, payload jsonb, outcome text, error_code text, '
-	'decided_by text, armed_at timestamp with time zone, first_beat timestamp with time zone, last_beat timestamp with time zone, created_at timestamp with time zone, '
+	'decided_by text, generation integer, worker text, armed_at timestamp with time zone, first_beat timestamp with time zone, last_beat timestamp with time zone, created_at timestamp with time zone, '
 	'state text, attempt integer, gateway text, claimed_at timestamp with time zone, due_at timestamp with time zone, delivered_at timestamp with time zone, last_error text', 'columns of replies');
 SELECT is((SELECT regexp_replace(columns, 'verdict [^,]+', 'verdict') FROM shape WHERE name = 'late_replies'),
 	'deployment text, message_ids text[], conversation_id text, payload jsonb, verdict, created_at timestamp with time zone', 'columns of late_replies');

@@ -19,7 +19,7 @@ my $node = new_node('main', q{
 turn_liveness.turn_deadline = '10 min'
 turn_liveness.mass_silence_hold = '20 min'
 autovacuum = off
-max_worker_processes = 20
+max_worker_processes = 30
 }, extension => 0);
 
 sub make_database
@@ -105,6 +105,42 @@ ok(wait_until('the other half is failed', sub { beat('slow', 100); silence('slow
 is($node->safe_psql('slow',
 		q{SELECT count(*) FROM turn_liveness.reply WHERE substr(deployment, 2)::int <= 100}),
 	0, 'slow: nobody else is');
+
+# --- each turn goes by its own silence deadline, and what gateways call proves nothing
+
+# No worker calls for some of the turns' own silence deadlines, each less than
+# the setting.  $call is done in each step of a tenth of the outage.
+sub outage_of
+{
+	my ($db, $count, $silence, $minutes, $call) = @_;
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	add_extension($node, $db);
+	$node->safe_psql($db,
+		"SELECT count(turn_liveness.arm_turn('d' || i, 'm', admission => '1h', silence => '$silence')) FROM generate_series(1, $count) i");
+	is(beat($db, $count), 0, "$db: $count deployments beat");
+	foreach my $step (1 .. 10)
+	{
+		$node->safe_psql($db, $call) if $call;
+		silence($db, $minutes / 10);
+	}
+	is(failed($db), 0, "$db: 0 of $count are failed in the outage");
+	is(beat($db, $count), 0, "$db: calls come again, all turns are owed");
+	silence($db, 0.1);
+	is(failed($db), 0, "$db: 0 of $count are failed then");
+	is($node->safe_psql($db,
+			"SELECT count(*) FILTER (WHERE e = 'won') FROM (SELECT turn_liveness.commit_terminal_reply('d' || i, '{m}', '{}') e FROM generate_series(1, $count) i) x"),
+		$count, "$db: all answers win");
+	return;
+}
+outage_of('brief', 20, '50 s', 2);
+outage_of('pooler', 30, '5 min', 7.5);
+outage_of('polled', 20, '50 s', 2, q{
+SELECT count(*) FROM turn_liveness.claim_replies('gw', platforms => '{slack}');
+SELECT count(*) FROM turn_liveness.read_replies('{d1}');
+SELECT turn_liveness.arm_turn('gateway', 'm' || random(), admission => '1h')});
+outage_of('rescuing', 20, '5 min', 7.5, q{
+SELECT count(*) FROM turn_liveness.rescue_turns();
+SELECT turn_liveness.has_live_turn('d1', 'm'), turn_liveness.fail_turn('none', 'm', 'x')});
 
 # --- without the hold
 

@@ -348,9 +348,54 @@ is(arm($node, 'handed', 'm', q{admission => '1h'}), 'pending', 'armed again');
 settle_window();
 is_owed('handed', 'm', 'armed again after the death: not failed');
 
-# --- a shutdown is no death; neither is a restart of the worker or a crash
+# --- a hand-over after the attachment: the earlier holder's session says nothing of the new one
 
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.reconnect_window');
+$session = attached('handed-over');
+arm_long('handed-over');
+arm_long('handed-over', 'other');
+is($session->query_safe("SELECT turn_liveness.start_turn('handed-over', 'm', 'first')"), 1, 'a worker takes the turn');
+is($node->safe_psql('postgres', "SELECT turn_liveness.start_turn('handed-over', 'm', 'second', true)"), 2, 'another takes it over');
+kill_client($session);
+is(wait_ended($node, 'handed-over', 'other'), 'WORKER_DIED session', 'what was not handed over fails with its session');
+is_owed('handed-over', 'm', 'the new holder goes on');
+$session = attached('handed-over');
+kill_client($session);
+is(wait_ended($node, 'handed-over', 'm'), 'WORKER_DIED session', 'until a session that attached for it ends');
+
+$session = attached('again');
+arm_long('again');
+is($session->query_safe("SELECT turn_liveness.arm_turn('again', 'm')"), 'pending', 'handed over');
+is($session->query_safe("SELECT turn_liveness.attach_worker('again')"), $session->{server_pid}, 'the same session attaches for it');
+kill_client($session);
+is(wait_ended($node, 'again', 'm'), 'WORKER_DIED session', 'and its end counts');
+
+# --- a window that a reload makes shorter counts for the deaths that wait for its end
+
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.reconnect_window');
+$node->safe_psql('postgres', "ALTER SYSTEM SET turn_liveness.reconnect_window = '10 min'");
+$node->reload;
+my $name;
+ok( wait_until(
+		'the worker has the window of ten minutes',
+		sub {
+			$name = 'reload' . ++$dead;
+			$session = attached($name);
+			arm_long($name);
+			kill_client($session);
+			wait_gone($session->{server_pid});
+			# a death that is acted on at once is through by then
+			worker_looked($node);
+			worker_looked($node);
+			return ends($node, $name, 'm') eq '';
+		}),
+	'a death that waits for its window');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET turn_liveness.reconnect_window');
+$node->reload;
+is(wait_ended($node, $name, 'm'), 'WORKER_DIED session', 'a shorter window ends at once');
+
+# --- a shutdown is no death; neither is a restart of the worker or a crash
+
 foreach my $mode ('fast', 'immediate')
 {
 	$session = attached("shutdown-$mode");

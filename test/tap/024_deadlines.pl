@@ -67,6 +67,75 @@ sub beat
 	return sql("SELECT turn_liveness.heartbeat('$deployment'" . ($messages ? ", '{$messages}'" : '') . ')');
 }
 
+# --- an address where an earlier version of the row stood, which was looked at
+# much later: first of all, while one page holds the whole table
+
+arm_here('address', 'm', q{admission => '60 s', silence => '60 s'});
+sql("SELECT turn_liveness.suspend_turn('address', 'm', '1 h')");
+my $address = sql("SELECT ctid FROM turn_liveness.turn WHERE deployment = 'address'");
+pass_time(1.1);
+sql("SELECT turn_liveness.resume_turn('address', 'm')");
+sql("SELECT turn_liveness.start_turn('address', 'm')");
+for (1 .. 2)
+{
+	pass_time(0.6);
+	sql("SELECT turn_liveness.heartbeat('address', '{m}', '{2}')");
+}
+$node->safe_psql('postgres', 'VACUUM turn_liveness.turn');
+for (1 .. 100)
+{
+	sql("SELECT turn_liveness.post_update('address', 'm', '{}', 2)");
+	last if sql("SELECT ctid FROM turn_liveness.turn WHERE deployment = 'address'") eq $address;
+}
+is(sql("SELECT ctid FROM turn_liveness.turn WHERE deployment = 'address'"),
+	$address, 'the row is back at the address where it was suspended');
+pass_time(0.9);
+is(sql("SELECT state FROM turn_liveness.turns WHERE deployment = 'address'"), 'running', '... and it lives');
+pass_time(0.2);
+is(sql("SELECT error_code FROM turn_liveness.replies WHERE deployment = 'address' AND outcome = 'error'"),
+	'WORKER_UNRESPONSIVE', '... and fails when it lapses');
+
+# --- a turn of another place that is offered: its window is no longer than armed
+
+arm_here('elsewhere', 'm', q{rescue => '2 min'});
+worker_looked($node);
+sql("UPDATE turn_liveness.turn SET epoch = (1::bigint << 32) + 1 WHERE deployment = 'elsewhere'");
+pass_time(0.1);
+worker_looked($node);
+pass_time(9);
+is(states('elsewhere'), 'm waiting', 'of another place: left alone at first');
+pass_time(1.5);
+is(states('elsewhere'), 'm lapsed', 'of another place: offered');
+pass_time(1);
+is(states('elsewhere'), 'm lapsed', '... for its window');
+pass_time(1.5);
+is(states('elsewhere'), 'm WORKER_UNRESPONSIVE', '... and then failed');
+
+# --- a turn that has lapsed and is held: the 30 s of the log are those of one lapse
+
+my $holder = session($node);
+my $hold = q{BEGIN; SELECT 1 FROM turn_liveness.turn WHERE deployment = 'held-twice' FOR UPDATE};
+arm_here('held-twice', 'm');
+beat('held-twice');
+$holder->query_safe($hold);
+pass_time(1.1);
+is(states('held-twice'), 'm lapsed', 'held: not failed');
+beat('held-twice');
+$holder->query_safe('ROLLBACK');
+pass_time(0.9);
+is(states('held-twice'), 'm running', 'held no more, and a beat came');
+$holder->query_safe($hold);
+my $log = -s $node->logfile;
+pass_time(0.2);
+is(states('held-twice'), 'm lapsed', 'held again');
+unlike(slurp_file($node->logfile, $log), qr/"held-twice" has lapsed, but/, '... and the log waits again');
+pass_time(0.6);
+like(slurp_file($node->logfile, $log), qr/"held-twice" has lapsed, but a transaction has held it for 30 s/, '... for 30 s');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+pass_time(0.1);
+is(states('held-twice'), 'm WORKER_UNRESPONSIVE', 'held no more: failed');
+
 # --- admission
 
 arm_here('adm', 'm', q{admission => '10 min'});
@@ -299,7 +368,7 @@ $attached->quit;
 advance($node, '5 min');
 $node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('off-alive', 'm3'); SELECT turn_liveness.commit_terminal_reply('off-alive', '{m3}', '{}')});
 ok(notified($listener, qr/off-alive/), 'sweep off: a round later');
-is(states('off-attached'), 'm waiting', 'sweep off: the end of a session fails nobody');
+is(states('off-attached'), 'm lapsed', 'sweep off: the end of a session fails nobody');
 
 # On again
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.sweep');

@@ -147,6 +147,17 @@ advance($node, '11 min');
 $after += sql('SELECT turn_liveness.sweep_expired_turns()');
 is($after, 1, 'and failed after its rollback');
 
+# --- a sweep that takes long: its commit stamps what it offered, and that is to be had
+
+arm($node, 'slow', 'm', q{admission => '10 min', silence => '10 min', rescue => '1h'});
+advance($node, '11 min');
+$session->query_safe('BEGIN');
+$session->query_safe('SELECT turn_liveness.sweep_expired_turns()');
+advance($node, '1 s');
+$session->query_safe('COMMIT');
+is(sql(q{SELECT lapsed IS NOT NULL AND seen IS NOT NULL FROM turn_liveness.turn WHERE deployment = 'slow'}), 't', 'a slow sweep: offered, and stamped');
+is(sql(q{SELECT count(*) FROM turn_liveness.rescue_turns() WHERE deployment = 'slow'}), 1, 'a slow sweep: taken');
+
 # --- a restart: one whole turn deadline for all
 
 arm($node, 'restart', 'm', q{admission => '10 min', silence => '10 min'});

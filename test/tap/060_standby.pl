@@ -63,6 +63,8 @@ is($standby->safe_psql('postgres', q{SELECT message_ids, payload->>'content', st
 my $cursor = $standby->safe_psql('postgres', q{SELECT min(reply_id) FROM turn_liveness.read_replies('{c1}')});
 is($standby->safe_psql('postgres', "SELECT message_ids FROM turn_liveness.read_replies('{c1}', '{$cursor}')"),
 	'{m2}', 'past a cursor too');
+is($standby->safe_psql('postgres', q{SELECT state, generation, payload->>'content' FROM turn_liveness.get_turn('ends', 'm1')}, @gateway), 'answer|1|42', 'get_turn reads');
+is($standby->safe_psql('postgres', q{SELECT state, generation FROM turn_liveness.get_turn('waits', 'm1')}, @gateway), 'waiting|1', 'of an owed one too');
 is(sqlstate($standby, q{SELECT turn_liveness.has_live_turn('waits', 'm1')}), '25006', 'has_live_turn knows no beats there: 25006');
 
 # --- and nothing else: every function of ours that is volatile, by the list
@@ -71,7 +73,12 @@ my %call = (
 	arm_turn => q{'x', 'm1'},
 	heartbeat => q{'runs'},
 	heartbeats => q{'{runs,waits}'},
+	start_turn => q{'runs', 'm1'},
 	commit_terminal_reply => q{'runs', '{m1}', '{}'},
+	post_update => q{'runs', 'm1', '{}'},
+	suspend_turn => q{'runs', 'm1', '1 h'},
+	resume_turn => q{'runs', 'm1'},
+	rescue_turns => '',
 	fail_turn => q{'runs', 'm1', 'x'},
 	fail_deployment => q{'runs'},
 	reject_turn => q{'runs', 'm3', '{}', 'x'},

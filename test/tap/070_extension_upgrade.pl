@@ -74,7 +74,7 @@ ALTER TABLE turn_liveness.delivery ADD COLUMN weight integer DEFAULT 7;
 CREATE INDEX turn_note ON turn_liveness.turn (note) WHERE note IS NOT NULL;
 CREATE FUNCTION turn_liveness.next_function() RETURNS integer LANGUAGE sql AS 'SELECT 11';
 REVOKE ALL ON FUNCTION turn_liveness.next_function() FROM PUBLIC;
-CREATE OR REPLACE FUNCTION turn_liveness.heartbeat(deployment text, message_ids text[] DEFAULT NULL)
+CREATE OR REPLACE FUNCTION turn_liveness.heartbeat(deployment text, message_ids text[] DEFAULT NULL, generations integer[] DEFAULT NULL)
 RETURNS integer AS 'MODULE_PATHNAME', 'turn_liveness_heartbeat' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 CREATE OR REPLACE VIEW turn_liveness.late_replies AS
 	SELECT deployment, message_ids, conversation_id, payload, verdict, created_at, kept_at FROM turn_liveness.late_reply;
@@ -176,9 +176,9 @@ $gateway->quit;
 
 my %older = (
 	'no index' => sub { $_[0] =~ s/CREATE INDEX delivery_dead .*?;// },
-	'no column' => sub { $_[0] =~ s/^\treply_id\s+bigint,[^\n]*\n(?=\tPRIMARY KEY \(deployment, message_id\))//m },
+	'no column' => sub { $_[0] =~ s/^\tlast_update\s+bigint,?[^\n]*\n(?=\tPRIMARY KEY \(deployment, message_id\))//m },
 	'no statistics' => sub { $_[0] =~ s/OUT worker_starts bigint,// && $_[0] =~ s/s\.worker_starts, // && $_[0] =~ s/^COMMENT ON COLUMN turn_liveness\.stat\.worker_starts.*\n//m },
-	'no label' => sub { $_[0] =~ s/'lost', 'unknown'/'unknown'/ },
+	'no label' => sub { $_[0] =~ s/'lost', 'stale', 'unknown'/'stale', 'unknown'/ },
 	'no table' => sub {
 		$_[0] =~ s/^SELECT pg_extension_config_dump\('turn_liveness\.late_reply'.*\n//m
 		  && ($_[0] .= "DROP TABLE turn_liveness.late_reply CASCADE;\n");
@@ -186,12 +186,14 @@ my %older = (
 );
 my %repair = (
 	'no index' => q{CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x'},
-	'no column' => 'ALTER TABLE turn_liveness.turn ADD reply_id bigint',
-	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'unknown'},
+	'no column' => 'ALTER TABLE turn_liveness.turn ADD last_update bigint',
+	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'stale'},
 	'no table' => join("\n", $script =~ /^(CREATE TABLE turn_liveness\.late_reply \(.*?^\);|CREATE INDEX late_reply_[^;]*;|CREATE VIEW turn_liveness\.late_replies [^;]*;|SELECT pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/msg),
 );
 my @calls = (
 	q{turn_liveness.arm_turn('d', 'm1', admission => '20 d', silence => '20 d', duration => '20 d')}, q{turn_liveness.arm_turn('d', 'm2')}, q{turn_liveness.heartbeat('d')},
+	q{turn_liveness.start_turn('d', 'm1')}, q{turn_liveness.post_update('d', 'm1', '{}')}, q{turn_liveness.suspend_turn('d', 'm1', '1 h')},
+	q{turn_liveness.resume_turn('d', 'm1')}, q{turn_liveness.rescue_turns()}, q{turn_liveness.get_turn('d', 'm1')},
 	q{turn_liveness.heartbeat('d', '{m1}')}, q{turn_liveness.has_live_turn('d', 'm1')}, q{turn_liveness.mark_provider_failed('d', 'c', 'r')},
 	q{turn_liveness.clear_provider_failed('d')}, q{turn_liveness.attach_worker('other')}, q{turn_liveness.detach_worker('other')},
 	q{turn_liveness.sweep_expired_turns()}, q{turn_liveness.commit_terminal_reply('d', '{m2}', '{}')},

@@ -33,10 +33,11 @@ SELECT turn_liveness.grant_gateway('gateway'), turn_liveness.grant_monitor('moni
 
 my ($part) = slurp_file("$top/README.md") =~ /^### Monitoring\n(.*?)^### /ms;
 my %query;
-while ($part =~ /^([^\n]+\?)\n\n```sql\n(.*?)^```\n/msg)
+while ($part =~ /^-- ([^\n]+\?)\n(.*?;\n)(?=\n|```)/msg)
 {
 	$query{$1} = $2;
 }
+cmp_ok(scalar keys %query, '>=', 10, 'the README has its questions');
 my %asked;
 
 sub ask
@@ -61,7 +62,7 @@ wait_worker($node);
 my $log_start = -s $node->logfile;
 arm($node, 'never', 'm1', q{'{"platform": "slack"}', admission => '1s', silence => '1s'});
 arm($node, 'silent', $_, q{'{"platform": "web"}', admission => '1s', silence => '1s'}) for qw(m1 m2);
-$node->safe_psql('postgres', q{SELECT turn_liveness.heartbeat('silent', '{m1,m2}')});
+$node->safe_psql('postgres', q{SELECT turn_liveness.start_turn('silent', 'm1', 'w2'), turn_liveness.heartbeat('silent', '{m2}')});
 arm($node, 'stopped', 'm1');
 $node->safe_psql('postgres', q{SELECT turn_liveness.fail_turn('stopped', 'm1', 'x', 'CANCELLED')});
 wait_until('all have failed', sub { advance($node, '2 s'); failures($node) == 4 });
@@ -69,13 +70,15 @@ like( ask('How many turns failed'),
 	qr/\AWORKER_UNRESPONSIVE\|web\|silent\|2\|[^|]+\|[^|]+\n(?=.*^CANCELLED\|api\|stopped\|1\|)(?=.*^WORKER_NEVER_STARTED\|slack\|never\|1\|).*\z/ms,
 	'by code, platform and deployment');
 
+is(ask('each worker'), "|2|0|3\nw2|1|0|1", 'and by worker');
+
 my $log = slurp_file($node->logfile, $log_start);
 is(scalar(() = $log =~ /failed turn "/g), 3, 'one line in the log for each turn that the worker failed');
-like($log, qr/ turn_liveness worker 01000 LOG:  failed turn "m1" of deployment "never": WORKER_NEVER_STARTED, decided by sweep in database "postgres"\n/,
+like($log, qr/ turn_liveness worker 01000 LOG:  failed turn "m1" of deployment "never" \(conversation "never", platform "slack", generation 1\): WORKER_NEVER_STARTED, waited for [\d.]+ s of 1\.0 s, armed [\d.]+ s ago, decided by sweep in database "postgres"\n/,
 	'with code, names, database');
 my ($sample) = $part =~ /`(failed turn .*?)`/s;
 $sample =~ s/\s+/ /g;
-$sample = quotemeta($sample) =~ s/m1/m1/r =~ s/conv\\-7/silent/r =~ s/app/postgres/r;
+$sample = quotemeta($sample) =~ s/conv\\-7/silent/gr =~ s/app/postgres/r =~ s/\d+\\\.\d/[\\d.]+/gr;
 like($log, qr/$sample/, 'as the README shows it');
 $log_start = -s $node->logfile;
 $node->safe_psql('postgres', 'ALTER DATABASE postgres SET turn_liveness.log_failures = off');
@@ -102,6 +105,9 @@ advance($node, '2 s');
 is(join("\n", sort map { s/\|[^|]*$//r } split /\n/, ask('How many turns are owed')),
 	"slack|waiting|2\nweb|lapsed|1\nweb|running|1\nweb|withheld|1", 'how many are owed');
 like(ask('grace or a hold'), qr/^f\|sweep off\b[^|]*\|\|1$/, 'a lapsed turn is shown');
+$node->safe_psql('postgres', q{SELECT turn_liveness.start_turn('r', 'm1', 'w3'), turn_liveness.suspend_turn('r', 'm1', '1 h', 'approve it', 1)});
+is(join("\n", map { join '|', (split /\|/, $_, -1)[ 0 .. 4, 6 .. 8 ] } split /\n/, ask('wait for a human')),
+	"l|m1|lapsed|1||||\nr|m1|suspended|1|w3||approve it|", 'what is lapsed, and what waits for whom');
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.sweep');
 ok(wait_until('sweep is on', sub { ask('grace or a hold') =~ /^t\|[^|]*sweep on again\b[^|]*\|20[^|]+\|\d$/ }), 'then its grace, and until when');
 ok(wait_until('the grace is over', sub { advance($node, '61 s'); ask('grace or a hold') =~ /^t\|\|\|/ }), 'and none');
@@ -131,14 +137,14 @@ SELECT turn_liveness.ack_replies('gw', array_agg(reply_id)) FROM turn_liveness.r
 UPDATE turn_liveness.reply SET armed_at = created_at - interval '10 s', first_beat = created_at - interval '9 s' WHERE reply_id % 20 <> 0;
 UPDATE turn_liveness.reply SET armed_at = created_at - interval '100 s', first_beat = created_at - interval '50 s' WHERE reply_id % 20 = 0;
 UPDATE turn_liveness.delivery d SET delivered_at = r.created_at + interval '2 s' FROM turn_liveness.reply r WHERE r.reply_id = d.reply_id;
-INSERT INTO turn_liveness.reply SELECT 1000000000, 'conv-7', '{m1}', 'conv-7', 'api', NULL, '{}', 'a', NULL, 'r', now(), now(), now(), now();
-INSERT INTO turn_liveness.delivery SELECT 1000000000, 'd', 1, '-infinity', now(), 'conv-7', 'api', 'gw', now(), now();
+SELECT turn_liveness.arm_turn('conv-7', 'm1'), turn_liveness.start_turn('conv-7', 'm1', 'w2');
+SELECT turn_liveness.commit_terminal_reply('conv-7', '{m1}', '{"content": "42"}', '{1}');
+SELECT turn_liveness.ack_replies('gw', array_agg(reply_id)) FROM turn_liveness.read_replies('{conv-7}');
 ANALYZE turn_liveness.reply, turn_liveness.delivery, turn_liveness.turn;
 });
 is(ask('p50 and p99'), '{00:00:01,00:00:50}|{00:00:10,00:01:40}|{00:00:02,00:00:02}', 'p50 and p99');
-like(ask('one message', 'gateway'), qr/^1000000000\|conv-7\|\{m1\}\|conv-7\|api\|\|\{\}\|answer\|\|reply\|20.*\|delivered\|1\|gw\|/, 'the story of one message');
-my ($story) = grep { /one message/ } keys %query;
-my $plan = $node->safe_psql('postgres', "EXPLAIN (ANALYZE, BUFFERS) $query{$story}", extra_params => [ '-U', 'gateway' ]);
+like(ask('one message', 'gateway'), qr/^answer\|1\|w2\|20[^|]*\|20[^|]*\|20[^|]*\|\|20[^|]*\|\|\|reply\|\d+\|\{.*"content": "42".*\|\|delivered$/, 'the story of one message');
+my $plan = $node->safe_psql('postgres', q{EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM turn_liveness.replies WHERE conversation_id = 'conv-7'}, extra_params => [ '-U', 'gateway' ]);
 unlike($plan, qr/Seq Scan/, 'by indexes alone');
 like($plan, qr/Index Scan/, 'an index look-up');
 my @buffers = $plan =~ /Buffers: shared hit=(\d+)/;
@@ -217,6 +223,10 @@ SKIP:
 		'turn_liveness_sweep_enabled' => 1,
 		'turn_liveness_lease_capacity' => 131072,
 		'turn_liveness_turns_owed' => owed($node),
+		'turn_liveness_failed_turns{code="stopped"}' => 1,
+		'turn_liveness_failed_turns{code="rejected"}' =>
+		  $node->safe_psql('postgres', 'SELECT failed_rejected FROM turn_liveness.stat'),
+		'turn_liveness_attach_capacity' => 2048,
 		'turn_liveness_failed_turns{code="WORKER_UNRESPONSIVE"}' =>
 		  $node->safe_psql('postgres', 'SELECT failed_unresponsive FROM turn_liveness.stat'),
 		'turn_liveness_undelivered_replies{platform="prom",state="due"}' => 1,

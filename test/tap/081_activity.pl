@@ -125,8 +125,8 @@ shows('looking for replies that are due again',
 shows('retention', lock_table('turn_liveness.late_reply'), passes('11 s'));
 shows('looking for subscriptions', lock_table('pg_catalog.pg_subscription'), passes('11 s'));
 
-my $source = join '', map { slurp_file($_) } glob "$FindBin::RealBin/../../src/*/*.c";
-my %texts = map { $_ => 1 } $source =~ /(?:xact_begin|run_optional)\("([^"]*)"/g;
+my $source = join '', map { slurp_file($_) } glob "$FindBin::RealBin/../../src/worker/*.c";
+my %texts = map { $_ => 1 } $source =~ /(?:xact_begin\("|^\t\[[A-Z_]+\] = \{")([^"]*)"/mg;
 is(join("\n", sort keys %seen), join("\n", sort keys %texts), 'no text was forgotten');
 ok(idle(), 'in the end it is idle');
 is($node->safe_psql('postgres', q{SELECT datname, usename IS NOT NULL, application_name FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'}),

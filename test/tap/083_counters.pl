@@ -15,7 +15,7 @@ use TurnLiveness;
 # --- no lock: nothing tells that from outside, so the source is read
 
 my $src = "$FindBin::RealBin/../../src";
-my $counters = slurp_file("$src/shared/counters.c");
+my $counters = slurp_file("$src/shared/database.c");
 $counters =~ s{/\*.*?\*/}{}gs;
 
 # Every function that the body of this one calls.

@@ -89,7 +89,7 @@ foreach my $role (@roles)
 	is(sqlstate($role, $_), '42501', "$role: $_")
 	  foreach 'CREATE TABLE turn_liveness.x ()', 'CREATE FUNCTION turn_liveness.f() RETURNS integer LANGUAGE sql AS \'SELECT 1\'',
 	  'ALTER EXTENSION turn_liveness UPDATE', 'DROP EXTENSION turn_liveness', 'ALTER SCHEMA turn_liveness RENAME TO x',
-	  'ALTER FUNCTION turn_liveness.heartbeat(text, text[]) SECURITY DEFINER',
+	  'ALTER FUNCTION turn_liveness.heartbeat(text, text[], integer[]) SECURITY DEFINER',
 	  q{CREATE FUNCTION public.mine(interval) RETURNS void AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C};
 	my $pid = worker_pid($node);
 	is(sqlstate($role, "SELECT pg_terminate_backend($pid)"), '42501', "$role: the worker's process");

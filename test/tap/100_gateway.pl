@@ -22,7 +22,7 @@ shared_preload_libraries = 'turn_liveness'
 turn_liveness.reconnect_window = 0
 });
 $node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
+Gateway->install($node);
 
 my @clients;
 
@@ -89,10 +89,117 @@ is($client->outcome('cancelled'), 'CANCELLED', 'the client sees it');
 $gate_b->wait_for(qr/^worker $worker one cancelled abandons/);
 pass('the worker learns it from its beat');
 
+my $broken = Gateway->start($node, 'E', '--worker=/nonexistent');
+$broken->send_message('one', 'no program', attach => \1);
+is($client->outcome('no program'), 'WORKER_STARTUP_FAILED', 'a worker whose program is missing');
+$broken->end('TERM');
+
 # The same message sent again is no second turn.
 
 my $response = $gate_a->post('/message/one', { messageId => 'plain', text => 'hello' });
 is("@{$response->{json}}{qw(result worker)}", 'answered 0', 'a message that was answered is not dispatched again');
+
+# ... nor is it while its worker is alive here; through another replica it is a
+# hand-over, and the worker before gives up.
+
+$worker = $gate_b->send_message('one', 'sent again', mode => 'wait', on => 1);
+$response = $gate_b->post('/message/one', { messageId => 'sent again', mode => 'wait' });
+is("@{$response->{json}}{qw(result worker)}", 'pending 0', 'a message whose worker is alive stays with it');
+my $second = $gate_a->send_message('one', 'sent again', mode => 'wait', on => 1);
+$gate_b->wait_for(qr/^worker $worker one sent again abandons/);
+pass('a worker whose turn was handed over learns it from its beat');
+kill 'USR1', $second;
+is($client->outcome('sent again'), 'message', 'the one that has it answers');
+
+# Updates reach the client as they come, before the answer.
+
+$worker = $gate_b->send_message('one', 'steps', mode => 'wait', on => 1);
+foreach my $step (1 .. 3)
+{
+	kill 'USR2', $worker;
+	is($client->update('steps', $step)->{text}, "step $step of generation 1", "update $step reaches the client");
+}
+kill 'USR1', $worker;
+is($client->outcome('steps'), 'message', '... and the answer after them');
+is(scalar @{ $client->{updates}{steps} }, 3, '... each of them once');
+
+# The rescue window: a turn whose worker died goes to another one, wherever that
+# is. Gives the process that has taken the turn's generation.
+sub taken_by
+{
+	my ($message, $generation) = @_;
+	$node->poll_query_until('postgres',
+		"SELECT worker IS NOT NULL AND generation = $generation FROM turn_liveness.get_turn('one', '$message')")
+	  or die "generation $generation of $message was never taken";
+	return $node->safe_psql('postgres', "SELECT substr(worker, 8) FROM turn_liveness.get_turn('one', '$message')");
+}
+
+my %rescue = (attach => \1, rescue => '10 min');
+$worker = $gate_b->send_message('one', 'rescued', mode => 'wait', on => 1, %rescue);
+kill 'USR2', $worker;
+$client->update('rescued', 1);
+kill 'KILL', $worker;
+$second = taken_by('rescued', 2);
+isnt($second, $worker, 'a worker is killed: another one takes its turn');
+kill 'USR2', $second;
+is($client->update('rescued', 2)->{generation}, 2, '... posts an update under the next generation');
+kill 'USR1', $second;
+is($client->outcome('rescued'), 'message', '... and answers');
+
+# Its session is gone, it is not: what it does after all is stale.
+$worker = $gate_b->send_message('one', 'stale', mode => 'late', on => 1, %rescue);
+kill 'STOP', $worker;
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'worker $worker'");
+$second = taken_by('stale', 2);
+kill 'USR1', $worker;
+kill 'CONT', $worker;
+is(scalar $gate_b->wait_for(qr/^worker $worker one stale election (\w+)/), 'stale', 'an answer of the worker before is stale');
+kill 'USR1', $second;
+is($client->outcome('stale'), 'message', '... and the turn is answered by the one that has it');
+is($node->safe_psql('postgres', "SELECT verdict FROM turn_liveness.late_replies WHERE message_ids = '{stale}'"),
+	'stale', '... the other answer is kept');
+
+# a worker that beats by itself is fenced as well
+$worker = $gate_b->send_message('one', 'own beats', mode => 'wait', beat => 'self', %rescue);
+is(taken_by('own beats', 1), $worker, 'a worker that beats by itself takes its turn');
+$second = $gate_a->send_message('one', 'own beats', mode => 'wait', beat => 'self', %rescue);
+$gate_b->wait_for(qr/^worker $worker one own beats abandons/);
+is(taken_by('own beats', 2), $second, '... gives up when another has it');
+kill 'USR1', $second;
+is($client->outcome('own beats'), 'message', '... and that one answers');
+
+$gate_b->send_message('one', 'crashes', mode => 'crash', %rescue);
+is($client->outcome('crashes'), 'WORKER_DIED', 'a turn whose workers crash again and again is failed');
+is($node->safe_psql('postgres', "SELECT generation FROM turn_liveness.get_turn('one', 'crashes')"),
+	'4', '... by the gateway that has seen enough of them');
+
+# another program's turn, which no gateway can dispatch
+my $foreign = client($gate_a, 'foreign');
+$node->safe_psql('postgres',
+	q{SELECT turn_liveness.arm_turn('foreign', 'turn', '{"conversationId": "foreign"}', admission => '1 ms', rescue => '10 min')});
+is($foreign->outcome('turn'), 'WORKER_NEVER_STARTED', 'a turn that no gateway knows is failed, not left');
+
+# A worker asks the client and ends; another one goes on with the answer.
+
+$worker = $gate_b->send_message('one', 'asked', text => 'pay', mode => 'ask', attach => \1);
+is($client->update('asked', 1)->{question}, 'pay: shall I?', 'a worker asks the client');
+$gate_b->wait_for(qr/^worker $worker one asked asks/);
+is($node->safe_psql('postgres', "SELECT state FROM turn_liveness.get_turn('one', 'asked')"), 'suspended', '... and the turn waits');
+$response = $gate_a->post('/answer/one/asked', { text => 'yes' });
+is("$response->{status} $response->{json}{result}", '200 resumed', 'the client answers through another replica');
+is($client->outcome('asked'), 'message', '... and is answered');
+is( $node->safe_psql('postgres', "SELECT payload->>'finalText' FROM turn_liveness.get_turn('one', 'asked')"),
+	'You said: pay: yes', '... by a worker that has the message and the answer');
+$response = $gate_a->post('/answer/one/asked', { text => 'no' });
+is("$response->{status} $response->{json}{result}", '409 not waiting', 'a second answer comes too late');
+
+$gate_b->send_message('one', 'unheard', mode => 'ask', wait => '100 ms');
+is($client->outcome('unheard'), 'WAIT_EXPIRED', 'a question that is not answered in time');
+$gate_b->send_message('one', 'stopped-question', mode => 'ask');
+$client->update('stopped-question', 1);
+$gate_a->post('/stop/one/stopped-question');
+is($client->outcome('stopped-question'), 'CANCELLED', 'the user stops a turn that waits');
 
 # A browser that looks on is no delivery: a reply for a platform waits for the
 # gateway that pushes it.
@@ -112,12 +219,16 @@ is( $node->safe_psql('postgres', "SELECT state FROM turn_liveness.replies WHERE 
 
 my @workers = (
 	$gate_b->send_message('one', 'b attached', mode => 'hang', attach => \1, on => 1),
-	$gate_b->send_message('two', 'b silent', mode => 'hang', silence => '1 s', on => 1));
+	$gate_b->send_message('two', 'b silent', mode => 'hang', silence => '1 s', on => 1),
+	$gate_b->send_message('one', 'b rescued', mode => 'wait', on => 1, %rescue));
 kill 'KILL', $gate_b->{pid}, @workers;
 $gate_b->end;
 my $other = client($gate_a, 'two');
 is($client->outcome('b attached'), 'WORKER_DIED', 'a gateway dies with its workers, one of them attached');
 is($other->outcome('b silent'), 'WORKER_UNRESPONSIVE', '... and one for a client that comes later');
+
+kill 'USR1', taken_by('b rescued', 2);
+is($client->outcome('b rescued'), 'message', '... and one whose turn the other gateway takes over');
 
 # Replica A dies, the clients go to C with their Last-Event-ID.
 
@@ -133,7 +244,7 @@ $gate_a->end;
 is($client->event, undef, 'the gateway of the streams dies');
 $gate_c->send_message('one', 'meanwhile', text => 'hello');
 $gate_c->wait_for(qr/ one meanwhile election won/);
-$_->connect_to($gate_c) foreach ($client, $cut, $other, $looker);
+$_->connect_to($gate_c) foreach ($client, $cut, $other, $looker, $foreign);
 is($client->outcome('meanwhile'), 'message', 'the client finds on another what it missed');
 is($cut->outcome('half'), 'message', 'the one that was cut off gets the whole reply again');
 
@@ -142,6 +253,8 @@ is($cut->outcome('half'), 'message', 'the one that was cut off gets the whole re
 my $waiting = $gate_c->send_message('one', 'over restart', mode => 'wait', on => 1);
 my $attached = $gate_c->send_message('one', 'over restart, attached', mode => 'wait', attach => \1, on => 1);
 my $dying = $gate_c->send_message('two', 'dies meanwhile', mode => 'hang', attach => \1, admission => '3 s', silence => '3 s', on => 1);
+$gate_c->send_message('one', 'asked-before', text => 'wait for me', mode => 'ask');
+$client->update('asked-before', 1);
 $node->stop('fast');
 $gate_c->wait_for(qr/^lost the database/);
 kill 'KILL', $dying;
@@ -158,6 +271,8 @@ is($client->outcome('down'), 'message', 'the message that was refused is taken n
 $node->stop('immediate');
 $node->start;
 $gate_c->wait_for(qr/^connected to the database/);
+is($gate_c->post('/answer/one/asked-before', { text => 'yes' })->{json}{result}, 'resumed', 'a question outlives restart and crash');
+is($client->outcome('asked-before'), 'message', '... and so does its turn');
 $gate_c->send_message('one', 'after crash', text => 'hello');
 is($client->outcome('after crash'), 'message', 'all goes on after a crash of the server');
 
@@ -213,7 +328,7 @@ foreach my $one (@clients)
 is( $node->safe_psql('postgres', 'SELECT count(*) FROM turn_liveness.turns'),
 	'0', 'no turn is owed');
 is( $node->safe_psql('postgres',
-		"SELECT count(*) FROM turn_liveness.replies r, unnest(r.message_ids) m GROUP BY r.deployment, m HAVING count(*) > 1"),
+		"SELECT count(*) FROM turn_liveness.replies r, unnest(r.message_ids) m WHERE r.outcome <> 'update' GROUP BY r.deployment, m HAVING count(*) > 1"),
 	'', 'no turn has two terminal replies');
 ok( $node->poll_query_until('postgres',
 		"SELECT bool_and(state = 'delivered') FROM turn_liveness.replies"),

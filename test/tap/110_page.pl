@@ -20,7 +20,7 @@ my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'turn_liveness'");
 $node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION turn_liveness');
+Gateway->install($node);
 
 my $gateway = Gateway->start($node, 'A');
 my $browser = Browser->start;
@@ -79,11 +79,61 @@ kill 'STOP', $worker;
 like(outcome($page), qr/^error: .* \(WORKER_UNRESPONSIVE\)$/, 'the worker is stopped: so does this error');
 kill 'KILL', $worker;
 
+my $stops = $page;
 $page = $hangs;
 write_message($page, 'and stopped');
 beating_worker('hangs');
 $page->run("document.querySelector('#messages li:last-child button').click()");
 like(outcome($page), qr/^error: .* \(CANCELLED\)$/, 'the button stops the turn');
+
+# Updates stand above the spinner, which goes on until the one terminal event.
+
+# Waits until the last message has so many updates; gives the last one's text.
+sub update
+{
+	my ($page, $count) = @_;
+	return $page->run(
+		qq{new Promise(done => {
+			const look = () => {
+				const updates = document.querySelectorAll('#messages li:last-child .update');
+				if (updates.length === $count) done(updates[$count - 1].textContent);
+			};
+			new MutationObserver(look).observe(document.getElementById('messages'), { childList: true, subtree: true });
+			look();
+		})});
+}
+
+# What the user sees of the last message: updates, spinners, ends that came.
+sub state_of
+{
+	my ($page) = @_;
+	return $page->run(
+		q{(li => [li.querySelectorAll('.update').length, li.querySelectorAll('.spinner').length, li.dataset.ends || 0].join(' '))
+			(document.querySelector('#messages li:last-child'))});
+}
+
+$page = $stops;
+$page->run('query.set("mode", "wait"); query.set("silence", "60s")');
+write_message($page, 'hello');
+$worker = beating_worker('stops');
+foreach my $step (1, 2)
+{
+	kill 'USR2', $worker;
+	is(update($page, $step), "step $step of generation 1", "update $step appears");
+	is(state_of($page), "$step 1 0", '... and the spinner turns');
+}
+kill 'USR1', $worker;
+is(outcome($page), 'answer: You said: hello', 'the answer takes the spinner\'s place');
+is(state_of($page), '2 0 1', '... after one terminal event');
+
+$page->run('query.set("mode", "ask")');
+write_message($page, 'pay');
+is(update($page, 1), 'pay: shall I? yes no', 'a question appears, with its answers');
+is(state_of($page), '1 1 0', '... and the spinner turns');
+$page->run("document.querySelector('#messages li:last-child .update button').click()");
+is(outcome($page), 'answer: You said: pay: yes', 'the user agrees: another worker answers');
+is(state_of($page), '1 0 1', '... after one terminal event');
+is($page->run("document.querySelectorAll('li button').length"), 0, '... and no button is left');
 
 # A second tab has the same, and the page finds its way to the next gateway.
 

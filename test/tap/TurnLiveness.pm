@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IO::Select;
 use IO::Socket::INET;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -463,6 +464,32 @@ sub query
 	my ($self, $sql) = @_;
 	$self->{socket}->syswrite('Q' . pack('N', 5 + length $sql) . "$sql\0");
 	return ($self->read_until('Z'))[0];
+}
+
+# The list of the payload ("conversations", "lapsed") in which a session that
+# listens is told of each of these names, and when: until it was told of all.
+sub told
+{
+	my ($self, $list, @names) = @_;
+	my %missing = map { $_ => 1 } @names;
+	my %at;
+	my $ready = IO::Select->new($self->{socket});
+
+	while (%missing)
+	{
+		$ready->can_read($PostgreSQL::Test::Utils::timeout_default)
+		  or die "not told of $list: ", join ' ', sort keys %missing;
+		my ($type, $length) = unpack('aN', $self->read_bytes(5));
+		my $body = $self->read_bytes($length - 4);
+		next unless $type eq 'A' && $body =~ /"$list":\[(.*?)\]/;
+		my $told = $1;
+		foreach my $name (grep { $told =~ /"\Q$_\E"/ } keys %missing)
+		{
+			$at{$name} = Time::HiRes::time();
+			delete $missing{$name};
+		}
+	}
+	return \%at;
 }
 
 # The peer sees a reset, not an end of file.

@@ -5,6 +5,8 @@ beat_scripts() { # beat_scripts LIVE: one script for each way
 	local to="\\set d random(1, $1)"
 	printf '%s\n' "$to" "SELECT turn_liveness.heartbeat('w' || :d)" >"$B/heartbeat.$1"
 	printf '%s\n' "$to" "SELECT bench.noop('w' || :d)" >"$B/noop.$1"
+	printf '%s\n' "$to" "SELECT turn_liveness.heartbeat('w' || :d, ARRAY['m'], ARRAY[1])" >"$B/fenced.$1"
+	printf '%s\n' "$to" "SELECT bench.noop('w' || :d, ARRAY['m'], ARRAY[1])" >"$B/noop_fenced.$1"
 	printf '%s\n' "$to" "SELECT plain.heartbeat('w' || :d)" >"$B/plain.$1"
 	# extendTurnDeadlines of the origin, first version; pgbench would take a colon for a variable
 	printf '%s\n' "$to" "UPDATE origin.runs SET run_at = now() + (60 * interval '1 second') WHERE status = 'pending' AND run_type = 'internal' AND queue_name = E'internal\\072turn_timeout' AND action_input->>'deploymentName' = 'w' || :d" >"$B/origin.$1"
@@ -33,6 +35,19 @@ row_heartbeat() {
 	paired heartbeat "heartbeat, calls/s, 100,000 live turns" "no-op C function" "ge 0.92"
 	point beats ours 100000 "$ours"
 	point beats "no-op" 100000 "$other"
+}
+
+# The same with a name and a generation: the lease of each turn is made first.
+fenced_ours() { beat_with fenced.100000; }
+fenced_noop() { beat_with noop_fenced.100000; }
+row_fenced() {
+	local T=$L
+	beat_db
+	sql "SELECT count(turn_liveness.heartbeat('w' || g, ARRAY['m'], ARRAY[1])) FROM generate_series(1, 100000) g" >/dev/null
+	fenced_ours >/dev/null
+	fenced_noop >/dev/null
+	pairs fenced "$N" fenced_ours fenced_noop
+	paired fenced "heartbeat with a name and a generation, calls/s, 100,000 live turns" "no-op C function" "ge 0.90"
 }
 
 # WAL of one session's beats is counted by EXPLAIN, in that session alone.

@@ -1,7 +1,7 @@
 -- What the rows need in every database they use; :noop is the library.
 CREATE SCHEMA bench;
 
-CREATE FUNCTION bench.noop(deployment text, message_ids text[] DEFAULT NULL) RETURNS integer
+CREATE FUNCTION bench.noop(deployment text, message_ids text[] DEFAULT NULL, generations integer[] DEFAULT NULL) RETURNS integer
 AS :'noop', 'noop' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 -- how long one query takes in this session, in microseconds

@@ -19,8 +19,9 @@ CREATE FUNCTION raw.sweep() RETURNS bigint LANGUAGE sql AS $$
 				   'teamId', coalesce(routing->>'teamId', routing->>'platform', 'api'),
 				   'error', 'No worker could be started for your request. Please retry in a moment.',
 				   'errorCode', 'WORKER_NEVER_STARTED', 'processedMessageIds', jsonb_build_array(message_id),
+				   'generation', generation,
 				   'timestamp', floor(extract(epoch FROM clock_timestamp()) * 1000)),
-			   'e', 'WORKER_NEVER_STARTED', 's', armed_at, NULL, NULL, now()
+			   'e', 'WORKER_NEVER_STARTED', 's', generation, worker, armed_at, NULL, NULL, now()
 		FROM ended
 		RETURNING reply_id, conversation_id, platform
 	), deliveries AS (

@@ -1,0 +1,163 @@
+/*
+ * sweep_log.c
+ *		What the log says of turns that a sweep fails, offers, or cannot take.
+ *
+ * A reader of the log asks which worker it was, how long it was silent, and of
+ * how much: one line has it all.
+ */
+#include "base/turn_liveness.h"
+
+#include "access/htup_details.h"
+#include "access/subtrans.h"
+#include "access/transam.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+
+#include "base/args.h"
+#include "base/guc.h"
+#include "turns/sweep_log.h"
+
+#define HELD_LONG	(30 * TL_SECOND)
+#define HELD_TOLD	PG_INT64_MAX	/* in place of a time */
+
+PG_FUNCTION_INFO_V1(turn_liveness_holder);
+
+static double
+seconds(int64 us)
+{
+	return us / (double) TL_SECOND;
+}
+
+/* What passed, and of how much. */
+static void
+append_cause(StringInfo line, const TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 now)
+{
+	const TlTimes *times = &turn->times;
+
+	switch (lapse)
+	{
+		case TL_CODE_UNRESPONSIVE:
+			if (verdict->last_beat > 0)
+				appendStringInfo(line, ", silent for %.1f s of %.1f s",
+								 seconds(now - verdict->last_beat), seconds(times->silence_ms * TL_MS));
+			break;
+		case TL_CODE_NEVER_STARTED:
+			appendStringInfo(line, ", waited for %.1f s of %.1f s",
+							 seconds(now - times->armed), seconds(times->admission_ms * TL_MS));
+			break;
+		case TL_CODE_DIED:
+			appendStringInfoString(line, ", its session ended");
+			break;
+		case TL_CODE_TOO_LONG:
+			appendStringInfo(line, ", took %.1f s of %.1f s",
+							 seconds(now - times->begun), seconds(times->duration_ms * TL_MS));
+			break;
+		case TL_CODE_WAIT_EXPIRED:
+			appendStringInfo(line, ", suspended for %.1f s", seconds(now - times->suspended));
+			break;
+		default:
+			break;
+	}
+	if (times->lapsed > 0 && verdict->offered)
+		appendStringInfo(line, ", offered for %.1f s of %.1f s",
+						 seconds(now - times->lapsed), seconds(times->rescue_ms * TL_MS));
+}
+
+char *
+tl_sweep_line(const TlTurn *turn, const char *verb, const char *code,
+			  const TlVerdict *verdict, TlCode lapse, int64 now)
+{
+	text	   *platform = tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
+		tl_routing_text(DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING)), "platform", true);
+	text	   *traceparent = tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
+		tl_routing_trace(DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING)));
+	StringInfoData line;
+
+	initStringInfo(&line);
+	appendStringInfo(&line, "%s turn \"%s\" of deployment \"%s\" (conversation \"%s\", platform \"%s\", generation %d",
+					 verb, text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)),
+					 text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)),
+					 text_to_cstring(tl_turn_text(turn, TURN_CONVERSATION)),
+					 platform ? text_to_cstring(platform) : TL_DEFAULT_PLATFORM,
+					 turn->times.generation);
+	if (!tl_turn_isnull(turn, TURN_WORKER))
+		appendStringInfo(&line, ", worker \"%s\"", text_to_cstring(tl_turn_text(turn, TURN_WORKER)));
+	if (traceparent != NULL)
+		appendStringInfo(&line, ", traceparent \"%s\"", text_to_cstring(traceparent));
+	appendStringInfo(&line, "): %s", code);
+	append_cause(&line, turn, verdict, lapse, now);
+	appendStringInfo(&line, ", armed %.1f s ago", seconds(now - turn->times.armed));
+	if (verdict->started)
+		appendStringInfo(&line, ", started %.1f s ago", seconds(now - verdict->first_beat));
+	appendStringInfo(&line, ", decided by %s in database \"%s\"",
+					 lapse == TL_CODE_DIED ? "session" : "sweep", get_database_name(MyDatabaseId));
+	return line.data;
+}
+
+/*
+ * The process whose transaction that is, or of whose transaction it is a part;
+ * 0 for one that is prepared, -1 if it has ended.
+ */
+static int
+process_of(TransactionId xid)
+{
+	/* a caller may pass any number */
+	if (!TransactionIdIsNormal(xid) ||
+		TransactionIdFollowsOrEquals(xid, XidFromFullTransactionId(ReadNextFullTransactionId())) ||
+		!TransactionIdIsInProgress(xid))
+		return -1;
+	return BackendXidGetPid(SubTransGetTopmostTransaction(xid));
+}
+
+/* The view turns passes the xmax of a row: which process holds it? */
+Datum
+turn_liveness_holder(PG_FUNCTION_ARGS)
+{
+	int			pid = PG_ARGISNULL(0) ? -1 : process_of(PG_GETARG_TRANSACTIONID(0));
+
+	if (pid < 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32(pid);
+}
+
+/* The process whose transaction holds the row. */
+static int
+holder_of(const TlTurn *turn)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) turn->slot;
+	TransactionId xmax;
+	bool		multi;
+
+	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
+	xmax = HeapTupleHeaderGetRawXmax(slot->base.tuple->t_data);
+	multi = (slot->base.tuple->t_data->t_infomask & HEAP_XMAX_IS_MULTI) != 0;
+	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+	return multi ? -1 : process_of(xmax);
+}
+
+void
+tl_sweep_held(int64 *since, const TlTurn *turn, int64 now)
+{
+	int			pid;
+
+	if (*since == 0)
+		*since = now;
+	if (now - *since < HELD_LONG || (pid = holder_of(turn)) < 0)
+		return;
+	*since = HELD_TOLD;
+	ereport(LOG,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errhidestmt(true),
+			 errhidecontext(true),
+			 errmsg("turn \"%s\" of deployment \"%s\" has lapsed, but a transaction has held it for 30 s in database \"%s\"",
+					text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)),
+					text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)),
+					get_database_name(MyDatabaseId)),
+			 pid != 0 ? errdetail("Process %d holds it.", pid) :
+			 errdetail("A prepared transaction holds it."),
+			 pid != 0 ? errhint("End that transaction, and set \"idle_in_transaction_session_timeout\" for its role.") :
+			 errhint("Commit or roll back the prepared transaction.")));
+}

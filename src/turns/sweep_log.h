@@ -1,0 +1,19 @@
+/*
+ * sweep_log.h
+ *		What the log says of turns that a sweep fails, offers, or cannot take.
+ */
+#ifndef TL_SWEEP_LOG_H
+#define TL_SWEEP_LOG_H
+
+#include "store/turn_row.h"
+
+/* one line: which turn, in whose hands, why, and after how long */
+extern char *tl_sweep_line(const TlTurn *turn, const char *verb, const char *code,
+						   const TlVerdict *verdict, TlCode lapse, int64 now);
+/*
+ * A transaction holds a turn that has lapsed: say so once, after a while.  The
+ * caller keeps *since for the turn, which is 0 at first.
+ */
+extern void tl_sweep_held(int64 *since, const TlTurn *turn, int64 now);
+
+#endif							/* TL_SWEEP_LOG_H */

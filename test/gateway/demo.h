@@ -1,0 +1,63 @@
+/*
+ * demo.h
+ *		What the two files of the demo share: demo.c has the scenarios, watch.c
+ *		the gateways and clients, and what they say.
+ */
+#ifndef DEMO_H
+#define DEMO_H
+
+#include "client.h"
+
+typedef struct Scenario
+{
+	const char *name;			/* the conversation and the message id */
+	const char *body;			/* what the client sends */
+	const char *sees;			/* what the client must see */
+	const char *happens;		/* shown, with the time of the event */
+	int			signal;			/* for the worker, once it has beaten */
+
+	Client		client;
+	pid_t		worker;			/* the latest one */
+	int			workers;		/* how many there were */
+	bool		beats;			/* the database has had a beat of it */
+	int			step;			/* how far its story has come */
+	int64_t		event_at;		/* when it was sent, killed, stopped, ... */
+	char		saw[64];
+	bool		asked;			/* the latest update is a question */
+	int			updates;		/* that the client saw */
+	int			rescues;		/* that a gateway said */
+	int			ends;			/* terminal events that the client saw */
+	bool		marked;			/* saw the end of the marker */
+	char		election[16];	/* what the worker was told */
+} Scenario;
+
+enum
+{
+	ANSWERED, KILLED, HUNG, NEVER, LATE, REJECTED, HANDED, ASKED, PUSHED, NSCENARIOS
+};
+
+typedef struct Gateway
+{
+	pid_t		pid;
+	int			fd;				/* its standard output */
+	int			port;
+	bool		connected;
+	Buffer		in;
+} Gateway;
+
+/* demo.c */
+extern Scenario scenarios[NSCENARIOS];
+
+/* watch.c */
+extern Gateway gateways[2];		/* the first holds the streams, the second the workers */
+extern int64_t started_at;
+extern bool wrong;
+
+extern void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+extern void clean_up(void);
+extern void gateway_start(Gateway *gateway, const char *program, const char *name);
+extern void happened(Scenario *scenario, const char *happens);
+extern void show(const Scenario *scenario, const char *saw);
+extern void wait_for_news(void);
+
+#endif							/* DEMO_H */
