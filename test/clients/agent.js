@@ -5,12 +5,10 @@
 // next beat says so.
 'use strict';
 
-const { setTimeout: wait } = require('node:timers/promises');
-const { Client } = require('pg');
-const { address, complain, insist, pool, transaction, value } = require('./tasks.js');
+const { Connection, processName, repeat, single, transaction, value } = require('./database.js');
+const { address, complain, pool } = require('./tasks.js');
 
 const BEAT = 1000;                      // a third of the turn deadline, or less
-const worker = `agent-${process.pid}`;
 const held = new Map();                 // what this process works on, by id
 
 // --- the session: beats and attach_worker wait for no other query, and where this process ends,
@@ -18,35 +16,28 @@ const held = new Map();                 // what this process works on, by id
 
 let session;
 
-async function attend(look) {
-  for (;;) {
-    session = new Client({ keepAlive: true, application_name: worker });
-    const gone = new Promise((resolve) => { session.once('end', resolve); });
-    session.on('error', complain);
-    session.on('notification', look);
-    try {
-      await session.connect();
-      await session.query('LISTEN task_jobs');
-      // A lost session is no death if each task is attached again within reconnect_window (2 s).
-      for (const id of held.keys()) await attach('attach_worker', id);
-      for (let alive = true; alive; alive = await Promise.race([gone, wait(BEAT, true)])) {
-        look();
-        await beat();
-      }
-    } catch (error) {
-      complain(error);
-      session.end().catch(() => {});
-    }
-    await wait(200);
-  }
-}
+const attend = (look) => new Connection({
+  options: { application_name: processName },
+  every: BEAT,
+  report: complain,
+  // A lost session is no death if each task is attached again within reconnect_window (2 s).
+  open: async (db) => {
+    db.on('notification', look);
+    await db.query('LISTEN task_jobs');
+    for (const id of held.keys()) await attach(db, 'attach_worker', id);
+  },
+  tick: (db) => {
+    look();
+    return beat(db);
+  },
+});
 
-const attach = (verb, id) => session.query(`SELECT turn_liveness.${verb}($1)`, [address(id)]);
+const attach = (db, verb, id) => db.query(`SELECT turn_liveness.${verb}($1)`, [address(id)]);
 
 // One call for all of them. It returns those that are not ours any more.
-async function beat() {
+async function beat(db) {
   const tasks = [...held.values()];
-  const { rows: lost } = await session.query(
+  const { rows: lost } = await db.query(
     'SELECT message_id FROM turn_liveness.heartbeats($1, $2, $3)',
     [tasks.map((task) => address(task.id)), tasks.map((task) => task.id),
       tasks.map((task) => task.generation)]);
@@ -58,7 +49,7 @@ async function beat() {
 
 // The job leaves the queue and the turn is started in one transaction. A job that the queue
 // delivers twice, or whose task has ended, starts nothing: start_turn returns NULL.
-const take = () => transaction(async (db) => {
+const take = () => transaction(pool, async (db) => {
   const { rows: [job] } = await db.query(`
     DELETE FROM task_jobs WHERE seq = (
       SELECT seq FROM task_jobs ORDER BY seq FOR UPDATE SKIP LOCKED LIMIT 1)
@@ -66,35 +57,35 @@ const take = () => transaction(async (db) => {
   if (!job) return null;
   const { id } = job;
   const generation = await value(db, 'SELECT turn_liveness.start_turn($1, $2, $3)',
-    address(id), id, worker);
+    address(id), id, processName);
   const { rows: [{ request, answers }] } = await db.query(
     'SELECT request, answers FROM tasks WHERE id = $1', [id]);
   return { id, generation, request, answers, gone: new AbortController() };
 });
 
 // Told twice where the first time was committed and its answer was lost.
-const progress = ({ id, generation }, text) => insist(() => value(pool,
+const progress = ({ id, generation }, text) => repeat(() => value(pool,
   'SELECT turn_liveness.post_update($1, $2, $3, $4)', address(id), id, { text }, generation));
 
 // won, also when it is repeated; lost: it has ended; stale: another worker has it
-const commit = ({ id, generation }, reply) => insist(() => value(pool,
+const commit = ({ id, generation }, reply) => repeat(() => value(pool,
   'SELECT turn_liveness.commit_terminal_reply($1, $2, $3, $4)',
   address(id), [id], reply, [generation]));
 
 // The question reaches the client if and only if the task waits for the answer. From here on
 // this process has no part in it: the answer enqueues it again, for any worker.
-const ask = ({ id, generation }, questions) => insist(() => transaction(async (db) => {
+const ask = ({ id, generation }, questions) => transaction(pool, async (db) => {
   await db.query('SELECT turn_liveness.post_update($1, $2, $3, $4)',
     [address(id), id, { questions }, generation]);
   await db.query("SELECT turn_liveness.suspend_turn($1, $2, '1 hour', 'waits for the user', $3)",
     [address(id), id, generation]);
-}));
+});
 
 async function run(task, tools) {
   const { id, request, answers, gone } = task;
   held.get(id)?.gone.abort();           // handed over to this process again
   held.set(id, task);
-  await attach('attach_worker', id).catch(complain);       // attend() will
+  await attach(session.db, 'attach_worker', id).catch(complain);        // open() will
   try {
     const result = await tools[request.name](request.arguments ?? {}, {
       answers, signal: gone.signal, progress: (text) => progress(task, text),
@@ -107,33 +98,19 @@ async function run(task, tools) {
   }
   if (held.get(id) !== task) return;    // taken again since, after a question
   held.delete(id);
-  await attach('detach_worker', id).catch(complain);       // lost, and attached no more
+  await attach(session.db, 'detach_worker', id).catch(complain);        // attached no more
 }
 
 // --- the process
 
 function main(tools) {
-  let wanted = false;
-  let looking = false;
-  const look = async () => {            // with each beat, and when there is a job
-    wanted = true;
-    if (looking) return;
-    looking = true;
-    try {
-      while (wanted) {
-        wanted = false;
-        for (let task = await take(); task; task = await take()) {
-          if (task.generation !== null) run(task, tools);
-        }
-      }
-    } catch (error) {
-      complain(error);             // the next look tries again
-    } finally {
-      looking = false;
+  const look = single(async () => {     // with each beat, and when there is a job
+    for (let task = await take(); task; task = await take()) {
+      if (task.generation !== null) run(task, tools);
     }
-  };
-  attend(look);
-  console.log(`ready ${worker}`);
+  }, complain);
+  session = attend(look);
+  console.log(`ready ${processName}`);
 }
 
 module.exports = { main };

@@ -7,49 +7,12 @@
 
 const { randomUUID } = require('node:crypto');
 const { EventEmitter, once } = require('node:events');
-const { setTimeout: wait } = require('node:timers/promises');
-const { Client, Pool } = require('pg');
+const { Connection, createPool, repeat, transaction, value } = require('./database.js');
 
 const complain = (error) => console.error(error.message);
-const pool = new Pool();
-pool.on('error', complain);             // of an idle connection: the pool makes another
-pool.on('connect', (client) => client.on('error', complain));           // of one that is in use
+const pool = createPool({}, complain);
 
 const rows = async (sql, ...args) => (await pool.query(sql, args)).rows;
-const value = async (db, sql, ...args) => Object.values((await db.query(sql, args)).rows[0])[0];
-
-async function transaction(work) {
-  const db = await pool.connect();
-  let lost;
-  try {
-    await db.query('BEGIN');
-    const result = await work(db);
-    await db.query('COMMIT');
-    return result;
-  } catch (error) {
-    await db.query('ROLLBACK').catch((e) => { lost = e; });
-    throw error;
-  } finally {
-    db.release(lost);
-  }
-}
-
-// Repeats what may be repeated while the database stops, starts or is out of reach, and after a
-// conflict. Any other error stays. pg has no code for a connection that was lost.
-const passes = ({ code, message }) =>
-  /^(08|40|55P03|57P0[123]|E[A-Z]+$)/.test(code) || /connection/i.test(message);
-
-async function insist(work) {
-  for (;;) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!passes(error)) throw error;
-      complain(error);
-      await wait(500);
-    }
-  }
-}
 
 const setup = () => pool.query(`
   CREATE TABLE IF NOT EXISTS tasks (
@@ -74,29 +37,28 @@ async function enqueue(db, id) {
 
 // Owed and enqueued together, or neither. The client learns the id after the commit: what
 // MCP demands ("durably created"), and why a cancel cannot overtake the arm.
-const create = (platform, request, more) => transaction(async (db) => {
-  const id = await insert(db, request, more);
+const create = (platform, request, more) => insert(request, more, async (db, id) => {
   await db.query('SELECT turn_liveness.arm_turn($1, $2, $3)',
     [address(id), id, routing(platform, id)]);
   await enqueue(db, id);
-  return get(id, db);
 });
 
 // A request that no worker shall see: its one reply is the refusal.
-const reject = (platform, request, reason, more) => transaction(async (db) => {
-  const id = await insert(db, request, more);
-  await db.query("SELECT turn_liveness.reject_turn($1, $2, $3, $4, 'REJECTED')",
-    [address(id), id, routing(platform, id), reason]);
-  return get(id, db);
-});
+const reject = (platform, request, reason, more) => insert(request, more,
+  (db, id) => db.query("SELECT turn_liveness.reject_turn($1, $2, $3, $4, 'REJECTED')",
+    [address(id), id, routing(platform, id), reason]));
 
 const routing = (platform, id) => ({ conversationId: address(id), platform });
 
-async function insert(db, request, { context = '', hooks = {} } = {}) {
+// Repeated where the answer of the COMMIT was lost: then the task is there already.
+function insert(request, { context = '', hooks = {} } = {}, begin) {
   const id = randomUUID();
-  await db.query('INSERT INTO tasks (id, context, request, hooks) VALUES ($1, $2, $3, $4)',
-    [id, context, request, hooks]);
-  return id;
+  return transaction(pool, async (db) => {
+    const { rowCount } = await db.query(`INSERT INTO tasks (id, context, request, hooks)
+      VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`, [id, context, request, hooks]);
+    if (rowCount > 0) await begin(db, id);
+    return get(id, db);
+  });
 }
 
 // The task with its turn, its updates, and the cursor that goes with them: what comes past
@@ -123,7 +85,7 @@ const questions = (task) => task.state !== 'suspended' ? {} : Object.fromEntries
 // The user answers some of the questions, or all; with the last answer the task goes on. The
 // lock on its row makes of two answers at once a first and a second. Returns the task;
 // undefined: it did not wait, or there is none.
-const answer = (id, answersOf) => transaction(async (db) => {
+const answer = (id, answersOf) => transaction(pool, async (db) => {
   await db.query('SELECT FROM tasks WHERE id = $1 FOR UPDATE', [id]);
   const task = await get(id, db);
   const open = task ? Object.keys(questions(task)) : [];
@@ -146,8 +108,8 @@ const cancel = (id) => value(pool,
 
 // --- streams
 
-// One LISTEN for the whole process. It says only where to look, and each connection begins
-// with a look at everything: what was notified meanwhile is found by its cursor.
+// One LISTEN for the whole process. It says only where to look. Each connection begins with a
+// look at everything, and each minute does: what was missed is found by its cursor.
 const events = new EventEmitter().setMaxListeners(0);
 
 // Any role may forge a notification: what is not as it should be means look, as {} does.
@@ -162,31 +124,21 @@ function look(payload) {
   for (const name of names) events.emit(`at ${name}`);
 }
 
-async function listen() {
-  for (;;) {
-    const client = new Client({ keepAlive: true });
-    const gone = new Promise((resolve) => { client.once('end', resolve); });
-    client.on('error', complain);
-    client.on('notification', ({ payload }) => look(payload));
-    try {
-      await client.connect();
-      await client.query('LISTEN turn_liveness');
-      look('{}');
-      await gone;
-    } catch (error) {
-      complain(error);
-      client.end().catch(() => {});
-    }
-    await wait(500);
-  }
-}
+const listen = () => new Connection({
+  every: 60_000,
+  report: complain,
+  open: (db) => {
+    db.on('notification', ({ payload }) => look(payload));
+    return db.query('LISTEN turn_liveness');
+  },
+  tick: (db) => db.query('SELECT').then(() => look('{}')),
+});
 
-// Resolves when there may be something new under that name, and at the latest in a minute.
+// Resolves when there may be something new under that name.
 function news(name) {
   const over = new AbortController();
-  const { signal } = over;
-  const at = (place) => once(events, `at ${place}`, { signal });
-  const first = Promise.race([at(name), at('*'), wait(60000, null, { signal })]);
+  const at = (place) => once(events, `at ${place}`, { signal: over.signal });
+  const first = Promise.race([at(name), at('*')]);
   first.catch(() => {}).finally(() => over.abort());
   return { first, forget: () => over.abort() };
 }
@@ -196,7 +148,7 @@ async function* follow(id, cursor) {
   for (;;) {
     const { first, forget } = news(address(id));        // before the look, so that none is missed
     try {
-      const replies = await insist(() => rows('SELECT * FROM turn_liveness.read_replies($1, $2)',
+      const replies = await repeat(() => rows('SELECT * FROM turn_liveness.read_replies($1, $2)',
         [address(id)], [cursor]));
       for (const reply of replies) {
         cursor = reply.reply_id;
@@ -218,9 +170,9 @@ async function* follow(id, cursor) {
 async function push(gateway, platform, send) {
   for (;;) {
     const { first, forget } = news(platform);
-    const claimed = await rows(
+    const claimed = await repeat(() => rows(
       'SELECT * FROM turn_liveness.claim_replies($1, platforms => $2, max_replies => 10)',
-      gateway, [platform]).catch((error) => { complain(error); return []; });
+      gateway, [platform])).catch((error) => { complain(error); return []; });
     await Promise.all(claimed.map((reply) => send(reply)
       .then(() => rows('SELECT turn_liveness.ack_replies($1, $2)', gateway, [reply.reply_id]))
       .catch((error) => rows('SELECT turn_liveness.release_replies($1, $2, error => $3)',
@@ -232,6 +184,6 @@ async function push(gateway, platform, send) {
 }
 
 module.exports = {
-  address, answer, cancel, complain, create, ended, follow, get, insist, listen, pool, push,
-  questions, reject, rows, setup, transaction, value,
+  address, answer, cancel, complain, create, ended, follow, get, listen, pool, push, questions,
+  reject, rows, setup,
 };
