@@ -36,6 +36,8 @@
 #define LATE_US				TL_SECOND		/* from an arm to its commit */
 #define PAUSE_US			TL_SECOND		/* before a look that is asked for again */
 #define HOUSEKEEPING_US		(10 * TL_SECOND)
+#define GATHER_FEW_US		(5 * TL_MS)		/* between notifications */
+#define MANY				16		/* names: so many are load, see notify_interval */
 #define RETENTION_MORE_US	(100 * TL_MS)	/* a batch was full */
 #define RESCAN_SHARE		100		/* a scan may take a hundredth of the time, */
 #define REVIEW_US			(60 * TL_SECOND)
@@ -84,10 +86,15 @@ sweep_lapsed_turns(int64 now)
 static int64
 send_notifications(int64 now)
 {
+	int64		interval = tl_notify_interval * TL_MS;
+
+	/* one that named few is no load: the next may follow soon */
+	if (tl_notify_pending() < MANY)
+		interval = Min(interval, GATHER_FEW_US);
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	tl_notify_send();
-	return now + tl_notify_interval * TL_MS;
+	return now + interval;
 }
 
 static int64

@@ -253,13 +253,17 @@ wait_worker($node, 'other');
 arm($node, 'enabled', 'm', q{admission => '100ms'});
 is(wait_ended($node, 'enabled', 'm'), 'WORKER_NEVER_STARTED sweep', 'enabled = on brings them back');
 
-# --- after a notification the worker gathers for notify_interval
+# --- after a notification that names many the worker gathers for notify_interval
 
 sub answer_of
 {
-	my ($name) = @_;
-	arm($node, $name, 'm');
-	$node->safe_psql('postgres', "SELECT turn_liveness.commit_terminal_reply('$name', '{m}', '{}')");
+	my ($name, $others) = @_;
+	$node->safe_psql('postgres', <<"END");
+BEGIN;
+SELECT count(turn_liveness.arm_turn(d, 'm')) FROM (SELECT '$name' || CASE WHEN i > 1 THEN '-' || i ELSE '' END AS d FROM generate_series(1, $others) i) x;
+SELECT count(turn_liveness.commit_terminal_reply(d, '{m}', '{}')) FROM (SELECT '$name' || CASE WHEN i > 1 THEN '-' || i ELSE '' END AS d FROM generate_series(1, $others) i) x;
+COMMIT;
+END
 	return;
 }
 $node->append_conf('postgresql.conf', "turn_liveness.notify_interval = '10 min'");
@@ -271,9 +275,9 @@ ok( wait_until(
 			my $name = 'gathered' . ++$gathered;
 
 			advance($node, '11 min');
-			answer_of("$name-first");
+			answer_of("$name-first", 30);
 			notified($listener, qr/$name-first/);
-			answer_of("$name-second");
+			answer_of("$name-second", 1);
 			worker_looked($node);
 			worker_looked($node);
 			return $listener->query('SELECT 1') !~ /$name-second/;
