@@ -6,8 +6,9 @@
  * index entry under one short lock of the conversation, so that entries of a
  * conversation appear in the order of their ids (see src/README.md, "The
  * cursor"). The lock is heavyweight, because making an index entry may wait
- * for I/O.  While a backend holds it, it waits for no row; an error gives the
- * lock back with the transaction's other locks.
+ * for I/O.  While a backend holds it, it waits for no row, and for no lock but
+ * the sequence's (reply_id.c); an error gives the lock back with the
+ * transaction's other locks.
  *
  * Counters count at the close: a batch that an error undoes is not counted.
  */

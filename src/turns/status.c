@@ -1,6 +1,6 @@
 /*
  * status.c
- *		What a turn's state is: for has_live_turn, get_turn and the view turns.
+ *		What a turn's state is: has_live_turn, get_turn, the view turns.
  *
  * Also the trigger that tells us of changes to the table by SQL.
  */
