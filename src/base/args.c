@@ -73,7 +73,7 @@ tl_arg_text(FunctionCallInfo fcinfo, int argno, const char *name)
 	return value;
 }
 
-int
+TL_HOT int
 tl_arg_elements(FunctionCallInfo fcinfo, int argno, const char *name,
 				Datum **elements, bool **nulls)
 {
@@ -97,7 +97,7 @@ tl_arg_elements(FunctionCallInfo fcinfo, int argno, const char *name,
 	return n;
 }
 
-text **
+TL_HOT text **
 tl_arg_text_array(FunctionCallInfo fcinfo, int argno, const char *name, int *n)
 {
 	Datum	   *elements;
@@ -128,7 +128,7 @@ tl_compare_texts(const void *a, const void *b)
 }
 
 /* A list by which functions lock rows: not empty, bounded, all of it names. */
-static void
+TL_HOT static void
 check_names(text **names, int n, const char *name)
 {
 	int			i;
@@ -151,7 +151,7 @@ check_names(text **names, int n, const char *name)
 }
 
 /* A number that no turn has must not be taken for none. */
-static int32
+TL_HOT static int32
 generation_of(int32 value)
 {
 	return value > 0 ? value : -1;
@@ -163,7 +163,7 @@ tl_arg_generation(FunctionCallInfo fcinfo, int argno)
 	return PG_ARGISNULL(argno) ? 0 : generation_of(PG_GETARG_INT32(argno));
 }
 
-int32 *
+TL_HOT int32 *
 tl_arg_generations(FunctionCallInfo fcinfo, int argno, int n)
 {
 	Datum	   *elements;
@@ -182,16 +182,40 @@ tl_arg_generations(FunctionCallInfo fcinfo, int argno, int n)
 	return result;
 }
 
-TlNamed *
+/* Most calls name one turn: they need no copy of the array. */
+static inline bool
+has_one_element(ArrayType *array)
+{
+	return ARR_NDIM(array) == 1 && ARR_DIMS(array)[0] == 1 && !ARR_HASNULL(array);
+}
+
+TL_HOT TlNamed *
 tl_arg_turns(FunctionCallInfo fcinfo, int argno, int generations, int *n)
 {
-	text	  **names = tl_arg_text_array(fcinfo, argno, "message_ids", n);
-	TlNamed    *result = palloc_extended(Max(*n, 1) * sizeof(TlNamed), MCXT_ALLOC_HUGE);
-	int32	   *held = tl_arg_generations(fcinfo, generations, *n);
+	bool		fenced = !PG_ARGISNULL(generations);
+	text	   *name;
+	int32		generation = 0;
+	text	  **names = &name;
+	int32	   *held = &generation;
+	TlNamed    *result;
 	int			i;
 	int			kept = 0;
 
+	if (!PG_ARGISNULL(argno) && has_one_element(PG_GETARG_ARRAYTYPE_P(argno)) &&
+		(!fenced || has_one_element(PG_GETARG_ARRAYTYPE_P(generations))))
+	{
+		*n = 1;
+		name = DatumGetTextPP(PointerGetDatum(ARR_DATA_PTR(PG_GETARG_ARRAYTYPE_P(argno))));
+		if (fenced)
+			generation = generation_of(*(int32 *) ARR_DATA_PTR(PG_GETARG_ARRAYTYPE_P(generations)));
+	}
+	else
+	{
+		names = tl_arg_text_array(fcinfo, argno, "message_ids", n);
+		held = tl_arg_generations(fcinfo, generations, *n);
+	}
 	check_names(names, *n, "message_ids");
+	result = palloc(*n * sizeof(TlNamed));
 	for (i = 0; i < *n; i++)
 		result[i] = (TlNamed) {names[i], held != NULL ? held[i] : 0};
 	if (*n > 1)

@@ -54,7 +54,7 @@ tl_lease_key(const text *deployment)
 	return (TlLeaseKey) {hash_text(deployment, seeds[0]), hash_text(deployment, seeds[1])};
 }
 
-TlLeaseKey
+TL_HOT TlLeaseKey
 tl_lease_turn_key(TlLeaseKey deployment, const text *message_id)
 {
 	uint64		seed = deployment.h2 ^ (tl_shared ? tl_shared->seeds[2] : 2);

@@ -46,6 +46,7 @@ typedef struct Beat
 	text	   *message_id;		/* NULL: all that the deployment owes */
 	int32		fence;			/* the generation that the caller holds; 0: it says none */
 	TlLeaseKey	key;			/* the deployment's */
+	TlLeaseKey	turn;			/* the named turn's, or the deployment's again */
 	int32		owed;			/* the verdict */
 	bool		starts;			/* in rows: it starts the turn, if none did before */
 	int			nrows;			/* rows to write, for it has no lease: their ids */
@@ -217,7 +218,7 @@ TL_HOT static void
 record(Beat *beat, int64 now)
 {
 	TlLeaseKey	key = beat->key;
-	TlLeaseKey	turn = beat->message_id ? tl_lease_turn_key(key, beat->message_id) : key;
+	TlLeaseKey	turn = beat->turn;
 	uint32		generation = 0;
 	int64		armed = 0;
 	int			tries;
@@ -261,6 +262,34 @@ record(Beat *beat, int64 now)
 	}
 }
 
+/* A beat asks the memory for its buckets first, and for its leases later. */
+static inline void
+prefetch_buckets(const Beat *beat)
+{
+	tl_lease_prefetch_bucket(beat->key);
+	if (beat->message_id != NULL)
+		tl_lease_prefetch_bucket(beat->turn);
+}
+
+static inline void
+prefetch_leases(const Beat *beat)
+{
+	tl_lease_prefetch(beat->key);
+	if (beat->message_id != NULL)
+		tl_lease_prefetch(beat->turn);
+}
+
+/* Note the names of a beat, and the generation that its caller holds. */
+TL_HOT static void
+set_names(Beat *beat, text *deployment, text *message_id, int32 fence)
+{
+	beat->deployment = deployment;
+	beat->message_id = message_id;
+	beat->fence = fence;
+	beat->key = tl_lease_key(deployment);
+	beat->turn = message_id != NULL ? tl_lease_turn_key(beat->key, message_id) : beat->key;
+}
+
 /* The beats of one call, at one time. */
 TL_HOT static void
 beat_each(Beat *beats, int n, int counted)
@@ -276,17 +305,17 @@ beat_each(Beat *beats, int n, int counted)
 	if (!OidIsValid(tl_extension_oid()))
 		(void) tl_table_oid(TL_TURN);	/* raises */
 	/* memory is slow: it comes while we look at the clock and count */
-	tl_lease_prefetch_bucket(beats->key);
+	prefetch_buckets(beats);
 	now = tl_clock_now();
-	tl_lease_prefetch(beats->key);
+	prefetch_leases(beats);
 	tl_grace_note_call(now);
 	tl_counter_add(TL_COUNT_BEATS, counted);
 	for (i = 0; i < n; i++)
 	{
 		if (i + PREFETCH_BUCKET < n)
-			tl_lease_prefetch_bucket(beats[i + PREFETCH_BUCKET].key);
+			prefetch_buckets(&beats[i + PREFETCH_BUCKET]);
 		if (i + PREFETCH_LEASE < n)
-			tl_lease_prefetch(beats[i + PREFETCH_LEASE].key);
+			prefetch_leases(&beats[i + PREFETCH_LEASE]);
 		CHECK_FOR_INTERRUPTS();
 		if (beats[i].deployment != NULL)
 			record(&beats[i], now);
@@ -299,36 +328,30 @@ beat_each(Beat *beats, int n, int counted)
 TL_HOT Datum
 turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
-	Beat		whole = {.deployment = tl_arg_name(fcinfo, 0, "deployment")};
-	Beat	   *beats = &whole;
+	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	Beat		one = {0};
+	Beat	   *beats = &one;
+	TlNamed    *turns = NULL;
 	int			n = 1;
 	int32		owed = 0;
 	int			i;
 
-	whole.key = tl_lease_key(whole.deployment);
-	if (PG_ARGISNULL(1))
-		/* raises, unless there are none */
-		(void) tl_arg_generations(fcinfo, 2, 0);
-	else
+	if (!PG_ARGISNULL(1))
 	{
 		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);
 
 		n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-		if (n > 0)
-		{
-			TlNamed    *turns = tl_arg_turns(fcinfo, 1, 2, &n);
-
-			beats = palloc(n * sizeof(Beat));
-			for (i = 0; i < n; i++)
-			{
-				beats[i] = whole;
-				beats[i].message_id = turns[i].message_id;
-				beats[i].fence = turns[i].generation;
-			}
-		}
-		else
-			(void) tl_arg_generations(fcinfo, 2, 0);
 	}
+	if (!PG_ARGISNULL(1) && n > 0)
+		turns = tl_arg_turns(fcinfo, 1, 2, &n);
+	else
+		/* raises, unless there are none */
+		(void) tl_arg_generations(fcinfo, 2, 0);
+	if (n > 1)
+		beats = palloc0(n * sizeof(Beat));
+	for (i = 0; i < n; i++)
+		set_names(&beats[i], deployment, turns != NULL ? turns[i].message_id : NULL,
+				  turns != NULL ? turns[i].generation : 0);
 	beat_each(beats, n, 1);
 	for (i = 0; i < n; i++)
 		owed += beats[i].owed;
@@ -357,23 +380,21 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	beats = palloc_extended(sizeof(Beat) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (i = 0; i < n; i++)
 	{
-		beats[i].message_id = ids != NULL ? ids[i] : NULL;
-		if (deployments[i] == NULL || !tl_name_is_valid(deployments[i]) ||
-			(beats[i].message_id != NULL && !tl_name_is_valid(beats[i].message_id)))
-			continue;
+		text	   *id = ids != NULL ? ids[i] : NULL;
+
 		/* a generation is one of a turn */
-		if (fences != NULL && beats[i].message_id != NULL)
-			beats[i].fence = fences[i];
-		beats[i].deployment = deployments[i];
-		beats[i].key = tl_lease_key(deployments[i]);
+		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]) &&
+			(id == NULL || tl_name_is_valid(id)))
+			set_names(&beats[i], deployments[i], id, fences != NULL && id != NULL ? fences[i] : 0);
 	}
 	beat_each(beats, n, n);
 
 	for (i = 0; i < n; i++)
 		if (beats[i].owed == 0)
 		{
-			Datum		values[2] = {PointerGetDatum(deployments[i]), PointerGetDatum(beats[i].message_id)};
-			bool		nulls[2] = {deployments[i] == NULL, beats[i].message_id == NULL};
+			text	   *id = ids != NULL ? ids[i] : NULL;
+			Datum		values[2] = {PointerGetDatum(deployments[i]), PointerGetDatum(id)};
+			bool		nulls[2] = {deployments[i] == NULL, id == NULL};
 
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
