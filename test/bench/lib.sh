@@ -118,20 +118,26 @@ cpu_result() { # cpu_result ROW MEASURE OURS AGAINST OTHER: of the last pairs
 	result "$1" "$2" "$(human "$a")" "$4" "$(human "$b")" "$(calc "$a / $b")" "" "" -
 }
 
-# load SECONDS CLIENTS PGBENCH-ARGS...: transactions a second.  When it returns, its
-# sessions have ended, with the statistics and the CPU that they leave behind.
+# load SECONDS CLIENTS PGBENCH-ARGS...: transactions a second, after $warm seconds in
+# which the sessions open their tables and touch each page of shared memory for the
+# first time.  When it returns, its sessions have ended, with the statistics and the
+# CPU that they leave behind.
+warm=0
 load() {
 	local seconds=$1 clients=$2 threads before
 	before=$(sessions)
 	shift 2
 	threads=$((clients < cores ? clients : cores))
-	pgbench -n -M prepared -c "$clients" -j "$threads" -T "$seconds" "$@" >"$B/pgbench.out" 2>&1 </dev/null || {
+	pgbench -n -M prepared -c "$clients" -j "$threads" -T $((warm + seconds)) -P 1 "$@" >"$B/pgbench.out" 2>&1 </dev/null || {
 		cat "$B/pgbench.out" >&2
 		return 1
 	}
 	wait_gone "$before"
 	! grep -E 'aborted|ERROR' "$B/pgbench.out" >&2 || return 1
-	sed -n 's/^tps = \([0-9.]*\) .*/\1/p' "$B/pgbench.out"
+	awk -v warm="$warm" '
+		/^progress:/ { if ($2 > warm + 0.5) { n += $4 * ($2 - last); t += $2 - last } last = $2 }
+		/^tps = / { whole = $3 }
+		END { printf "%.6g\n", t ? n / t : whole }' "$B/pgbench.out"
 }
 
 # --- pairs

@@ -51,7 +51,7 @@ fi
 # N pairs where there is a bar, P where there is none; T seconds a round, L where
 # what a new session does first must not weigh: 64 of them open tables and their
 # indexes, and each page of shared memory costs each a fault when it is touched first.
-if [ $mode = quick ]; then N=3 P=3 T=1 L=3; else N=11 P=5 T=2 L=12; fi
+if [ $mode = quick ]; then N=3 P=3 T=1 L=2 W=2; else N=11 P=5 T=2 L=5 W=3; fi
 N=${BENCH_PAIRS:-$N} P=${BENCH_PAIRS:-$P} T=${BENCH_SECONDS:-$T} L=${BENCH_SECONDS:-$L}
 
 rm -rf "$B"

@@ -83,7 +83,7 @@ turns_plain() { turns plain 64; }
 turns_origin() { turns origin 64; }
 
 row_turns_bare() {
-	local T=$L
+	local T=$L warm=$W
 	turns_db
 	pairs turns_bare "$N" turns_ours turns_bare
 	paired turns_bare "turns/s (arm, commit the reply), 64 clients, 10 listening" "bare SQL, same rows, keys only" "ge 0.8"

@@ -35,7 +35,7 @@ life_bare() { life_load bare; }
 
 row_life_bare() {
 	# a machine that drifts is met by more rounds, not by longer ones
-	local T=$L n=$N
+	local T=$L warm=$W n=$N
 	[ $mode = quick ] || T=$(((L + 2) / 3)) n=$((3 * N))
 	new_db bench_life
 	pg -f test/bench/sql/bare.sql
