@@ -130,8 +130,8 @@ CREATE TABLE turn_liveness.delivery (
 		CHECK (state IN ('o', 'd', 'x')),
 	attempt			integer NOT NULL			-- claims so far
 		CHECK (attempt >= 0),
-	due_at			timestamptz NOT NULL,		-- open: due from then on; -infinity: since it was stored
-	kept_at			timestamptz NOT NULL,		-- retention counts from here
+	due_at			timestamptz NOT NULL,		-- open: due from then on, -infinity: since it was stored; done: since then
+	kept_at			timestamptz NOT NULL,		-- when it was stored
 	conversation_id	text COLLATE "C" NOT NULL	-- of the reply
 		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
 	platform		text COLLATE "C" NOT NULL	-- likewise
@@ -140,12 +140,15 @@ CREATE TABLE turn_liveness.delivery (
 		CHECK (octet_length(gateway) BETWEEN 1 AND 255),
 	claimed_at		timestamptz,				-- the last claim
 	delivered_at	timestamptz,				-- the acknowledgement
-	last_error		text						-- of release_replies
+	last_error		text,						-- of release_replies
+	parked_until	timestamptz,				-- open, and due_at is that far ahead: out of the way of claims
+	CHECK (parked_until IS NULL OR state = 'o')
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+-- A claim changes no column that stands here, so it makes no entry in any index.
 CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WHERE state = 'o';
-CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, due_at, reply_id) WHERE state = 'o';
+CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, reply_id) WHERE state = 'o' AND parked_until IS NULL;
+CREATE INDEX delivery_parked ON turn_liveness.delivery (platform, parked_until) WHERE parked_until IS NOT NULL;
 CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x';
-CREATE INDEX delivery_delivered ON turn_liveness.delivery (kept_at) WHERE state = 'd';
 
 -- replies that came too late or for nothing that we know: kept, not delivered
 CREATE TABLE turn_liveness.late_reply (
@@ -510,26 +513,36 @@ CREATE VIEW turn_liveness.stat AS
 			ORDER BY t.next_check LIMIT 1) AS next_deadline,
 		   (WITH RECURSIVE p(platform) AS (
 				(SELECT d.platform FROM turn_liveness.delivery d
-				 WHERE d.state = 'o' ORDER BY d.platform LIMIT 1)
+				 WHERE d.state = 'o' AND d.parked_until IS NULL ORDER BY d.platform LIMIT 1)
 				UNION ALL
 				SELECT (SELECT d.platform FROM turn_liveness.delivery d
-						WHERE d.state = 'o' AND d.platform > p.platform
+						WHERE d.state = 'o' AND d.parked_until IS NULL AND d.platform > p.platform
 						ORDER BY d.platform LIMIT 1)
 				FROM p WHERE p.platform IS NOT NULL
-			)
-			SELECT max(o.age) FROM p, LATERAL (
-				(SELECT clock_timestamp() - r.created_at AS age
-				 FROM turn_liveness.delivery d
-				 JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-				 WHERE d.state = 'o' AND d.platform = p.platform
-				   AND d.due_at = '-infinity'
-				 ORDER BY d.due_at, d.reply_id LIMIT 1)
+			), q(platform) AS (
+				(SELECT d.platform FROM turn_liveness.delivery d
+				 WHERE d.parked_until IS NOT NULL ORDER BY d.platform LIMIT 1)
 				UNION ALL
-				(SELECT turn_liveness.clock_now() - d.due_at
-				 FROM turn_liveness.delivery d
-				 WHERE d.state = 'o' AND d.platform = p.platform
-				   AND d.due_at > '-infinity' AND d.due_at <= turn_liveness.clock_now()
-				 ORDER BY d.due_at LIMIT 1)
+				SELECT (SELECT d.platform FROM turn_liveness.delivery d
+						WHERE d.parked_until IS NOT NULL AND d.platform > q.platform
+						ORDER BY d.platform LIMIT 1)
+				FROM q WHERE q.platform IS NOT NULL
+			)
+			SELECT max(o.age) FROM (
+				SELECT (SELECT CASE WHEN d.due_at = '-infinity' THEN clock_timestamp() - r.created_at
+									ELSE turn_liveness.clock_now() - d.due_at END
+						FROM turn_liveness.delivery d
+						JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
+						WHERE d.state = 'o' AND d.parked_until IS NULL AND d.platform = p.platform
+						  AND d.due_at <= turn_liveness.clock_now()
+						ORDER BY d.reply_id LIMIT 1) AS age
+				FROM p
+				UNION ALL
+				SELECT (SELECT turn_liveness.clock_now() - d.parked_until
+						FROM turn_liveness.delivery d
+						WHERE d.platform = q.platform AND d.parked_until <= turn_liveness.clock_now()
+						ORDER BY d.parked_until LIMIT 1)
+				FROM q
 			) o) AS oldest_due_age,
 		   s.leases_used, s.lease_capacity, s.attach_used, s.attach_capacity,
 		   s.armed, s.answered, s.failed_unresponsive, s.failed_never_started, s.failed_died,

@@ -65,9 +65,10 @@ static const Definition definitions[TL_NRELATIONS] = {
 	[TL_IDX_DELIVERY_OPEN_CONVERSATION] =
 	{"delivery_open_conversation", TL_DELIVERY, "", "conversation_id, reply_id", STATE("o")},
 	[TL_IDX_DELIVERY_OPEN_PLATFORM] =
-	{"delivery_open_platform", TL_DELIVERY, "", "platform, due_at, reply_id", STATE("o")},
-	[TL_IDX_DELIVERY_DELIVERED] =
-	{"delivery_delivered", TL_DELIVERY, "", "kept_at", STATE("d")},
+	{"delivery_open_platform", TL_DELIVERY, "", "platform, reply_id",
+	"(" STATE("o") ") AND (parked_until IS NULL)"},
+	[TL_IDX_DELIVERY_PARKED] =
+	{"delivery_parked", TL_DELIVERY, "", "platform, parked_until", "parked_until IS NOT NULL"},
 	[TL_IDX_DELIVERY_DEAD] =
 	{"delivery_dead", TL_DELIVERY, "", "reply_id", STATE("x")},
 	[TL_IDX_LATE_REPLY_KEY] =

@@ -282,6 +282,22 @@ tl_xact_due_again(int64 due_us)
 	p->due_again = Min(p->due_again, due_us);
 }
 
+/*
+ * The ids are the first fields of structs.  A claim of so many that the letter
+ * would not hold them has the worker look at all claims.
+ */
+void
+tl_xact_claimed(int64 due_us, const void *ids, int64 n, Size size)
+{
+	Pending    *p = get_pending();
+	int64		i;
+
+	tl_xact_due_again(due_us);
+	for (i = 0; i < n && p->letter.len <= MAX_LETTER; i++)
+		tl_mail_claimed(&p->letter, *(const int64 *) ((const char *) ids + i * size), due_us);
+	p->look_replies |= i < n;
+}
+
 void
 tl_xact_settle(const TlDeath *death)
 {

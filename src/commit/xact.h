@@ -29,6 +29,8 @@ extern void tl_xact_lapsed(const text *deployment);
 extern bool tl_xact_has_lapsed(void);
 /* something of this transaction is due again at that time (liveness clock) */
 extern void tl_xact_due_again(int64 due_us);
+/* that many replies were claimed until then */
+extern void tl_xact_claimed(int64 due_us, const void *ids, int64 n, Size size);
 /* these turns of a dead session are dealt with */
 extern void tl_xact_settle(const TlDeath *death);
 /* rows changed by other means than our functions */

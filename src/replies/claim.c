@@ -53,10 +53,13 @@ judge(TupleTableSlot *row, void *arg)
 {
 	Claim	   *claim = arg;
 	bool		isnull;
+	int64		parked_until = DatumGetTimestampTz(slot_getattr(row, DELIVERY_PARKED_UNTIL, &isnull));
 
-	if (DatumGetTimestampTz(slot_getattr(row, DELIVERY_DUE_AT, &isnull)) <= claim->now)
-		return TL_STEP_TAKE;
-	return claim->picks.by_age ? TL_STEP_PASS : TL_STEP_END;
+	/* parked ones stand in the order of that time */
+	if (!claim->picks.by_age && parked_until > claim->now)
+		return TL_STEP_END;
+	return DatumGetTimestampTz(slot_getattr(row, DELIVERY_DUE_AT, &isnull)) <= claim->now ?
+		TL_STEP_TAKE : TL_STEP_PASS;
 }
 
 /*
@@ -78,9 +81,15 @@ take(Claim *claim, TlPick *pick)
 	attempt = tl_delivery_attempt(&d);
 	dead = attempt >= tl_max_attempts;
 	if (dead)
+	{
 		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		tl_row_set_null(&d, DELIVERY_PARKED_UNTIL);
+	}
 	else
 	{
+		/* a first claim leaves it alone, and so makes no entry in any index */
+		if (!tl_row_isnull(&d, DELIVERY_PARKED_UNTIL))
+			tl_row_set(&d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(claim->timeout));
 		tl_row_set(&d, DELIVERY_ATTEMPT, Int32GetDatum(attempt + 1));
 		tl_row_set(&d, DELIVERY_DUE_AT, TimestampTzGetDatum(claim->timeout));
 		tl_row_set(&d, DELIVERY_GATEWAY, PointerGetDatum(claim->gateway));
@@ -105,9 +114,9 @@ take(Claim *claim, TlPick *pick)
  * enough, or nothing is left.
  *
  * Ids ascend within a conversation and within the replies of a platform that
- * were never claimed, so each walk ends at the first that is too young.  A
- * platform's others stand in the order of the time since when they are due:
- * the walk offers those that have waited longest.
+ * are not parked, so each walk ends at the first that is too young.  Parked
+ * ones stand in the order of the time since when they are due: the walk offers
+ * those that have waited longest.
  */
 static bool
 take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platforms)
@@ -123,9 +132,9 @@ take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platform
 
 	/* no cursor: `after` is the least int8, and that is -infinity too */
 	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, claim->snapshot,
-			BTEqualStrategyNumber, platforms, picks, judge, claim);
+			BTGreaterStrategyNumber, platforms, picks, judge, claim);
 	picks->by_age = false;
-	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, claim->snapshot,
+	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_PARKED, claim->snapshot,
 			BTGreaterStrategyNumber, platforms, picks, judge, claim);
 
 	claim->claimed = repalloc_huge(claim->claimed, (claim->n + picks->n) * sizeof(Claimed));
@@ -203,7 +212,7 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 
 	if (claim.n > 0)
 	{
-		tl_xact_due_again(claim.timeout);
+		tl_xact_claimed(claim.timeout, claim.claimed, claim.n, sizeof(Claimed));
 		return_claimed((ReturnSetInfo *) fcinfo->resultinfo, &claim);
 	}
 	return (Datum) 0;

@@ -6,7 +6,8 @@
  * while it names a gateway and its due time is ahead, so a claim that is not
  * acknowledged ends without a write; -infinity (DT_NOBEGIN) is due since it was
  * stored.  The gateway of a claim that has timed out stays named: that gateway
- * may still say that it delivered.
+ * may still say that it delivered.  Delayed replies, and claims that last, are
+ * parked: an index in the order of their due times holds them (parking.c).
  *
  * Rules that hold in this file and in claim.c:
  *
@@ -170,7 +171,8 @@ acknowledge(const Request *request, TlDelivery *d)
 		(tl_delivery_due(d) > request->now && !is_mine(request, d)))
 		return false;
 	tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DONE));
-	tl_row_set(d, DELIVERY_KEPT_AT, TimestampTzGetDatum(request->now));
+	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now));
+	tl_row_set_null(d, DELIVERY_PARKED_UNTIL);
 	tl_row_set(d, DELIVERY_GATEWAY, PointerGetDatum(request->gateway));
 	tl_row_set(d, DELIVERY_DELIVERED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
 	return true;
@@ -191,9 +193,14 @@ release(const Request *request, TlDelivery *d)
 	if (tl_delivery_state(d) != TL_DELIVERY_OPEN || tl_delivery_due(d) <= request->now ||
 		!is_mine(request, d))
 		return false;
-	if (tl_delivery_attempt(d) >= tl_max_attempts)
-		tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
 	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now + delay));
+	if (tl_delivery_attempt(d) < tl_max_attempts)
+		tl_row_set(d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(request->now + delay));
+	else
+	{
+		tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		tl_row_set_null(d, DELIVERY_PARKED_UNTIL);
+	}
 	tl_row_set_null(d, DELIVERY_GATEWAY);
 	if (request->error != NULL)
 		tl_row_set(d, DELIVERY_LAST_ERROR, PointerGetDatum(request->error));
@@ -264,7 +271,7 @@ turn_liveness_retry_dead_reply(PG_FUNCTION_ARGS)
 
 /* Platforms are few: the index leads from each to the next. */
 text *
-tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
+tl_delivery_next_platform(TlRel *deliveries, TlIndex index, text *platform, Snapshot snapshot)
 {
 	TlScan		scan = {0};
 	text	   *next = NULL;
@@ -273,7 +280,7 @@ tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
 	CHECK_FOR_INTERRUPTS();
 	if (platform != NULL)
 		tl_scan_key_text(&scan, 1, BTGreaterStrategyNumber, PointerGetDatum(platform));
-	tl_scan_begin(&scan, deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
+	tl_scan_begin(&scan, deliveries, index, snapshot);
 	if (tl_scan_next(&scan, ForwardScanDirection))
 		next = DatumGetTextPCopy(slot_getattr(scan.slot, DELIVERY_PLATFORM, &isnull));
 	tl_scan_end(&scan);
@@ -283,8 +290,8 @@ tl_delivery_next_platform(TlRel *deliveries, text *platform, Snapshot snapshot)
 }
 
 /*
- * Handle the open rows of a platform that are due after one time and until the
- * other: note them for the listeners, or mark them dead after max_attempts
+ * Handle the parked rows of a platform that are due after one time and until
+ * the other: note them for the listeners, or mark them dead after max_attempts
  * claims.  Returns when the next reply is due.
  */
 static int64
@@ -306,6 +313,7 @@ handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after,
 		if (tl_delivery_due(&d) > until)
 			return tl_delivery_due(&d);
 		dead = tl_delivery_due(&d) <= now && tl_delivery_attempt(&d) >= tl_max_attempts;
+		tl_row_set_null(&d, DELIVERY_PARKED_UNTIL);
 		if (dead)
 			tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
 		else if (tl_delivery_due(&d) > now)
@@ -347,8 +355,9 @@ tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 	snapshot = tl_latest_snapshot();
 	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
 	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
-	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
-	while ((platform = tl_delivery_next_platform(&deliveries, platform, snapshot)) != NULL)
+	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_PARKED, snapshot);
+	while ((platform = tl_delivery_next_platform(&deliveries, TL_IDX_DELIVERY_PARKED,
+												 platform, snapshot)) != NULL)
 	{
 		int64		due = handle_range(&deliveries, &scan, platform, after, until, until);
 

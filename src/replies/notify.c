@@ -152,7 +152,9 @@ tl_notify_in_transaction(bool look)
 		return;
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
 	snapshot = tl_latest_snapshot();
-	if (look || tl_delivery_next_platform(&deliveries, NULL, snapshot) != NULL)
+	if (look ||
+		tl_delivery_next_platform(&deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, NULL, snapshot) ||
+		tl_delivery_next_platform(&deliveries, TL_IDX_DELIVERY_PARKED, NULL, snapshot))
 		notify("{}");
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);

@@ -32,15 +32,15 @@
 #define LOCK_CLASS_CONVERSATION	0x544c
 
 void
-tl_outbox_open(TlOutbox *outbox, bool discharged)
+tl_outbox_open(TlOutbox *outbox)
 {
 	if (outbox->is_open)
 		return;
 	memset(outbox, 0, sizeof(*outbox));
 	tl_rel_open(&outbox->replies, TL_REPLY, true);
-	/* new ones are due, or were discharged */
-	tl_rel_open_skipping(&outbox->deliveries, TL_DELIVERY, TL_BIT(TL_IDX_DELIVERY_DEAD) |
-						 (discharged ? 0 : TL_BIT(TL_IDX_DELIVERY_DELIVERED)));
+	/* new ones are due, or were discharged: in neither of these */
+	tl_rel_open_skipping(&outbox->deliveries, TL_DELIVERY,
+						 TL_BIT(TL_IDX_DELIVERY_DEAD) | TL_BIT(TL_IDX_DELIVERY_PARKED));
 	outbox->is_open = true;
 }
 
@@ -131,7 +131,7 @@ tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 	const Datum values[DELIVERY_NATTS] = {
 		[DELIVERY_REPLY_ID - 1] = Int64GetDatum(id),
 		[DELIVERY_STATE - 1] = CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN),
-		[DELIVERY_DUE_AT - 1] = TimestampTzGetDatum(DT_NOBEGIN),
+		[DELIVERY_DUE_AT - 1] = TimestampTzGetDatum(discharged ? now : DT_NOBEGIN),
 		[DELIVERY_KEPT_AT - 1] = TimestampTzGetDatum(now),
 		[DELIVERY_CONVERSATION_ID - 1] = PointerGetDatum(reply->conversation),
 		[DELIVERY_PLATFORM - 1] = PointerGetDatum(reply->platform),
@@ -139,7 +139,8 @@ tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 	};
 	const bool	nulls[DELIVERY_NATTS] = {
 		[DELIVERY_GATEWAY - 1] = true, [DELIVERY_CLAIMED_AT - 1] = true,
-		[DELIVERY_DELIVERED_AT - 1] = !discharged, [DELIVERY_LAST_ERROR - 1] = true
+		[DELIVERY_DELIVERED_AT - 1] = !discharged, [DELIVERY_LAST_ERROR - 1] = true,
+		[DELIVERY_PARKED_UNTIL - 1] = true
 	};
 
 	Assert(outbox->is_open);

@@ -42,11 +42,8 @@ typedef struct TlOutbox
 	uint32		counts[TL_NCOUNTERS];	/* of what was stored */
 } TlOutbox;
 
-/*
- * Open it, unless it is open; discharged: for records that are delivered
- * already. It stays open in the current memory context.
- */
-extern void tl_outbox_open(TlOutbox *outbox, bool discharged);
+/* open it, unless it is open; it stays so in the current memory context */
+extern void tl_outbox_open(TlOutbox *outbox);
 /* store a reply that is due now, or was discharged; returns its id */
 extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
 /* close it if it is open, and count what was stored */

@@ -38,8 +38,11 @@
 #include "store/reply_row.h"
 #include "store/turn_row.h"
 
-/* the undelivered ones are looked through at most that often */
-#define UNDELIVERED_PAUSE	(60 * TL_SECOND)
+#define LOOKS		5			/* at so many records for one that may go */
+#define PAUSE				(10 * TL_SECOND)
+#define PAUSE_AFTER_FULL	(100 * TL_MS)	/* records went */
+#define PAUSE_IN_WALK		TL_SECOND		/* none did, but the walk has not ended */
+#define MAX_YOUNG	1000		/* so many in a row: those behind are younger */
 
 /* a row that the batch has locked */
 typedef struct Held
@@ -54,6 +57,7 @@ typedef struct Batch
 	int64		now;
 	int			max;			/* records that may go */
 	int			gone;
+	bool		more;			/* the walk is to go on */
 	TlRel		rels[TL_NTABLES];
 	TlScan		replies;
 	TlScan		turns;
@@ -63,8 +67,8 @@ typedef struct Batch
 	List	   *expired;		/* platforms of undelivered ones that went */
 } Batch;
 
-/* when this process looks through the undelivered ones again */
-static int64 next_undelivered_us = 0;
+/* where this process stands in its walk over the records */
+static int64 walk_after = PG_INT64_MIN;
 
 /* Lock a row of the record; false if another transaction holds it. */
 static bool
@@ -146,76 +150,85 @@ hold_record(Batch *batch, TupleTableSlot *slot)
 	return true;
 }
 
-/*
- * Remove what an index leads to and is older than the cutoff: of a platform the
- * replies that were never claimed (equal), or were (greater).  Only those stand
- * in no order of age; else, behind the first that is not older, none is.
- */
-static void
-remove_old(Batch *batch, TlIndex index, const text *platform, StrategyNumber strategy,
-		   int64 cutoff)
+/* Lock the rows of a record, and delete them; false if it is to stay. */
+static bool
+remove_one(Batch *batch, TlTable table, TupleTableSlot *slot)
 {
-	TlTable		table = index == TL_IDX_LATE_REPLY_KEPT ? TL_LATE_REPLY : TL_DELIVERY;
-	int			kept_at = table == TL_LATE_REPLY ? TL_LATE_KEPT_AT : DELIVERY_KEPT_AT;
-	TlScan		scan = {0};
 	ListCell   *cell;
+
+	CHECK_FOR_INTERRUPTS();
+	(void) tl_clock_tick();
+	MemoryContextReset(batch->context);
+	batch->held = NIL;
+	if (!(table == TL_LATE_REPLY ? hold(batch, table, slot) : hold_record(batch, slot)))
+		return false;
+
+	/* the batch holds the rows, so this never waits, and none has changed */
+	foreach(cell, batch->held)
+	{
+		Held	   *held = lfirst(cell);
+
+		if (tl_rel_delete(held->rel, &held->tid, batch->snapshot) != TM_Ok)
+			elog(ERROR, "unexpected result of deleting a locked row");
+	}
+	batch->gone++;
+	return true;
+}
+
+/* Late replies stand in an index in the order of their age. */
+static void
+remove_late(Batch *batch, int64 cutoff)
+{
+	TlScan		scan = {0};
 	bool		isnull;
 
-	if (platform != NULL)
-	{
-		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, PointerGetDatum(platform));
-		tl_scan_key_int8(&scan, 2, strategy, DT_NOBEGIN);
-	}
-	tl_scan_begin(&scan, &batch->rels[table], index, batch->snapshot);
-	while (batch->gone < batch->max && tl_scan_next(&scan, ForwardScanDirection))
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) tl_clock_tick();
-		MemoryContextReset(batch->context);
-		batch->held = NIL;
-		if (DatumGetTimestampTz(slot_getattr(scan.slot, kept_at, &isnull)) >= cutoff)
-		{
-			if (strategy == BTGreaterStrategyNumber)
-				continue;
-			break;
-		}
-		if (!(table == TL_LATE_REPLY ? hold(batch, table, scan.slot) :
-			  hold_record(batch, scan.slot)))
-			continue;
-
-		/* we hold the rows, so this never waits, and none has changed */
-		foreach(cell, batch->held)
-		{
-			Held	   *held = lfirst(cell);
-
-			if (tl_rel_delete(held->rel, &held->tid, batch->snapshot) != TM_Ok)
-				elog(ERROR, "unexpected result of deleting a locked row");
-		}
-		batch->gone++;
-	}
+	tl_scan_begin(&scan, &batch->rels[TL_LATE_REPLY], TL_IDX_LATE_REPLY_KEPT, batch->snapshot);
+	while (batch->gone < batch->max && tl_scan_next(&scan, ForwardScanDirection) &&
+		   DatumGetTimestampTz(slot_getattr(scan.slot, TL_LATE_KEPT_AT, &isnull)) < cutoff)
+		(void) remove_one(batch, TL_LATE_REPLY, scan.slot);
 	tl_scan_end(&scan);
 }
 
 /*
- * Due and dead replies; their kept_at is the time when they were stored.  Ids
- * of dead ones are in the order of age but for moments, as are replies that
- * were never claimed; those that were are not.
+ * Go on with the walk over all records in the order of their ids, in which they
+ * were stored but for moments.  It begins anew once it has met a row of records
+ * that are too young, or when the last id is behind it.  What stays for longer
+ * than others (undelivered, delivered late) costs a look in each walk.
  */
 static void
-remove_undelivered(Batch *batch)
+remove_records(Batch *batch)
 {
-	int64		cutoff = batch->now - tl_undelivered_retention_us();
-	TlIndex		open = TL_IDX_DELIVERY_OPEN_PLATFORM;
-	text	   *platform = NULL;
+	int64		delivered = batch->now - tl_retention * TL_MS;
+	int64		undelivered = batch->now - tl_undelivered_retention_us();
+	int			looks = batch->max * LOOKS + MAX_YOUNG;
+	int			young = 0;
+	TlScan		scan = {0};
+	bool		found;
 
-	remove_old(batch, TL_IDX_DELIVERY_DEAD, NULL, InvalidStrategy, cutoff);
-	while (batch->gone < batch->max &&
-		   (platform = tl_delivery_next_platform(&batch->rels[TL_DELIVERY], platform,
-												 batch->snapshot)) != NULL)
+	tl_scan_key_int8(&scan, 1, BTGreaterStrategyNumber, walk_after);
+	tl_scan_begin(&scan, &batch->rels[TL_DELIVERY], TL_IDX_DELIVERY_KEY, batch->snapshot);
+	while ((found = tl_scan_next(&scan, ForwardScanDirection)) &&
+		   batch->gone < batch->max && looks-- > 0 && young < MAX_YOUNG)
 	{
-		remove_old(batch, open, platform, BTEqualStrategyNumber, cutoff);
-		remove_old(batch, open, platform, BTGreaterStrategyNumber, cutoff);
+		TlDelivery	d;
+		bool		done;
+
+		tl_delivery_decode(scan.slot, &d);
+		walk_after = DatumGetInt64(tl_row_value(&d, DELIVERY_REPLY_ID));
+		done = tl_delivery_state(&d) == TL_DELIVERY_DONE;
+		if (tl_delivery_kept(&d) >= Max(delivered, undelivered))
+			young++;
+		else
+			young = 0;
+		if (done ? Max(tl_delivery_due(&d), tl_delivery_kept(&d)) < delivered :
+			tl_delivery_kept(&d) < undelivered)
+			(void) remove_one(batch, TL_DELIVERY, scan.slot);
 	}
+	tl_scan_end(&scan);
+	if (!found || young == MAX_YOUNG)
+		walk_after = PG_INT64_MIN;
+	else
+		batch->more = true;
 }
 
 /* Count the undelivered ones that went; one log line for each platform. */
@@ -248,11 +261,8 @@ report_expired(List *expired)
 
 /* All tables are open. */
 static void
-remove_records(Batch *batch)
+run(Batch *batch)
 {
-	int64		pause = Min(UNDELIVERED_PAUSE, tl_undelivered_retention_us() / 100);
-	int64		cutoff = batch->now - tl_retention * TL_MS;
-
 	batch->snapshot = tl_latest_snapshot();
 	batch->context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness retention",
 										   ALLOCSET_SMALL_SIZES);
@@ -263,18 +273,8 @@ remove_records(Batch *batch)
 	tl_scan_key_text(&batch->turns, 2, BTEqualStrategyNumber, (Datum) 0);
 	tl_scan_begin(&batch->turns, &batch->rels[TL_TURN], TL_IDX_TURN_KEY, batch->snapshot);
 
-	/*
-	 * Replies that were claimed before stand in no order of age, so the batch
-	 * looks through all of them: not each time.
-	 */
-	if (batch->now >= next_undelivered_us || next_undelivered_us > batch->now + pause)
-	{
-		remove_undelivered(batch);
-		if (batch->gone < batch->max)
-			next_undelivered_us = batch->now + pause;
-	}
-	remove_old(batch, TL_IDX_LATE_REPLY_KEPT, NULL, InvalidStrategy, cutoff);
-	remove_old(batch, TL_IDX_DELIVERY_DELIVERED, NULL, InvalidStrategy, cutoff);
+	remove_late(batch, batch->now - tl_retention * TL_MS);
+	remove_records(batch);
 	report_expired(batch->expired);
 
 	tl_scan_end(&batch->turns);
@@ -284,7 +284,7 @@ remove_records(Batch *batch)
 }
 
 bool
-tl_retention_run(int max_rows, bool wait, int *gone)
+tl_retention_run(int max_rows, bool wait, int64 *pause)
 {
 	Batch		batch = {.now = tl_clock_now(), .max = max_rows};
 	int			opened;
@@ -294,9 +294,9 @@ tl_retention_run(int max_rows, bool wait, int *gone)
 		if (!tl_rel_try_open(&batch.rels[opened], opened, wait))
 			break;
 	if (opened == TL_NTABLES)
-		remove_records(&batch);
+		run(&batch);
 	for (i = 0; i < opened; i++)
 		tl_rel_close(&batch.rels[i]);
-	*gone = batch.gone;
+	*pause = batch.gone > 0 ? PAUSE_AFTER_FULL : batch.more ? PAUSE_IN_WALK : PAUSE;
 	return opened == TL_NTABLES;
 }

@@ -8,8 +8,8 @@
  * at everything, so a lost letter costs time and no turn.  The worker copies
  * the box out and reads it after it released the lock.
  *
- * A message is its type in one byte, then a TlWatch, or the lengths of two
- * names in one byte each and the names.
+ * A message is its type in one byte, then a TlWatch, or an id and a time, or
+ * the lengths of two names in one byte each and the names.
  */
 #include "base/turn_liveness.h"
 
@@ -53,6 +53,14 @@ tl_mail_lapsed(StringInfo letter, const char *deployment, int len)
 	return append_names(letter, TL_MAIL_LAPSED, deployment, len, "", 0);
 }
 
+void
+tl_mail_claimed(StringInfo letter, int64 reply_id, int64 due)
+{
+	appendStringInfoChar(letter, TL_MAIL_CLAIMED);
+	appendBinaryStringInfo(letter, (const char *) &reply_id, sizeof(int64));
+	appendBinaryStringInfo(letter, (const char *) &due, sizeof(int64));
+}
+
 bool
 tl_mail_next(const StringInfo letter, int *at, TlMail *mail)
 {
@@ -65,6 +73,12 @@ tl_mail_next(const StringInfo letter, int *at, TlMail *mail)
 	{
 		memcpy(&mail->watch, p, sizeof(TlWatch));
 		p += sizeof(TlWatch);
+	}
+	else if (mail->type == TL_MAIL_CLAIMED)
+	{
+		memcpy(&mail->reply_id, p, sizeof(int64));
+		memcpy(&mail->due, p + sizeof(int64), sizeof(int64));
+		p += 2 * sizeof(int64);
 	}
 	else
 	{
@@ -89,6 +103,7 @@ tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_re
 	int64		now = tl_clock_now();
 	int64		first = PG_INT64_MAX;	/* when the worker must look at a row */
 	bool		replies = false;
+	bool		claims = false;	/* they can wait: the worker looks later anyway */
 	bool		wake;
 	TlMail		mail;
 	int			at = 0;
@@ -97,7 +112,8 @@ tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_re
 	{
 		if (mail.type != TL_MAIL_WATCH)
 		{
-			replies = true;
+			replies |= mail.type != TL_MAIL_CLAIMED;
+			claims |= mail.type == TL_MAIL_CLAIMED;
 			continue;
 		}
 		first = Min(first, tl_times_next_check(&mail.watch.times));
@@ -115,7 +131,7 @@ tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_re
 	else
 	{
 		look_turns |= first < PG_INT64_MAX;
-		look_replies |= replies;
+		look_replies |= replies || claims;
 	}
 	db->look_turns |= look_turns;
 	db->look_replies |= look_replies;

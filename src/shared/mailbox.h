@@ -16,7 +16,8 @@ typedef enum TlMailType
 {
 	TL_MAIL_WATCH,				/* an owed row to keep an eye on */
 	TL_MAIL_REPLY,				/* conversation, platform: something is due or ended */
-	TL_MAIL_LAPSED				/* deployment: a turn of it is offered for rescue */
+	TL_MAIL_LAPSED,				/* deployment: a turn of it is offered for rescue */
+	TL_MAIL_CLAIMED				/* a reply was claimed: see parking.c */
 } TlMailType;
 
 /* all that the watch list needs of a row */
@@ -39,6 +40,8 @@ typedef struct TlMail
 	int			conversation_len;
 	const char *platform;
 	int			platform_len;
+	int64		reply_id;
+	int64		due;
 } TlMail;
 
 /* append a message to a letter, in a transaction's own memory */
@@ -47,6 +50,7 @@ extern void tl_mail_watch(StringInfo letter, const TlWatch *watch);
 extern bool tl_mail_reply(StringInfo letter, const char *conversation, int clen,
 						  const char *platform, int plen);
 extern bool tl_mail_lapsed(StringInfo letter, const char *deployment, int len);
+extern void tl_mail_claimed(StringInfo letter, int64 reply_id, int64 due);
 /* walk over a letter; *at starts at 0 */
 extern bool tl_mail_next(const StringInfo letter, int *at, TlMail *mail);
 

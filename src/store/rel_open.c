@@ -42,7 +42,7 @@ static const struct
 }			shapes[TL_NTABLES] = {
 	[TL_TURN] = {"ttclzzzzzzzzzziiiiicitzztjtttull", 12},
 	[TL_REPLY] = {"ltatttjctcitzzzz", 7},
-	[TL_DELIVERY] = {"lcizztttzzt", 5},
+	[TL_DELIVERY] = {"lcizztttzztz", 6},
 	[TL_LATE_REPLY] = {"utatjezz", 3},
 };
 

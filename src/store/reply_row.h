@@ -23,15 +23,16 @@ enum
 	DELIVERY_REPLY_ID = 1,
 	DELIVERY_STATE,
 	DELIVERY_ATTEMPT,
-	DELIVERY_DUE_AT,			/* -infinity: since it was stored */
-	DELIVERY_KEPT_AT,			/* retention counts from here */
+	DELIVERY_DUE_AT,			/* -infinity: since it was stored; done: since then */
+	DELIVERY_KEPT_AT,			/* when it was stored */
 	DELIVERY_CONVERSATION_ID,
 	DELIVERY_PLATFORM,
 	DELIVERY_GATEWAY,			/* holds it, or did until the claim timed out */
 	DELIVERY_CLAIMED_AT,
 	DELIVERY_DELIVERED_AT,
 	DELIVERY_LAST_ERROR,
-	DELIVERY_NATTS = DELIVERY_LAST_ERROR
+	DELIVERY_PARKED_UNTIL,		/* equals due_at where it is set */
+	DELIVERY_NATTS = DELIVERY_PARKED_UNTIL
 };
 
 /* a row as it was read; its values point into the slot it came from */

@@ -121,7 +121,7 @@ tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
 										 error_code);
 	reply.error_code = error_code;
 	reply.decided_by = decided_by;
-	tl_outbox_open(outbox, error == NULL);
+	tl_outbox_open(outbox);
 	end_turn(turn, reply.outcome, NULL, tl_outbox_store(outbox, &reply, now));
 }
 
@@ -208,7 +208,7 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 	int			i;
 	int			j;
 
-	tl_outbox_open(&outbox, false);
+	tl_outbox_open(&outbox);
 	for (i = 0; i < commit->nwon; i++)
 	{
 		TlReply    *reply = &won[i]->reply;

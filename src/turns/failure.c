@@ -83,7 +83,7 @@ end_turns(text *deployment, text **ids, Ending *ending)
 		ids = tl_turn_list_owed(&turns, deployment, is_to_be_ended, ending, &nids);
 		/* it outlives each turn */
 		if (nids > 0)
-			tl_outbox_open(&ending->outbox, ending->error == NULL);
+			tl_outbox_open(&ending->outbox);
 	}
 	for (i = 0; i < nids; i++)
 	{

@@ -226,7 +226,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	ListCell   *cell;
 
 	tl_rel_open(&sweep.turns, TL_TURN, true);
-	tl_outbox_open(&sweep.outbox, false);
+	tl_outbox_open(&sweep.outbox);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	for (i = 0; i < nitems; i++)
@@ -436,7 +436,7 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	TlDatabase *db;
 	bool		alone;
 	int			failed;
-	int			gone;
+	int64		pause;
 	int64		now;
 	int64		next;
 
@@ -464,8 +464,11 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	}
 	if (alone)
 	{
+		tl_parking_note_all();
+		while (tl_parking_next() <= now)
+			(void) tl_parking_run(now, true);
 		(void) tl_delivery_due_again(DT_NOBEGIN, tl_clock_now(), true, &next);
-		(void) tl_retention_run(tl_sweep_batch, true, &gone);
+		(void) tl_retention_run(tl_sweep_batch, true, &pause);
 		tl_notify_in_transaction(tl_xact_has_lapsed());
 	}
 	PG_RETURN_INT32(failed);

@@ -47,7 +47,7 @@ post(TlTurn *turn, void *arg)
 	reply.payload = tl_payload_update(update->payload, tl_turn_routing(turn), message_id,
 									  times->generation);
 	reply.outcome = TL_OUTCOME_UPDATE;
-	tl_outbox_open(&outbox, false);
+	tl_outbox_open(&outbox);
 	update->id = tl_outbox_store(&outbox, &reply, now);
 	tl_outbox_close(&outbox);
 

@@ -38,7 +38,6 @@
 #define HOUSEKEEPING_US		(10 * TL_SECOND)
 #define GATHER_FEW_US		(5 * TL_MS)		/* between notifications */
 #define MANY				16		/* names: so many are load, see notify_interval */
-#define RETENTION_MORE_US	(100 * TL_MS)	/* a batch was full */
 #define RESCAN_SHARE		100		/* a scan may take a hundredth of the time, */
 #define REVIEW_US			(60 * TL_SECOND)
 #define REVIEW_SHARE		400		/* one without a reason even less */
@@ -48,6 +47,7 @@ typedef enum Step
 	ENDED_SESSIONS,
 	LAPSED_TURNS,
 	NOTIFYING,
+	PARKING,
 	DUE_AGAIN,
 	TABLES,
 	OWED_TURNS,
@@ -98,6 +98,12 @@ send_notifications(int64 now)
 }
 
 static int64
+park_claims(int64 now)
+{
+	return tl_parking_run(now, false) ? now : 0;
+}
+
+static int64
 look_for_due_again(int64 now)
 {
 	int64		next;
@@ -135,6 +141,7 @@ scan_turns(int64 now)
 
 	now = tl_clock_now();
 	/* rows that came unseen may have replies with them */
+	tl_parking_note_all();
 	tl_due_again_by(tl_database(), now);
 	next_rescan = now + Max(PAUSE_US, took * RESCAN_SHARE);
 	return now + Max(REVIEW_US, took * REVIEW_SHARE);
@@ -155,11 +162,9 @@ look_for_subscriptions(int64 now)
 static int64
 run_retention(int64 now)
 {
-	int			gone;
+	int64		pause;
 
-	if (!tl_retention_run(tl_sweep_batch, false, &gone))
-		return 0;
-	return now + (gone > 0 ? RETENTION_MORE_US : HOUSEKEEPING_US);
+	return tl_retention_run(tl_sweep_batch, false, &pause) ? now + pause : 0;
 }
 
 static int64
@@ -173,6 +178,7 @@ static TlStep steps[] = {
 	[ENDED_SESSIONS] = {"failing the turns of ended sessions", sweep_ended_sessions, true},
 	[LAPSED_TURNS] = {"failing lapsed turns", sweep_lapsed_turns, true},
 	[NOTIFYING] = {"notifying", send_notifications},
+	[PARKING] = {"parking claimed replies", park_claims},
 	[DUE_AGAIN] = {"looking for replies that are due again", look_for_due_again},
 	[TABLES] = {"looking at the tables", look_at_tables, .tables = TL_BIT(TL_TURN)},
 	[OWED_TURNS] = {"looking at the owed turns", scan_turns, .tables = TL_BIT(TL_TURN)},
@@ -205,6 +211,7 @@ tl_worker_round_begin(void)
 
 	/* between the last worker and this one none has notified */
 	tl_notify_add_all();
+	tl_parking_note_all();
 	tl_due_again_by(tl_database(), now);
 	tl_counter_add(TL_COUNT_WORKER_STARTS, 1);
 }
@@ -227,7 +234,10 @@ take_mail(TlDatabase *db)
 	if (look_turns)
 		steps[OWED_TURNS].next = Min(steps[OWED_TURNS].next, next_rescan);
 	if (look_replies)
+	{
 		tl_notify_add_all();
+		tl_parking_note_all();
+	}
 
 	/*
 	 * The commit of an arm may have waited, for a standby say, long after its
@@ -238,6 +248,8 @@ take_mail(TlDatabase *db)
 			tl_watch_list_add(&mail.watch,
 							  mail.watch.fresh && mail.watch.times.seen == 0 &&
 							  mail.watch.visible - mail.watch.times.armed > LATE_US, now);
+		else if (mail.type == TL_MAIL_CLAIMED)
+			tl_parking_note(&mail, now);
 		else
 			tl_notify_add(&mail);
 
@@ -308,12 +320,16 @@ fail_lapsed(TlDatabase *db)
 	return true;
 }
 
-/* Notify of replies whose claim or delay has ended. */
+/* Park claims that last; notify of replies whose claim or delay has ended. */
 static void
 redeliver(TlDatabase *db, int64 now)
 {
 	int64		from;
 
+	/* an error may have taken a part of the list with it */
+	if (now >= Max(tl_parking_next(), steps[PARKING].next) &&
+		!tl_worker_step(&steps[PARKING], now))
+		tl_parking_note_all();
 	if (now < (int64) pg_atomic_read_u64(&db->due_again_us))
 		return;
 
@@ -353,6 +369,7 @@ plan_sleep(TlDatabase *db, int64 now)
 	bool		gather;
 
 	again = Min(again, (int64) pg_atomic_read_u64(&db->due_again_us));
+	again = Min(again, Max(tl_parking_next(), steps[PARKING].next));
 	if (tl_sweep && tl_accept)
 	{
 		again = Min(again, Max(tl_watch_list_next(now), steps[LAPSED_TURNS].next));

@@ -21,7 +21,7 @@ SELECT col_is_pk('turn_liveness', 'late_reply', 'digest', 'the key of a late rep
 
 SELECT indexes_are('turn_liveness', 'turn', ARRAY['turn_pkey', 'turn_owed_deployment', 'turn_owed_check', 'turn_owed_conversation', 'turn_owed_lapsed']);
 SELECT indexes_are('turn_liveness', 'reply', ARRAY['reply_pkey']);
-SELECT indexes_are('turn_liveness', 'delivery', ARRAY['delivery_pkey', 'delivery_open_conversation', 'delivery_open_platform', 'delivery_dead', 'delivery_delivered']);
+SELECT indexes_are('turn_liveness', 'delivery', ARRAY['delivery_pkey', 'delivery_open_conversation', 'delivery_open_platform', 'delivery_parked', 'delivery_dead']);
 SELECT indexes_are('turn_liveness', 'late_reply', ARRAY['late_reply_pkey', 'late_reply_kept', 'late_reply_deployment', 'late_reply_conversation']);
 SELECT index_is_unique('turn_liveness', 'delivery', 'delivery_pkey', 'ids of all conversations');
 SELECT is_empty($$SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = 'turn_liveness'::regnamespace AND NOT (i.indisvalid AND i.indisready)$$, 'every index is valid');
@@ -55,6 +55,15 @@ SELECT doesnt_match(pg_temp.plan(q), 'Seq Scan', 'no table is read whole: ' || q
 -- a beat in the row, and a claim, are HOT: what changes often is in no index
 SELECT is_empty($$SELECT i.indexrelid::regclass, a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
 	WHERE i.indrelid = 'turn_liveness.turn'::regclass AND a.attname IN ('beat', 'started', 'seen', 'frozen')$$, 'a beat changes no indexed column');
+SELECT is_empty($$SELECT i.indexrelid::regclass, a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+	WHERE i.indrelid = 'turn_liveness.delivery'::regclass AND a.attname IN ('attempt', 'due_at', 'gateway', 'claimed_at')$$, 'nor does a claim');
+-- entries of a whole life: each new row version, times the indexes that it stands in, less what is HOT
+SET LOCAL enable_seqscan = on;
+SELECT turn_liveness.arm_turn('hot', 'm');
+SELECT turn_liveness.commit_terminal_reply('hot', '{m}', '{"content": "1"}');
+SELECT is(pg_stat_get_xact_tuples_hot_updated('turn_liveness.delivery'::regclass), 0::bigint, 'no update of a delivery yet');
+SELECT is((SELECT count(*) FROM turn_liveness.claim_replies('gw', '{hot}')), 1::bigint, 'a claim');
+SELECT is(pg_stat_get_xact_tuples_hot_updated('turn_liveness.delivery'::regclass), 1::bigint, 'makes no entry in any index');
 SELECT is((SELECT amname::text FROM pg_class c JOIN pg_am m ON m.oid = c.relam WHERE c.oid = 'turn_liveness.turn'::regclass), 'heap', 'heap');
 SELECT is_empty($$SELECT relname FROM pg_class WHERE relnamespace = 'turn_liveness'::regnamespace AND relpersistence <> 'p'$$, 'nothing is unlogged: a crash empties no table');
 SELECT is((SELECT seqcache FROM pg_sequence WHERE seqrelid = 'turn_liveness.reply_id_seq'::regclass), 1::bigint, 'ids are taken one at a time');

@@ -175,7 +175,7 @@ $gateway->quit;
 # --- SQL that is older than the library: a hint, no crash
 
 my %older = (
-	'no index' => sub { $_[0] =~ s/CREATE INDEX delivery_dead .*?;// },
+	'no index' => sub { $_[0] =~ s/CREATE INDEX delivery_parked .*?;// },
 	'no column' => sub { $_[0] =~ s/^\tlast_update\s+bigint,?[^\n]*\n(?=\tPRIMARY KEY \(deployment, message_id\))//m },
 	'no statistics' => sub { $_[0] =~ s/OUT worker_starts bigint,// && $_[0] =~ s/s\.worker_starts, // && $_[0] =~ s/^COMMENT ON COLUMN turn_liveness\.stat\.worker_starts.*\n//m },
 	'no label' => sub { $_[0] =~ s/'lost', 'stale', 'unknown'/'stale', 'unknown'/ },
@@ -185,7 +185,7 @@ my %older = (
 	},
 );
 my %repair = (
-	'no index' => q{CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x'},
+	'no index' => q{CREATE INDEX delivery_parked ON turn_liveness.delivery (platform, parked_until) WHERE parked_until IS NOT NULL},
 	'no column' => 'ALTER TABLE turn_liveness.turn ADD last_update bigint',
 	'no label' => q{ALTER TYPE turn_liveness.election ADD VALUE 'lost' BEFORE 'stale'},
 	'no table' => join("\n", $script =~ /^(CREATE TABLE turn_liveness\.late_reply \(.*?^\);|CREATE INDEX late_reply_[^;]*;|CREATE VIEW turn_liveness\.late_replies [^;]*;|SELECT pg_extension_config_dump\('turn_liveness\.late_reply'[^;]*;)$/msg),
@@ -238,7 +238,7 @@ foreach my $lack (sort keys %older)
 				'the worker complains',
 				sub {
 					$node->safe_psql($db, q{SELECT public.tl_advance('2 min')});
-					slurp_file($node->logfile, $start) =~ /turn_liveness worker.*delivery_dead.*does not exist.*\n.*HINT: .*CREATE INDEX delivery_dead/;
+					slurp_file($node->logfile, $start) =~ /turn_liveness worker.*delivery_parked.*does not exist.*\n.*HINT: .*CREATE INDEX delivery_parked/;
 				}),
 			"$lack: the worker gives the hint in the log");
 	}

@@ -1,0 +1,187 @@
+/*
+ * parking.c
+ *		Moving claims that last out of the way of the claims to come.
+ *
+ * A claim changes no column that stands in an index, so it costs no entry in
+ * any.  But the replies that gateways hold stay among those that are due, and
+ * each claim passes over them.  Most are acknowledged at once.  The worker
+ * parks the others a second after the claim, or sooner where claims are
+ * shorter: it sets parked_until to the time at which they are due again, which
+ * takes them out of that index and puts them into one in the order of time.
+ *
+ * A letter tells the worker of each claim.  Where a letter was lost, and when
+ * the worker begins, it walks over all replies that are due, some at a time.
+ * The walk and the list hold hints: a claim that the worker misses is due again
+ * at its time all the same, for the next gateway that looks.
+ */
+#include "base/turn_liveness.h"
+
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/guc.h"
+#include "replies/delivery.h"
+#include "shared/clock.h"
+#include "shared/database.h"
+#include "store/reply_row.h"
+
+#define PATIENCE_US		TL_SECOND	/* so long a gateway may hold a reply */
+#define BATCH			1000		/* rows that one transaction looks at */
+#define MAX_NOTED		100000		/* more claims than that: walk over all */
+#define WALK_PAUSE_US	TL_SECOND	/* from one walk to the next */
+
+/* a claim to look at */
+typedef struct Claim
+{
+	int64		reply_id;
+	int64		look;			/* at that time */
+} Claim;
+
+static Claim *claims = NULL;	/* in TopMemoryContext, in the order of letters */
+static int	first = 0;
+static int	nclaims = 0;
+
+/* where the walk over all of them stands */
+static bool walk_wanted = false;
+static bool walk_again = false; /* from the beginning, when it has ended */
+static int64 next_walk = 0;
+static char walk_platform[TL_MAX_NAME + 1] = "";
+static int64 walk_after = PG_INT64_MIN;
+
+void
+tl_parking_note(const TlMail *mail, int64 now)
+{
+	int64		patience = Min(PATIENCE_US, (mail->due - now) / 2);
+
+	if (claims == NULL)
+		claims = MemoryContextAlloc(TopMemoryContext, MAX_NOTED * sizeof(Claim));
+	if (nclaims == MAX_NOTED && first > 0)
+	{
+		memmove(claims, claims + first, (nclaims - first) * sizeof(Claim));
+		nclaims -= first;
+		first = 0;
+	}
+	if (nclaims == MAX_NOTED)
+		tl_parking_note_all();
+	else
+		claims[nclaims++] = (Claim) {mail->reply_id, now + patience};
+}
+
+void
+tl_parking_note_all(void)
+{
+	walk_again |= walk_wanted && walk_platform[0] != '\0';
+	walk_wanted = true;
+}
+
+int64
+tl_parking_next(void)
+{
+	return Min(first < nclaims ? claims[first].look : PG_INT64_MAX,
+			   walk_wanted ? next_walk : PG_INT64_MAX);
+}
+
+/*
+ * Park the reply that the scan stands on, if a gateway holds it.  A session
+ * that claims or acknowledges may hold the row: then it is none that lasts, or
+ * the worker learns of it anew.
+ */
+static void
+park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
+{
+	ItemPointer tid = &scan->slot->tts_tid;
+	TlDelivery	d;
+
+	tl_delivery_decode(scan->slot, &d);
+	if (tl_delivery_state(&d) != TL_DELIVERY_OPEN || tl_delivery_due(&d) <= now ||
+		!tl_row_isnull(&d, DELIVERY_PARKED_UNTIL))
+		return;
+	tl_row_set(&d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(tl_delivery_due(&d)));
+	if (tl_rel_lock(deliveries, tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip) == TM_Ok)
+		(void) tl_rel_update(deliveries, tid, snapshot, d.values, d.nulls);
+	if (tl_database() != NULL)
+		tl_due_again_by(tl_database(), tl_delivery_due(&d));
+}
+
+/* Look at the next claims of the list; returns how many. */
+static int
+park_noted(TlRel *deliveries, Snapshot snapshot, int64 now)
+{
+	TlScan		scan = {0};
+	int			n;
+
+	tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
+	tl_scan_begin(&scan, deliveries, TL_IDX_DELIVERY_KEY, snapshot);
+	for (n = 0; n < BATCH && first < nclaims && claims[first].look <= now; n++, first++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) tl_clock_tick();
+		if (tl_scan_find(&scan, Int64GetDatum(claims[first].reply_id), (Datum) 0))
+			park(deliveries, &scan, snapshot, now);
+	}
+	tl_scan_end(&scan);
+	if (first == nclaims)
+		first = nclaims = 0;
+	return n;
+}
+
+/* Go on with the walk over all that are due, platform by platform. */
+static void
+park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
+{
+	TlScan		scan = {0};
+	text	   *platform = cstring_to_text(walk_platform);
+
+	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
+	tl_scan_begin(&scan, deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, snapshot);
+	while (max > 0)
+	{
+		bool		found = tl_scan_find(&scan, PointerGetDatum(platform), Int64GetDatum(walk_after));
+
+		for (; found && max > 0; max--)
+		{
+			bool		isnull;
+
+			CHECK_FOR_INTERRUPTS();
+			(void) tl_clock_tick();
+			walk_after = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
+			park(deliveries, &scan, snapshot, now);
+			found = tl_scan_next(&scan, ForwardScanDirection);
+		}
+		if (found)
+			break;
+		walk_after = PG_INT64_MIN;
+		platform = tl_delivery_next_platform(deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM,
+											 platform, snapshot);
+		walk_platform[0] = '\0';
+		if (platform == NULL)
+		{
+			walk_wanted = walk_again;
+			walk_again = false;
+			next_walk = now + WALK_PAUSE_US;
+			break;
+		}
+		text_to_cstring_buffer(platform, walk_platform, sizeof(walk_platform));
+	}
+	tl_scan_end(&scan);
+}
+
+bool
+tl_parking_run(int64 now, bool wait)
+{
+	TlRel		deliveries;
+	Snapshot	snapshot;
+	int			n;
+
+	if (!tl_rel_try_open(&deliveries, TL_DELIVERY, wait))
+		return false;
+	snapshot = tl_latest_snapshot();
+	n = park_noted(&deliveries, snapshot, now);
+	if (walk_wanted && now >= next_walk)
+		park_all(&deliveries, snapshot, now, BATCH - n);
+	UnregisterSnapshot(snapshot);
+	tl_rel_close(&deliveries);
+	return true;
+}
