@@ -45,18 +45,16 @@ typedef bool TU_UpdateIndexes;
  * is not open is passed over.
  */
 #if PG_VERSION_NUM >= 190000
-#define tl_insert_index_tuples_compat(rri, slot, estate, update, which, conflict, arbiters) \
+#define tl_insert_index_tuples_compat(rri, slot, estate, update, which) \
 	ExecInsertIndexTuples(rri, estate, ((update) ? EIIT_IS_UPDATE : 0) | \
-						  ((conflict) != NULL ? EIIT_NO_DUPE_ERROR : 0) | \
 						  ((which) == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0), \
-						  slot, arbiters, conflict)
+						  slot, NIL, NULL)
 #elif PG_VERSION_NUM >= 160000
-#define tl_insert_index_tuples_compat(rri, slot, estate, update, which, conflict, arbiters) \
-	ExecInsertIndexTuples(rri, slot, estate, update, (conflict) != NULL, conflict, arbiters, \
-						  (which) == TU_Summarizing)
+#define tl_insert_index_tuples_compat(rri, slot, estate, update, which) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, (which) == TU_Summarizing)
 #else
-#define tl_insert_index_tuples_compat(rri, slot, estate, update, which, conflict, arbiters) \
-	ExecInsertIndexTuples(rri, slot, estate, update, (conflict) != NULL, conflict, arbiters)
+#define tl_insert_index_tuples_compat(rri, slot, estate, update, which) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
 #endif
 
 /* Begin a scan of an index. */

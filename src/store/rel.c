@@ -13,8 +13,8 @@
  *   others write; a table with others of the DBA's is refused (rel_open.c).
  * - NOT NULL: store() refuses a NULL where the table forbids it.  Generated
  *   columns are refused in rel_open.c.
- * - ON CONFLICT: tl_rel_insert_unless_there probes first, and takes each unique
- *   index over the key's columns as an arbiter.
+ * - ON CONFLICT: tl_rel_insert_unless_there looks first, under a lock of the
+ *   key.
  * - Deferred uniqueness: such a table is refused (rel_open.c).
  * - Predicate locks: a scan under a dirty snapshot takes none; read.c takes
  *   them for itself.
@@ -28,11 +28,16 @@
 
 #include "access/nbtree.h"
 #include "catalog/pg_collation.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
+#include "utils/uuid.h"
 
 #include "store/rel.h"
+
+#define LOCK_CLASS_KEY	0x5450	/* see outbox.c; and the table's number */
 
 /* Copy the columns that we know out of a slot. */
 void
@@ -93,10 +98,9 @@ store(TlRel *r, const Datum *values, const bool *nulls)
 
 /* Make the index entries of the row that was written. */
 static void
-index_row(TlRel *r, bool update, TU_UpdateIndexes which, bool *conflict)
+index_row(TlRel *r, bool update, TU_UpdateIndexes which)
 {
-	tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update,
-								  which, conflict, conflict ? r->indexes->arbiters : NIL);
+	tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update, which);
 	ResetPerTupleExprContext(r->indexes->estate);
 }
 
@@ -105,20 +109,37 @@ tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
 {
 	store(r, values, nulls);
 	table_tuple_insert(r->rel, r->slot, GetCurrentCommandId(true), 0, NULL);
-	index_row(r, false, TU_All, NULL);
+	index_row(r, false, TU_All);
 	CommandCounterIncrement();
 }
 
+/* The short lock of a key: sessions that insert it look one after the other. */
+static void
+key_lock(LOCKTAG *tag, TlRel *r, TlIndex key, const Datum *values)
+{
+	uint64		hash = 0;
+	int			i;
+
+	if (key == TL_IDX_TURN_KEY)
+		for (i = 0; i < 2; i++)
+			hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(DatumGetPointer(values[i])),
+									   VARSIZE_ANY_EXHDR(DatumGetPointer(values[i])), hash);
+	else
+		hash = hash_bytes_extended((unsigned char *) DatumGetPointer(values[0]), UUID_LEN, hash);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 LOCK_CLASS_KEY + r->indexes->table);
+}
+
 /*
- * True if no row has this key once every open transaction that inserts or
- * deletes one has ended; false if there is one.  The key is the first two
- * columns (text), or the first (uuid).
+ * Has no row this key?  The key is the first two columns (text), or the first
+ * (uuid).  *wait: an open transaction that inserts or deletes one decides.
  */
 static bool
-wait_until_free(TlRel *r, TlIndex key, const Datum *values)
+is_free(TlRel *r, TlIndex key, const Datum *values, TransactionId *wait, ItemPointer ctid)
 {
 	TlScan		scan = {0};
 	SnapshotData dirty;
+	bool		found;
 
 	InitDirtySnapshot(dirty);
 	if (key == TL_IDX_TURN_KEY)
@@ -128,66 +149,51 @@ wait_until_free(TlRel *r, TlIndex key, const Datum *values)
 	}
 	else
 		ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
-	for (;;)
-	{
-		bool		inserting;
-		bool		found;
-		ItemPointerData ctid;
+	tl_scan_begin(&scan, r, key, &dirty);
+	found = tl_scan_next(&scan, ForwardScanDirection);
+	*ctid = scan.slot->tts_tid;
+	tl_scan_end(&scan);
 
-		tl_scan_begin(&scan, r, key, &dirty);
-		found = tl_scan_next(&scan, ForwardScanDirection);
-		ctid = scan.slot->tts_tid;
-		tl_scan_end(&scan);
-		if (!found)
-			return true;
-
-		/*
-		 * An open update of a committed row changes nothing for us: the key is
-		 * there whether it commits or not.  Only retention deletes, so what we
-		 * wait for below is an open insert or, at worst, retention.
-		 */
-		inserting = TransactionIdIsValid(dirty.xmin);
-		if (!inserting && (key == TL_IDX_TURN_KEY || !TransactionIdIsValid(dirty.xmax)))
-			return false;
-		if (inserting && dirty.speculativeToken != 0)
-			SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
-		else
-			XactLockTableWait(inserting ? dirty.xmin : dirty.xmax, r->rel, &ctid,
-							  XLTW_InsertIndex);
-	}
+	/*
+	 * An open update of a committed row changes nothing for us: the key is
+	 * there whether it commits or not.  Only retention deletes, so the caller
+	 * waits for an open insert or, at worst, retention.
+	 */
+	*wait = !found ? InvalidTransactionId : TransactionIdIsValid(dirty.xmin) ? dirty.xmin :
+		key == TL_IDX_TURN_KEY ? InvalidTransactionId : dirty.xmax;
+	return !found;
 }
 
 /*
- * Insert a row unless one with its key is there, as ON CONFLICT DO NOTHING
- * does it: true if it was inserted.  A key that is there costs one descent of
- * its index; nothing is written and no transaction id is taken.
+ * Insert a row unless one with its key is there: true if it was inserted.  A
+ * key that is there costs one descent of its index; nothing is written and no
+ * transaction id is taken.  A session holds the lock of the key from its look
+ * to its index entries, and waits for no transaction meanwhile; so two sessions
+ * do not both find the key free, and the speculative insertion of ON CONFLICT,
+ * which writes WAL twice, is not needed.
  */
 bool
 tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 						   const Datum *values, const bool *nulls)
 {
-	Assert(r->indexes->arbiters != NIL);
-	while (wait_until_free(r, key, values))
+	LOCKTAG		tag;
+	bool		inserted;
+	TransactionId wait;
+	ItemPointerData ctid;
+
+	key_lock(&tag, r, key, values);
+	do
 	{
-		uint32		token;
-		bool		conflict = false;
-
 		CHECK_FOR_INTERRUPTS();
-
-		store(r, values, nulls);
-		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
-		table_tuple_insert_speculative(r->rel, r->slot, GetCurrentCommandId(true),
-									   0, NULL, token);
-		index_row(r, false, TU_All, &conflict);
-		table_tuple_complete_speculative(r->rel, r->slot, token, !conflict);
-		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
-		if (!conflict)
-		{
-			CommandCounterIncrement();
-			return true;
-		}
-	}
-	return false;
+		(void) LockAcquire(&tag, ExclusiveLock, false, false);
+		inserted = is_free(r, key, values, &wait, &ctid);
+		if (inserted)
+			tl_rel_insert(r, values, nulls);
+		LockRelease(&tag, ExclusiveLock, false);
+		if (TransactionIdIsValid(wait))
+			XactLockTableWait(wait, r->rel, &ctid, XLTW_InsertIndex);
+	} while (TransactionIdIsValid(wait));
+	return inserted;
 }
 
 /*
@@ -224,7 +230,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	if (result == TM_Ok)
 	{
 		if (update_indexes != TU_None)
-			index_row(r, true, update_indexes, NULL);
+			index_row(r, true, update_indexes);
 		CommandCounterIncrement();
 	}
 	return result;

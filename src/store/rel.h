@@ -28,7 +28,6 @@ typedef struct TlIndexes
 	uint32		generation;		/* of the catalog, when this was made */
 	EState	   *estate;			/* its memory holds all of this */
 	ResultRelInfo *rri;			/* its indexes are NULL where they are closed */
-	List	   *arbiters;		/* unique indexes over our key's columns */
 	Oid		   *oids;
 	uint32	   *bits;			/* TL_BIT of each; 0: an index of the DBA's */
 } TlIndexes;

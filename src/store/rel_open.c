@@ -140,52 +140,6 @@ check_index(Relation rel, Relation index)
 			   "Drop the constraint, or make a unique one NOT DEFERRABLE.");
 }
 
-/*
- * Is this a unique index over the columns of key, in any order, and every row?
- */
-static bool
-has_key_of(Relation index, Relation key)
-{
-	int			n = IndexRelationGetNumberOfKeyAttributes(key);
-	int			matches = 0;
-	int			i;
-	int			j;
-
-	if (!index->rd_index->indisunique || !index->rd_index->indimmediate ||
-		index->rd_rel->relam != BTREE_AM_OID ||
-		IndexRelationGetNumberOfKeyAttributes(index) != n ||
-		RelationGetIndexPredicate(index) != NIL)
-		return false;
-	/* an expression is column 0, which our keys do not have */
-	for (i = 0; i < n; i++)
-		for (j = 0; j < n; j++)
-			matches += key->rd_index->indkey.values[i] == index->rd_index->indkey.values[j] &&
-				key->rd_indcollation[i] == index->rd_indcollation[j] &&
-				key->rd_opfamily[i] == index->rd_opfamily[j];
-	return matches == n;
-}
-
-/*
- * The unique indexes that hold the same key as the primary key: the key itself,
- * its copy while REINDEX CONCURRENTLY makes one or after it was cancelled, and
- * an index of the DBA's over these columns.  A row that is there is in each of
- * them, so a conflict in any is the same conflict.
- */
-static List *
-make_arbiters(const ResultRelInfo *rri, Oid key)
-{
-	Relation   *relations = rri->ri_IndexRelationDescs;
-	List	   *arbiters = NIL;
-	int			i;
-	int			j;
-
-	for (i = 0; i < rri->ri_NumIndices; i++)
-		for (j = 0; j < rri->ri_NumIndices && RelationGetRelid(relations[i]) == key; j++)
-			if (has_key_of(relations[j], relations[i]))
-				arbiters = lappend_oid(arbiters, RelationGetRelid(relations[j]));
-	return arbiters;
-}
-
 /* Make the state of a table's indexes, in a context of its own. */
 static TlIndexes *
 make_indexes(TlTable table, Relation rel)
@@ -210,7 +164,7 @@ make_indexes(TlTable table, Relation rel)
 	 * tables whose rows are updated once.
 	 */
 	InitResultRelInfo(rri, rel, 0, NULL, 0);
-	ExecOpenIndices(rri, true);
+	ExecOpenIndices(rri, false);
 	indexes->oids = palloc(sizeof(Oid) * Max(rri->ri_NumIndices, 1));
 	indexes->bits = palloc(sizeof(uint32) * Max(rri->ri_NumIndices, 1));
 	for (i = 0; i < rri->ri_NumIndices; i++)
@@ -219,9 +173,6 @@ make_indexes(TlTable table, Relation rel)
 		indexes->oids[i] = RelationGetRelid(rri->ri_IndexRelationDescs[i]);
 		indexes->bits[i] = tl_index_bit(indexes->oids[i]);
 	}
-	if (table == TL_TURN || table == TL_LATE_REPLY)
-		indexes->arbiters = make_arbiters(rri, tl_index_oid(table == TL_TURN ? TL_IDX_TURN_KEY :
-															TL_IDX_LATE_REPLY_KEY));
 	ExecCloseIndices(rri);
 	MemoryContextSwitchTo(old);
 	return indexes;
