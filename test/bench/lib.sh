@@ -144,8 +144,10 @@ load() {
 
 # pairs ROW N A B: run the functions A and B in turn N times, A B A B; each
 # prints one number.  Sets ours, other (medians), rmin, rmed, rmax: of the
-# pairs' ratios ours / other, or of the differences where pair_op is "diff".
+# pairs' ratios ours / other, or of the differences where pair_op is "diff";
+# and noise: how far one round of B is from the next, in percent, in the median.
 pair_op=ratio
+noise=
 pairs() {
 	local row=$1 n=$2 i a b file=$B/pairs.$1
 	: >"$file"
@@ -155,13 +157,14 @@ pairs() {
 		echo "$a $b" >>"$file"
 		echo "$row,$i,$a,$b" >>"$B/pairs.csv"
 	done
-	read -r ours other rmin rmed rmax < <(pair_op=$pair_op perl -ane '
+	read -r ours other rmin rmed rmax noise < <(pair_op=$pair_op perl -ane '
 		push @a, $F[0]; push @b, $F[1];
 		push @r, $ENV{pair_op} eq "diff" ? $F[0] - $F[1] : $F[1] ? $F[0] / $F[1] : 0;
 		END {
 			sub med { my @s = sort { $a <=> $b } @_; ($s[$#s / 2] + $s[($#s + 1) / 2]) / 2 }
 			my @s = sort { $a <=> $b } @r;
-			printf "%.6g %.6g %.4g %.4g %.4g\n", med(@a), med(@b), $s[0], med(@r), $s[-1]
+			my @n = map { $b[$_] > 0 && $b[$_ - 1] > 0 ? 100 * abs($b[$_] / $b[$_ - 1] - 1) : 0 } 1 .. $#b;
+			printf "%.6g %.6g %.4g %.4g %.4g %.1f\n", med(@a), med(@b), $s[0], med(@r), $s[-1], @n ? med(@n) : 0
 		}' "$file")
 }
 
@@ -178,8 +181,9 @@ result() {
 	ge\ *) verdict=$(awk "BEGIN { print ($value >= $(cut -d' ' -f2 <<<"$bar")) ? \"held\" : \"SHORT\" }") ;;
 	le\ *) verdict=$(awk "BEGIN { print ($value <= $(cut -d' ' -f2 <<<"$bar")) ? \"held\" : \"SHORT\" }") ;;
 	esac
-	printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$row" "$measure" "$a" "$against" "$b" "$min" "$value" "$max" "$bar" "$verdict" >>"$R"
-	say "$row: $measure: $a against $against $b: $value ($min .. $max), bar $bar: $verdict"
+	printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$row" "$measure" "$a" "$against" "$b" "$min" "$value" "$max" "$bar" "$verdict" "${noise:+$noise %}" >>"$R"
+	say "$row: $measure: $a against $against $b: $value ($min .. $max), bar $bar: $verdict${noise:+; noise $noise %}"
+	noise=
 }
 # result of the last pairs
 paired() { # paired ROW MEASURE AGAINST BAR

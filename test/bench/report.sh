@@ -23,24 +23,24 @@ report() {
 	environment | tee "$TL_OUT/environment.txt"
 	echo
 	perl -F'\t' -lane '
-		BEGIN { push @t, ["measure", "ours", "against", "other", "ratio (min .. max)", "bar", ""] }
-		my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict) = @F;
+		BEGIN { push @t, ["measure", "ours", "against", "other", "ratio (min .. max)", "noise", "bar", ""] }
+		my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict, $noise) = @F;
 		my $r = $b eq "-" && $min eq "" ? $value : $min eq "" ? $value : "$value ($min .. $max)";
 		$bar =~ s/^ge /at least /; $bar =~ s/^le /at most /;
-		push @t, [$measure, $a, $against, $b, $r, $bar, $verdict];
+		push @t, [$measure, $a, $against, $b, $r, $noise // "", $bar, $verdict];
 		END {
-			for my $row (@t) { for (0 .. 6) { my $l = () = $row->[$_] =~ /[^\x80-\xbf]/g; $w[$_] = $l if $l > ($w[$_] // 0) } }
+			for my $row (@t) { for (0 .. 7) { my $l = () = $row->[$_] =~ /[^\x80-\xbf]/g; $w[$_] = $l if $l > ($w[$_] // 0) } }
 			for my $row (@t) {
-				print join "  ", map { my $l = () = $row->[$_] =~ /[^\x80-\xbf]/g; $row->[$_] . " " x ($w[$_] - $l) } 0 .. 6;
+				print join "  ", map { my $l = () = $row->[$_] =~ /[^\x80-\xbf]/g; $row->[$_] . " " x ($w[$_] - $l) } 0 .. 7;
 			}
 		}' "$R" | sed 's/ *$//' | tee "$TL_OUT/table.txt"
 	{
-		echo "row,measure,ours,against,other,min,value,max,bar,verdict"
+		echo "row,measure,ours,against,other,min,value,max,bar,verdict,noise"
 		perl -F'\t' -lane 'print join ",", map { /[",]/ ? do { s/"/""/g; "\"$_\"" } : $_ } @F' "$R"
 	} >"$TL_OUT/rows.csv"
 	if [ -e "$B/pairs.csv" ]; then { echo "row,pair,ours,other"; cat "$B/pairs.csv"; } >"$TL_OUT/pairs.csv"; fi
 	echo
-	echo "held $(grep -c 'held$' "$R" || true), short $(grep -c 'SHORT$' "$R" || true), without a bar $(grep -c -- '	-$' "$R" || true)"
+	echo "held $(grep -c '	held	' "$R" || true), short $(grep -c '	SHORT	' "$R" || true), without a bar $(grep -c -- '	-	[^	]*$' "$R" || true)"
 	plots
 }
 
@@ -52,14 +52,14 @@ markdown_table() {
 	ROWS=$1 COLUMNS=$2 perl -F'\t' -lane '
 		BEGIN {
 			sub line { print "| " . join(" | ", @_[0 .. $ENV{COLUMNS} - 1]) . " |" }
-			line "measure", "ours", "against", "other", "ratio (min .. max)", "bar", "";
-			print "|" . join("|", ("---", "---:", "---", "---:", "---", "---", "---")[0 .. $ENV{COLUMNS} - 1]) . "|";
+			line "measure", "ours", "against", "other", "ratio (min .. max)", "noise", "bar", "";
+			print "|" . join("|", ("---", "---:", "---", "---:", "---", "---:", "---", "---")[0 .. $ENV{COLUMNS} - 1]) . "|";
 		}
-		my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict) = map { s/\|/\\|/gr } @F;
+		my ($row, $measure, $a, $against, $b, $min, $value, $max, $bar, $verdict, $noise) = map { s/\|/\\|/gr } @F;
 		next unless $row =~ /^(?:$ENV{ROWS})$/;
 		$value = "$value ($min .. $max)" if $min ne "";
 		$bar =~ s/^ge /at least /; $bar =~ s/^le /at most /;
-		line map { $_ eq "-" ? "" : $_ } $measure, $a, $against, $b, $value, $bar, $verdict;' "$R"
+		line map { $_ eq "-" ? "" : $_ } $measure, $a, $against, $b, $value, $noise // "", $bar, $verdict;' "$R"
 }
 
 # publish.sh looks for the first line as it stands
@@ -69,7 +69,7 @@ wrap() { IFS= read -r first && echo "$first" && fold -s -w 100 | sed 's/ *$//'; 
 # top README; of a run of all rows only
 readme_table() {
 	{
-		markdown_table '.*' 7
+		markdown_table '.*' 8
 		echo
 		# version and date, machine, settings; then the peers, one an item
 		sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./' | wrap
@@ -80,7 +80,7 @@ readme_table() {
 		echo '![beats/s against live turns](plots/beats.svg)'
 	} >"$TL_OUT/README-table.md"
 	{
-		markdown_table "$readme_rows" 5
+		markdown_table "$readme_rows" 6
 		echo
 		sed -n '1,2p' "$TL_OUT/environment.txt" | sed 's/$/./' | wrap
 	} >"$TL_OUT/README-rows.md"

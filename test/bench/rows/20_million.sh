@@ -40,7 +40,7 @@ row_beat_million() {
 	million_ours >/dev/null
 	few_ours >/dev/null
 	pairs beat_million "$N" few_ours million_ours
-	paired beat_million "heartbeat, calls/s at 1,000 live turns" "at $MILLION" "le 1.2"
+	paired beat_million "heartbeat, calls/s at 1,000 live turns" "at $MILLION" "le 1.1"
 	point beats ours 1000 "$ours"
 	point beats ours "$MILLION" "$other"
 }
@@ -57,7 +57,7 @@ row_beat_session() {
 	pair_op=diff
 	pairs beat_session "$N" session_ours session_noop
 	pair_op=ratio
-	paired beat_session "heartbeat inside one session, µs, $MILLION live turns" "no-op; the difference" "le 1"
+	paired beat_session "heartbeat inside one session, µs, $MILLION live turns" "no-op; the difference" "le 0.5"
 }
 
 # CPU of the worker: nanoseconds of its only thread, in each second.  It looks at
@@ -85,7 +85,7 @@ row_worker_cpu() {
 	wait $watch
 	local percent all
 	read -r percent all < <(tail -n "$([ $mode = quick ] && echo 60 || echo 120)" "$B/worker_cpu" | awk '{ all += $1; if ($1 < 1e8) looks += $1 } END { printf "%.3f %.3f\n", looks / NR / 1e7, all / NR / 1e7 }')
-	result worker_cpu "CPU of the worker, % of a core, $MILLION live turns beating every 20 s (searching what was armed included: $all)" "$percent" - - "$percent" "" "" "le 1"
+	result worker_cpu "CPU of the worker, % of a core, $MILLION live turns beating every 20 s (searching what was armed included: $all)" "$percent" - - "$percent" "" "" "le 0.8"
 	kill -0 $beater || fatal "the beats ended: $(cat "$B/million.out")"
 	[ "$(sql "SELECT failed_unresponsive + failed_never_started + beats_in_rows FROM turn_liveness.stat_row()")" = 0 ] ||
 		fatal "turns lapsed, or beats went to rows: $(sql "SELECT turn_liveness.stat_row()")"

@@ -1,9 +1,12 @@
--- Copies of our tables with all their indexes, for the raw statement that the
--- sweep is held against.
+-- Copies of our tables with no index but the keys, for the raw statement that
+-- the sweep is held against.
 CREATE SCHEMA raw;
-CREATE TABLE raw.turn (LIKE turn_liveness.turn INCLUDING ALL) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
-CREATE TABLE raw.reply (LIKE turn_liveness.reply INCLUDING ALL);
-CREATE TABLE raw.delivery (LIKE turn_liveness.delivery INCLUDING ALL) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+CREATE TABLE raw.turn (LIKE turn_liveness.turn INCLUDING DEFAULTS INCLUDING STORAGE,
+	PRIMARY KEY (deployment, message_id)) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+CREATE TABLE raw.reply (LIKE turn_liveness.reply INCLUDING DEFAULTS INCLUDING STORAGE,
+	PRIMARY KEY (conversation_id, reply_id));
+CREATE TABLE raw.delivery (LIKE turn_liveness.delivery INCLUDING DEFAULTS INCLUDING STORAGE,
+	PRIMARY KEY (reply_id)) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE SEQUENCE raw.reply_id_seq AS bigint;
 
 -- what the sweep does to the rows, in one statement
