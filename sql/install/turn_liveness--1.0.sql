@@ -143,7 +143,7 @@ CREATE TABLE turn_liveness.delivery (
 	last_error		text,						-- of release_replies
 	parked_until	timestamptz,				-- open, and due_at is that far ahead: out of the way of claims
 	CHECK (parked_until IS NULL OR state = 'o')
-) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 -- A claim changes no column that stands here, so it makes no entry in any index.
 CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WHERE state = 'o';
 CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, reply_id) WHERE state = 'o' AND parked_until IS NULL;

@@ -73,8 +73,8 @@ take(Claim *claim, TlPick *pick)
 	int32		attempt;
 	bool		dead;
 
-	if (tl_rel_lock_into(&claim->deliveries, &pick->tid, claim->snapshot, claim->slot,
-						 LockTupleNoKeyExclusive, LockWaitSkip) != TM_Ok)
+	if (!table_tuple_fetch_row_version(claim->deliveries.rel, &pick->tid, claim->snapshot,
+									   claim->slot))
 		return false;
 	tl_rel_check_visible(&claim->deliveries, claim->slot);
 	tl_delivery_decode(claim->slot, &d);
@@ -99,7 +99,8 @@ take(Claim *claim, TlPick *pick)
 			.conversation = DatumGetTextPCopy(tl_row_value(&d, DELIVERY_CONVERSATION_ID))
 		};
 	}
-	if (tl_rel_update(&claim->deliveries, &pick->tid, claim->snapshot, d.values, d.nulls) != TM_Ok)
+	if (tl_rel_update_unless_held(&claim->deliveries, &pick->tid, claim->snapshot,
+								  d.values, d.nulls) != TM_Ok)
 		return false;
 	claim->n += !dead;
 	tl_counter_add(dead ? TL_COUNT_DEAD : TL_COUNT_CLAIMS, 1);

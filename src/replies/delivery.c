@@ -328,9 +328,7 @@ handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after,
 		}
 
 		/* a session that claims or acknowledges may hold it */
-		if (tl_rel_lock(deliveries, tid, snapshot, LockTupleNoKeyExclusive,
-						LockWaitSkip) != TM_Ok ||
-			tl_rel_update(deliveries, tid, snapshot, d.values, d.nulls) != TM_Ok)
+		if (tl_rel_update_unless_held(deliveries, tid, snapshot, d.values, d.nulls) != TM_Ok)
 			continue;
 		if (dead)
 			tl_counter_add(TL_COUNT_DEAD, 1);

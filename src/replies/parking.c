@@ -98,8 +98,7 @@ park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 		!tl_row_isnull(&d, DELIVERY_PARKED_UNTIL))
 		return;
 	tl_row_set(&d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(tl_delivery_due(&d)));
-	if (tl_rel_lock(deliveries, tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip) == TM_Ok)
-		(void) tl_rel_update(deliveries, tid, snapshot, d.values, d.nulls);
+	(void) tl_rel_update_unless_held(deliveries, tid, snapshot, d.values, d.nulls);
 	if (tl_database() != NULL)
 		tl_due_again_by(tl_database(), tl_delivery_due(&d));
 }

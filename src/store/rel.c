@@ -196,10 +196,6 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 	return inserted;
 }
 
-/*
- * table_tuple_update has no way to pass over a row that another transaction
- * holds, so a caller that does not want to wait locks first.
- */
 TM_Result
 tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
 				 LockTupleMode mode, LockWaitPolicy wait)
@@ -211,13 +207,10 @@ tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *s
 							GetCurrentCommandId(true), mode, wait, 0, &failure);
 }
 
-/*
- * Replace a row.  Waits for a transaction that holds it, and returns what that
- * one made of it if it was not TM_Ok.
- */
-TM_Result
-tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
-			  const Datum *values, const bool *nulls)
+/* Replace a row; TM_BeingModified if it is held and the caller cannot wait. */
+static TM_Result
+update(TlRel *r, ItemPointer tid, Snapshot snapshot, bool wait,
+	   const Datum *values, const bool *nulls)
 {
 	TM_FailureData failure;
 	LockTupleMode lockmode;
@@ -225,7 +218,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	TM_Result	result;
 
 	store(r, values, nulls);
-	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot,
+	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot, wait,
 										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
@@ -233,6 +226,30 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 			index_row(r, true, update_indexes);
 		CommandCounterIncrement();
 	}
+	return result;
+}
+
+TM_Result
+tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
+			  const Datum *values, const bool *nulls)
+{
+	return update(r, tid, snapshot, true, values, nulls);
+}
+
+/*
+ * A row that no transaction holds needs no lock before its update.  A lock that
+ * does not conflict, or of this transaction, looks to the update as if the row
+ * were held: the lock tells them apart.
+ */
+TM_Result
+tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
+						  const Datum *values, const bool *nulls)
+{
+	TM_Result	result = update(r, tid, snapshot, false, values, nulls);
+
+	if (result == TM_BeingModified &&
+		(result = tl_rel_lock(r, tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip)) == TM_Ok)
+		result = update(r, tid, snapshot, true, values, nulls);
 	return result;
 }
 

@@ -71,8 +71,15 @@ extern void tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
 /* false, and nothing was written, if a row with this key is there */
 extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 									   const Datum *values, const bool *nulls);
+/*
+ * replace a row: waits for a transaction that holds it, and returns what that
+ * one made of it if it was not TM_Ok
+ */
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 							   const Datum *values, const bool *nulls);
+/* the same, but TM_WouldBlock if another transaction holds the row */
+extern TM_Result tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
+										   const Datum *values, const bool *nulls);
 /*
  * lock a row and read it into a slot; TM_Updated or TM_Deleted if it was
  * changed since the snapshot, TM_WouldBlock with LockWaitSkip if it is held
