@@ -12,7 +12,7 @@ PGFILEDESC = "turn_liveness - exactly one terminal reply for every turn"
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 
 OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
-DATA = $(wildcard sql/install/$(EXTENSION)--*.sql)
+DATA = $(wildcard sql/install/$(EXTENSION)--*.sql) sql/install/$(EXTENSION)_proxy.sql
 
 # PGXN wants three numbers; checkver holds the two together.
 DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
