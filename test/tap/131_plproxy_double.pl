@@ -61,12 +61,14 @@ foreach my $n (0, 1)
 }
 is(at_proxy($proxy, $beats), 0, 'beats go on meanwhile');
 
-# 2. the old nodes refuse calls
-my $refuse = "SELECT turn_liveness.arm_turn('%s', 'm')";
-foreach my $n (0, 1)
+# 2. all refuse calls
+foreach my $n (0 .. 3)
 {
 	$nodes[$n]->safe_psql('postgres', 'ALTER SYSTEM SET turn_liveness.accept = off');
 	$nodes[$n]->reload;
+}
+foreach my $n (0, 1)
+{
 	my ($name) = of_node($proxy, $n, 1, 'x');
 	ok( wait_until('calls are refused', sub { at_proxy($proxy, "SELECT turn_liveness.heartbeat('$name')") =~ /does not accept/ }),
 		"node $n refuses");
