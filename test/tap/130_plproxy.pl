@@ -16,6 +16,14 @@ use TurnLiveness;
 
 need_plproxy();
 
+# none stays stopped, also when the test dies
+my @stopped;
+
+END
+{
+	kill 'CONT', @stopped if @stopped;
+}
+
 my @nodes = map { new_node("node$_", "turn_liveness.node = $_\n") } 0 .. 2;
 $_->safe_psql('postgres', 'CREATE ROLE gw LOGIN; CREATE ROLE wk LOGIN; CREATE ROLE other LOGIN') foreach @nodes;
 my $proxy = $nodes[0];
@@ -161,7 +169,7 @@ ok(wait_until('node 1 takes beats', sub { my ($out, $err) = at_proxy($proxy, $be
 
 ok(wait_until('the session beats everywhere', sub { $session->{stderr} = ''; $session->query($beats); return $session->{stderr} !~ /WARNING/ }), 'all beat');
 my $postmaster = (slurp_file($nodes[2]->data_dir . '/postmaster.pid') =~ /^(\d+)/)[0];
-my @stopped = ($postmaster, split ' ', `ps -o pid= --ppid $postmaster`);
+@stopped = ($postmaster, split ' ', `ps -o pid= --ppid $postmaster`);
 kill 'STOP', @stopped;
 foreach my $round (1, 2)
 {
@@ -173,6 +181,7 @@ foreach my $round (1, 2)
 worker_looked($_) foreach @nodes[ 0, 1 ];
 is(join(' ', map { failures($_, 'd%') } @nodes[ 0, 1 ]), '0 0', 'no turn of another node has failed');
 kill 'CONT', @stopped;
+@stopped = ();
 
 is(at_proxy($proxy, "SELECT count(*), min(turn_liveness.commit_terminal_reply(c, '{m}', '{}')) FROM unnest('{" . join(',', map { @$_ } @live) . "}'::text[]) c"),
 	'9|won', 'every answer wins');
