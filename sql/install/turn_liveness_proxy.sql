@@ -198,6 +198,8 @@ BEGIN
 		('turn_liveness_nodes', 'sweep_expired_turns', 'node integer, max_turns integer', 'integer',
 			'RUN ON node; SELECT turn_liveness.sweep_expired_turns(max_turns)'),
 		('turn_liveness_nodes', 'stat_reset', 'node integer', 'void', 'RUN ON node; SELECT turn_liveness.stat_reset()'),
+		('turn_liveness_nodes', 'number', 'node integer', 'integer',
+			'RUN ON node; SELECT coalesce(current_setting(''turn_liveness.node'', true), ''0'')::integer'),
 		('turn_liveness_nodes', 'change', 'node integer, verb text, kind text, name text', 'void',
 			'RUN ON node; SELECT turn_liveness.change_privileges(verb, kind, name::regrole)')
 		) AS f (schema, name, arguments, result, body)
@@ -521,6 +523,11 @@ BEGIN
 	END IF;
 	FOR node IN SELECT generate_series(0, turn_liveness_nodes.total() - 1)
 	LOOP
+		IF turn_liveness_nodes.number(node) <> node THEN
+			RAISE EXCEPTION 'the server behind p% has turn_liveness.node = %', node, turn_liveness_nodes.number(node)
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = 'Acknowledgements go by the numbers in the ids: change its setting, or the order of the nodes in the server "turn_liveness".';
+		END IF;
 		PERFORM turn_liveness_nodes.change(node, verb, kind, name);
 	END LOOP;
 

@@ -131,6 +131,13 @@ is(at_proxy($proxy, 'SELECT count(*) FROM turn_liveness.turns', 'other'), 0, 'a 
 is($nodes[2]->safe_psql('postgres', "SELECT has_function_privilege('other', 'turn_liveness.heartbeat(text, text[], integer[])', 'EXECUTE'), has_table_privilege('other', 'turn_liveness.stat', 'SELECT')"),
 	'f|t', 'granted at the nodes, too');
 
+# numbers that are not those of the nodes
+my $swap = 'ALTER SERVER turn_liveness OPTIONS (SET p0 %s, SET p1 %s)';
+my @connections = map { (split / /, node_option($_, $nodes[$_]), 2)[1] } 0, 1;
+$proxy->safe_psql('proxy', sprintf $swap, reverse @connections);
+like(($proxy->psql('proxy', "SELECT turn_liveness.grant_worker('wk')"))[2], qr/behind p0 has turn_liveness.node = 1/, 'wrong numbers are noticed when a role is granted');
+$proxy->safe_psql('proxy', sprintf $swap, @connections);
+
 # --- one node is down: turns of the others live
 
 my @live = map { my $n = $_; [ map { "$_/a" } of_node($proxy, $n, 3, 'd') ] } 0 .. 2;
