@@ -6,7 +6,7 @@
  *	cluster GATEWAY NODE
  *
  * The gateways and the workers know the proxy alone, through PGHOST and so on.
- * "NODE stop 2" kills the server of node 2, "NODE start 2" starts it again.
+ * "NODE stop 0" kills the server of node 0, "NODE start 0" starts it again.
  * Fails if a client saw anything but exactly one terminal event, or if a turn of
  * another node felt it.
  */
@@ -26,9 +26,9 @@ enum
 
 /* the name is completed so that the conversation lives on the node */
 Scenario	scenarios[] = {
-	[ANSWERED] = {.name = "answered", .sees = "message", .happens = "node 0: its worker answers",
+	[ANSWERED] = {.name = "answered", .sees = "message", .happens = "node 2: its worker answers",
 	.body = "\"text\": \"hello\""},
-	[STEADY] = {.name = "steady", .sees = "message", .happens = "node 0: its worker answers at last",
+	[STEADY] = {.name = "steady", .sees = "message", .happens = "node 2: its worker answers at last",
 	.body = "\"mode\": \"wait\", \"silence\": \"3 s\""},
 	[KILLED] = {.name = "killed", .sees = "error WORKER_DIED", .happens = "node 1: SIGKILL to its worker",
 	.body = "\"mode\": \"hang\"", .signal = SIGKILL},
@@ -36,22 +36,22 @@ Scenario	scenarios[] = {
 	.body = "\"mode\": \"hang\", \"silence\": \"1 s\"", .signal = SIGSTOP},
 	[RESCUED] = {.name = "rescued", .sees = "message", .happens = "node 1: SIGKILL (silence: 1 s; rescue)",
 	.body = "\"text\": \"hello\", \"mode\": \"wait\", \"silence\": \"1 s\", \"rescue\": \"30 s\"", .signal = SIGKILL},
-	[THROUGH] = {.name = "through", .sees = "message", .happens = "node 2 is back: its worker answers",
+	[THROUGH] = {.name = "through", .sees = "message", .happens = "node 0 is back: its worker answers",
 	.body = "\"mode\": \"wait\", \"silence\": \"5 s\""},
-	[LOST] = {.name = "lost", .sees = "error WORKER_DIED", .happens = "node 2 is down: SIGKILL to its worker",
+	[LOST] = {.name = "lost", .sees = "error WORKER_DIED", .happens = "node 0 is down: SIGKILL to its worker",
 	.body = "\"mode\": \"hang\", \"silence\": \"5 s\""},
-	[DURING] = {.name = "during", .sees = "message", .happens = "node 1, while node 2 is down",
+	[DURING] = {.name = "during", .sees = "message", .happens = "node 1, while node 0 is down",
 	.body = "\"text\": \"hello\""},
-	[PUSHED] = {.name = "pushed", .happens = "node 0, while node 2 is down",
+	[PUSHED] = {.name = "pushed", .happens = "node 2, while node 0 is down",
 	.body = "\"text\": \"hello\", \"platform\": \"slack\""},
-	[REFUSED] = {.name = "refused", .sees = "message", .happens = "node 2 is back: its client sends again",
+	[REFUSED] = {.name = "refused", .sees = "message", .happens = "node 0 is back: its client sends again",
 	.body = "\"text\": \"hello\""}
 };
 
 const int	nscenarios = NSCENARIOS;
 const char *const gateway_poll = "--poll-ms=200";	/* LISTEN at the proxy hears nothing */
 
-static const int lives_on[NSCENARIOS] = {0, 0, 1, 1, 1, 2, 2, 1, 0, 2};
+static const int lives_on[NSCENARIOS] = {2, 2, 1, 1, 1, 0, 0, 1, 2, 0};
 
 /* a name of that conversation's own which hashes to its node */
 static void
@@ -77,15 +77,15 @@ node(const char *program, const char *verb)
 {
 	Buffer		command = {0};
 
-	buffer_printf(&command, "%s %s 2", program, verb);
+	buffer_printf(&command, "%s %s 0", program, verb);
 	if (system(command.data) != 0)
 		die("%s failed", command.data);
 	buffer_free(&command);
-	printf("  %-9s  node 2: %-30s at %5d ms\n", "--", verb[2] == 'o' ? "its server is killed" : "its server is started again",
+	printf("  %-9s  node 0: %-30s at %5d ms\n", "--", verb[2] == 'o' ? "its server is killed" : "its server is started again",
 		   (int) (now_ms() - started_at));
 }
 
-/* all but those that are sent while node 2 is down */
+/* all but those that are sent while node 0 is down */
 static void
 send_first(void)
 {
@@ -119,7 +119,7 @@ drive_workers(void)
 		rescued->ends > 0 && scenarios[STEADY].beats && scenarios[THROUGH].beats && scenarios[LOST].beats;
 }
 
-/* node 2 is down for longer than a turn of node 0 may be silent */
+/* node 0 is down for longer than a turn of node 2 may be silent */
 static void
 drive_outage(const char *program)
 {
@@ -136,7 +136,7 @@ drive_outage(const char *program)
 	while (scenarios[DURING].ends == 0 || scenarios[PUSHED].ends == 0 || now_ms() - since < OUTAGE_MS)
 		wait_for_news(100);
 	if (scenarios[STEADY].ends > 0 || scenarios[THROUGH].ends > 0 || scenarios[LOST].ends > 0)
-		complain("a turn ended while node 2 was down");
+		complain("a turn ended while node 0 was down");
 	node(program, "start");
 
 	kill(scenarios[THROUGH].worker, SIGUSR1);
