@@ -25,9 +25,9 @@ END
 }
 
 my @nodes = map { new_node("node$_", "turn_liveness.node = $_\n") } 0 .. 2;
-$_->safe_psql('postgres', 'CREATE ROLE gw LOGIN; CREATE ROLE wk LOGIN; CREATE ROLE other LOGIN') foreach @nodes;
+$_->safe_psql('postgres', 'CREATE ROLE my_gateway LOGIN; CREATE ROLE my_worker LOGIN; CREATE ROLE other LOGIN') foreach @nodes;
 my $proxy = $nodes[0];
-new_proxy($proxy, "modular_mapping '1', query_timeout '3'", @nodes);
+new_proxy($proxy, 3, @nodes);
 no_pauses($_) foreach @nodes[ 0, 1 ];
 
 # --- the functions are those of the extension
@@ -123,8 +123,8 @@ fails_with($proxy, "SELECT turn_liveness.retry_dead_reply(NULL)", '22023', '', '
 fails_with($proxy, "SELECT turn_liveness.stat_reset()", '42501', '', 'administration');
 is(at_proxy($proxy, "SELECT string_agg(coalesce(message_id, '-'), ',') FROM turn_liveness.heartbeats('{NULL,\"\"}', '{a,b}')"), 'a,b', 'beats of what cannot be are given up');
 is(at_proxy($proxy, "SELECT count(*) FROM turn_liveness.heartbeats('{}')"), 0, 'no beats');
-like(at_proxy($proxy, "SELECT turn_liveness.arm_turn('a', 'm')", 'wk'), qr/permission denied/, 'a worker may not arm');
-is(at_proxy($proxy, "SELECT turn_liveness.heartbeat('a')", 'wk'), 0, 'and beats');
+like(at_proxy($proxy, "SELECT turn_liveness.arm_turn('a', 'm')", 'my_worker'), qr/permission denied/, 'a worker may not arm');
+is(at_proxy($proxy, "SELECT turn_liveness.heartbeat('a')", 'my_worker'), 0, 'and beats');
 is($proxy->safe_psql('proxy', q{
 SELECT turn_liveness.grant_monitor('other'), turn_liveness.grant_worker('other'), turn_liveness.revoke_worker('other')}), '||', 'granted and revoked');
 is(at_proxy($proxy, 'SELECT count(*) FROM turn_liveness.turns', 'other'), 0, 'a monitor reads');
@@ -135,7 +135,7 @@ is($nodes[2]->safe_psql('postgres', "SELECT has_function_privilege('other', 'tur
 my $swap = 'ALTER SERVER turn_liveness OPTIONS (SET p0 %s, SET p1 %s)';
 my @connections = map { (split / /, node_option($_, $nodes[$_]), 2)[1] } 0, 1;
 $proxy->safe_psql('proxy', sprintf $swap, reverse @connections);
-like(($proxy->psql('proxy', "SELECT turn_liveness.grant_worker('wk')"))[2], qr/behind p0 has turn_liveness.node = 1/, 'wrong numbers are noticed when a role is granted');
+like(($proxy->psql('proxy', "SELECT turn_liveness.grant_worker('my_worker')"))[2], qr/behind p0 has turn_liveness.node = 1/, 'wrong numbers are noticed when a role is granted');
 $proxy->safe_psql('proxy', sprintf $swap, @connections);
 
 # --- one node is down: turns of the others live
@@ -146,7 +146,7 @@ my $claim = "SELECT count(*), bool_and(attempt = 1) FROM turn_liveness.claim_rep
 at_proxy($proxy, "SELECT turn_liveness.arm_turn(c, 'm', silence => '10 min') FROM unnest('{" . join(',', map { @$_ } @live) . "}'::text[]) c");
 is(at_proxy($proxy, $beats), '', 'nine turns beat');
 at_proxy($proxy, "SELECT turn_liveness.reject_turn(c, 'p', '{\"platform\": \"push\"}', 'no') FROM unnest('{$c[0],$c[8]}'::text[]) c");
-my $session = $proxy->background_psql('proxy', on_error_stop => 0, extra_params => [ '-U', 'gw' ]);
+my $session = $proxy->background_psql('proxy', on_error_stop => 0, extra_params => [ '-U', 'my_gateway' ]);
 $session->set_query_timer_restart;
 is($session->query($beats), '', 'in a session that stays, too');
 

@@ -18,12 +18,11 @@ use TurnLiveness;
 need_plproxy();
 
 my @nodes = map { new_node("node$_", "turn_liveness.node = $_\n", streaming => 1) } 0, 1;
-$_->safe_psql('postgres', 'CREATE ROLE gw LOGIN; CREATE ROLE wk LOGIN') foreach @nodes;
+$_->safe_psql('postgres', 'CREATE ROLE my_gateway LOGIN; CREATE ROLE my_worker LOGIN') foreach @nodes;
 my $proxy = PostgreSQL::Test::Cluster->new('proxy');
 $proxy->init;
 $proxy->start;
-$proxy->safe_psql('postgres', 'CREATE ROLE gw LOGIN; CREATE ROLE wk LOGIN');
-new_proxy($proxy, "query_timeout '30'", @nodes);
+new_proxy($proxy, 30, @nodes);
 no_pauses($_) foreach @nodes;
 
 # 40 turns that workers hold, 20 replies that no gateway took, 4 that one did, 8
@@ -45,7 +44,7 @@ SELECT turn_liveness.ack_replies('g', (SELECT array_agg(reply_id) FROM turn_live
 END
 my $held_ids = at_proxy($proxy, "SELECT array_agg(reply_id) FROM turn_liveness.read_replies((SELECT array_agg(c) FROM ($held) h))");
 my $largest = at_proxy($proxy, 'SELECT max(reply_id) FROM turn_liveness.replies');
-my $stays = $proxy->background_psql('proxy', on_error_stop => 0, extra_params => [ '-U', 'gw' ]);
+my $stays = $proxy->background_psql('proxy', on_error_stop => 0, extra_params => [ '-U', 'my_gateway' ]);
 $stays->set_query_timer_restart;
 is($stays->query($beats), 0, 'a session that stays');
 
@@ -89,13 +88,7 @@ foreach my $n (0, 1)
 }
 
 # 4. each node forgets what is the other's
-foreach my $n (0 .. 3)
-{
-	my $theirs = q{(hashtextextended(split_part(%s, '/', 1) COLLATE "C", 0) & 2147483647) %% 4 <> %d};
-	$nodes[$n]->safe_psql('postgres', join ";\n",
-		(map { sprintf "DELETE FROM turn_liveness.$_ WHERE $theirs", 'deployment', $n } 'turn', 'late_reply'),
-		(map { sprintf "DELETE FROM turn_liveness.$_ WHERE $theirs", 'conversation_id', $n } 'reply', 'delivery'));
-}
+$nodes[$_]->safe_psql('postgres', not_its_own($_)) foreach 0 .. 3;
 
 # 5. the proxy learns of them, and 6. all accept calls
 $proxy->safe_psql('proxy', 'ALTER SERVER turn_liveness OPTIONS (ADD ' . node_option(2, $nodes[2]) . ', ADD ' . node_option(3, $nodes[3]) . ')');

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use TurnLiveness;
 
-our @EXPORT = qw(need_plproxy new_proxy node_option of_node at_proxy fails_with);
+our @EXPORT = qw(need_plproxy new_proxy not_its_own node_option of_node at_proxy fails_with);
 
 # Ends the test where PL/Proxy is not there.
 sub need_plproxy
@@ -32,22 +32,40 @@ sub node_option
 	return "p$i '" . "host=" . $node->host . ' port=' . $node->port . " dbname=postgres'";
 }
 
-# A database "proxy" in that server, over these nodes; with the roles gw and wk,
-# which are there already.
+# The blocks of SQL that the README shows.
+sub of_readme
+{
+	my ($section) = slurp_file("$FindBin::RealBin/../../README.md") =~ /^### PL\/Proxy\n(.*?)^##? /ms;
+	return $section =~ /^ *```sql\n(.*?)^ *```$/gms;
+}
+
+# A database "proxy" in that server, over these nodes, made as the README says.
 sub new_proxy
 {
-	my ($server, $options, @nodes) = @_;
+	my ($server, $timeout, @nodes) = @_;
 	my $i = 0;
+	my ($sql) = of_readme();
+	my $options = join(', ', map { node_option($i++, $_) } @nodes);
+
 	$server->safe_psql('postgres', 'CREATE DATABASE proxy');
 	$server->command_ok(
 		[   'psql', '-X', '-q', '-1', '-v', 'ON_ERROR_STOP=1', '-d', $server->connstr('proxy'),
 			'-f', "$FindBin::RealBin/../../sql/install/turn_liveness_proxy.sql" ],
 		'the file is loaded');
-	$server->safe_psql('proxy', "CREATE SERVER turn_liveness FOREIGN DATA WRAPPER plproxy OPTIONS ("
-		  . join(', ', $options, map { node_option($i++, $_) } @nodes) . ");\n"
-		  . "CREATE USER MAPPING FOR PUBLIC SERVER turn_liveness;\n"
-		  . "SELECT turn_liveness.grant_gateway('gw'), turn_liveness.grant_worker('wk')");
+	$sql =~ s/\bp0 .*?'\);/$options);/s and $sql =~ s/query_timeout '5'/query_timeout '$timeout'/
+	  or die "the README has another server: $sql";
+	$sql =~ s/^CREATE ROLE .*?\n//gm if $server->safe_psql('postgres', "SELECT 1 FROM pg_roles WHERE rolname = 'my_worker'");
+	is( $server->safe_psql('proxy', $sql),
+		join("\n", '|', map { "$_|running|" } 0 .. $#nodes),
+		'the nodes are named, roles are granted, as the README says');
 	return;
+}
+
+# What each node deletes of the other's when their number was doubled to four.
+sub not_its_own
+{
+	my ($node) = @_;
+	return (of_readme())[1] =~ s/\$k/$node/gr;
 }
 
 # So many names that live on that node.
@@ -63,7 +81,7 @@ sub of_node
 sub at_proxy
 {
 	my ($server, $sql, $role) = @_;
-	my ($rc, $out, $err) = $server->psql('proxy', $sql, extra_params => [ '-U', $role // 'gw' ]);
+	my ($rc, $out, $err) = $server->psql('proxy', $sql, extra_params => [ '-U', $role // 'my_gateway' ]);
 	return wantarray ? ($out, $err) : $err =~ /ERROR/ ? $err : $out;
 }
 
@@ -71,7 +89,7 @@ sub fails_with
 {
 	my ($server, $sql, $state, $pattern, $what) = @_;
 	my ($rc, $out, $err) = $server->psql('proxy', $sql,
-		extra_params => [ '-U', 'gw', '-v', 'VERBOSITY=verbose' ]);
+		extra_params => [ '-U', 'my_gateway', '-v', 'VERBOSITY=verbose' ]);
 	like($err, qr/ERROR:  $state: .*$pattern/s, $what);
 	return;
 }
