@@ -12,7 +12,7 @@ PGFILEDESC = "turn_liveness - exactly one terminal reply for every turn"
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 
 OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
-DATA = $(wildcard sql/install/$(EXTENSION)--*.sql)
+DATA = $(wildcard sql/install/$(EXTENSION)--*.sql) sql/install/$(EXTENSION)_proxy.sql
 
 # PGXN wants three numbers; checkver holds the two together.
 DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
@@ -39,13 +39,15 @@ EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
 # --- Targets that work without PGXS
 
 .DEFAULT_GOAL := all
-.PHONY: help demo test bench model checkver dist
+.PHONY: help demo demo-cluster test bench model checkver dist
 
 help:
 	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
+	@echo 'make demo-cluster  the same over three servers behind PL/Proxy, one of which is killed'
 	@echo 'make test       run every test suite on throw-away servers'
 	@echo '                SUITE="regress tap"  only these of: checkver regress isolation'
-	@echo '                                     pgtap tap clients gateway demo model'
+	@echo '                                     pgtap tap clients gateway demo model,'
+	@echo '                                     and demo-cluster when it is named'
 	@echo '                TESTS="FILE..."      only these test files'
 	@echo '                PROVE_FLAGS=-v       for the TAP suite; KEEP=1 keeps the files'
 	@echo 'make bench      measure it (ARGS=... for the script)'
@@ -63,7 +65,7 @@ help:
 # Told to the harness only where the user chose: it looks for its own otherwise.
 CHOSEN_PG_CONFIG := $(PG_CONFIG)
 
-demo test bench model:
+demo demo-cluster test bench model:
 	@exec env TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
 		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
 

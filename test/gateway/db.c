@@ -136,7 +136,11 @@ db_query(DbStatus *status, const char *sql, int nparams, const char *const *para
 	if (PQstatus(session) == CONNECTION_OK)
 	{
 		if (status != NULL && code != NULL)
-			*status = strncmp(code, "22", 2) == 0 || strncmp(code, "54", 2) == 0 ? DB_REFUSED : DB_FAILED;
+		{
+			/* 08: behind a proxy, the server of this turn is away */
+			*status = strncmp(code, "22", 2) == 0 || strncmp(code, "54", 2) == 0 ? DB_REFUSED :
+				strncmp(code, "08", 2) == 0 ? DB_AWAY : DB_FAILED;
+		}
 		if (code == NULL || strncmp(code, "22", 2) != 0)
 			say("the database says: %s", last_error.data);
 	}

@@ -12,11 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <libpq-fe.h>
-
 #include "demo.h"
 
-Scenario scenarios[NSCENARIOS] = {
+enum
+{
+	ANSWERED, KILLED, HUNG, NEVER, LATE, REJECTED, HANDED, ASKED, PUSHED, NSCENARIOS
+};
+
+Scenario	scenarios[] = {
 	[ANSWERED] = {.name = "answered", .sees = "message", .happens = "its worker answers",
 	.body = "\"text\": \"hello\""},
 	[KILLED] = {.name = "killed", .sees = "error WORKER_DIED", .happens = "SIGKILL to its worker",
@@ -37,66 +40,8 @@ Scenario scenarios[NSCENARIOS] = {
 	.body = "\"text\": \"hello\", \"platform\": \"slack\""}
 };
 
-static void
-send_message(Scenario *scenario)
-{
-	Buffer		path = {0};
-	Buffer		body = {0};
-	Buffer		response = {0};
-	int			status;
-
-	buffer_printf(&path, "/message/%s", scenario->name);
-	buffer_printf(&body, "{\"messageId\": \"%s\", %s}", scenario->name, scenario->body);
-	happened(scenario, NULL);
-	status = client_post(gateways[1].port, path.data, body.data, &response);
-	if (status != 202)
-		die("the gateway refused \"%s\": %d %s", scenario->name, status, response.len > 0 ? response.data : "");
-	buffer_free(&path);
-	buffer_free(&body);
-	buffer_free(&response);
-}
-
-static char *
-query(PGconn *conn, const char *sql, const char *argument)
-{
-	PGresult   *result = PQexecParams(conn, sql, argument == NULL ? 0 : 1, NULL, &argument, NULL, NULL, 0);
-	char	   *value;
-
-	if (PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) == 0)
-		die("%s: %s", sql, PQresultErrorMessage(result));
-	value = xstrdup(PQgetvalue(result, 0, 0));
-	PQclear(result);
-	return value;
-}
-
-/*
- * Everything that a client may still be sent was committed before this reply,
- * and replies of one conversation come in order: when the client has this one,
- * it has them all.
- */
-static void
-send_marker(PGconn *conn, const Scenario *scenario)
-{
-	char	   *election;
-
-	free(query(conn, "SELECT turn_liveness.arm_turn($1, 'marker', jsonb_build_object('conversationId', $1::text))", scenario->name));
-	election = query(conn, "SELECT turn_liveness.commit_terminal_reply($1, '{marker}', '{\"finalText\": \"marker\"}')",
-					 scenario->name);
-	if (strcmp(election, "won") != 0)
-		complain("the marker of \"%s\": %s", scenario->name, election);
-	free(election);
-}
-
-/* a query that must give this value */
-static void
-expect(PGconn *conn, const char *what, const char *sql, const char *argument, const char *value)
-{
-	char	   *found = query(conn, sql, argument);
-
-	if (strcmp(found, value) != 0)
-		complain("%s: %s, not %s", what, found, value);
-	free(found);
-}
+const int	nscenarios = NSCENARIOS;
+const char *const gateway_poll = "--poll-ms=5000";
 
 /*
  * The worker is killed when its client has seen what it does; the next worker,
@@ -252,18 +197,17 @@ check(PGconn *conn)
 int
 main(int argc, char **argv)
 {
-	PGconn	   *conn = PQconnectdb("application_name=demo");
+	PGconn	   *conn;
 
 	if (argc != 2)
 		die("usage: demo GATEWAY");
-	if (PQstatus(conn) != CONNECTION_OK)
-		die("%s", PQerrorMessage(conn));
+	conn = ask_connect();
 	started_at = now_ms();
 	atexit(clean_up);
 	gateway_start(&gateways[0], argv[1], "gateway-a");
 	gateway_start(&gateways[1], argv[1], "gateway-b");
 	while (!gateways[0].connected || !gateways[1].connected)
-		wait_for_news();
+		wait_for_news(-1);
 	printf("Gateway A holds the clients' streams, gateway B runs the workers.\n\n"
 		   "  %-9s  %-38s %-14s  %s\n", "message", "what happens", "", "its client sees");
 
@@ -272,20 +216,20 @@ main(int argc, char **argv)
 		scenarios[i].client.owner = &scenarios[i];
 		client_open(&scenarios[i].client, gateways[0].port, scenarios[i].name);
 		while (!scenarios[i].client.open)
-			wait_for_news();
+			wait_for_news(-1);
 	}
 	for (int i = 0; i < NSCENARIOS; i++)
 		send_message(&scenarios[i]);
 
 	while (!drive())
-		wait_for_news();
+		wait_for_news(-1);
 
 	for (int i = 0; i < PUSHED; i++)
 		send_marker(conn, &scenarios[i]);
 	for (int i = 0; i < PUSHED; i++)
 	{
 		while (!scenarios[i].marked)
-			wait_for_news();
+			wait_for_news(-1);
 	}
 	check(conn);
 	PQfinish(conn);

@@ -1,10 +1,13 @@
 /*
  * demo.h
- *		What the two files of the demo share: demo.c has the scenarios, watch.c
- *		the gateways and clients, and what they say.
+ *		What the two demos share: demo.c (one server) and cluster.c (three, and a
+ *		proxy) have the scenarios, watch.c the gateways and clients and what they
+ *		say, ask.c what is said to gateways and database.
  */
 #ifndef DEMO_H
 #define DEMO_H
+
+#include <libpq-fe.h>
 
 #include "client.h"
 
@@ -31,11 +34,6 @@ typedef struct Scenario
 	char		election[16];	/* what the worker was told */
 } Scenario;
 
-enum
-{
-	ANSWERED, KILLED, HUNG, NEVER, LATE, REJECTED, HANDED, ASKED, PUSHED, NSCENARIOS
-};
-
 typedef struct Gateway
 {
 	pid_t		pid;
@@ -45,8 +43,18 @@ typedef struct Gateway
 	Buffer		in;
 } Gateway;
 
-/* demo.c */
-extern Scenario scenarios[NSCENARIOS];
+/* demo.c or cluster.c */
+extern Scenario scenarios[];
+extern const int nscenarios;
+extern const char *const gateway_poll;	/* an option of the gateways */
+
+/* ask.c */
+extern PGconn *ask_connect(void);
+extern char *query(PGconn *conn, const char *sql, const char *argument);
+extern void expect(PGconn *conn, const char *what, const char *sql, const char *argument, const char *value);
+extern int	try_message(Scenario *scenario);
+extern void send_message(Scenario *scenario);
+extern void send_marker(PGconn *conn, const Scenario *scenario);
 
 /* watch.c */
 extern Gateway gateways[2];		/* the first holds the streams, the second the workers */
@@ -58,6 +66,6 @@ extern void clean_up(void);
 extern void gateway_start(Gateway *gateway, const char *program, const char *name);
 extern void happened(Scenario *scenario, const char *happens);
 extern void show(const Scenario *scenario, const char *saw);
-extern void wait_for_news(void);
+extern void wait_for_news(int most);
 
 #endif							/* DEMO_H */

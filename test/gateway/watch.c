@@ -18,7 +18,7 @@
 
 #include "demo.h"
 
-#define MOST_MS 30000			/* then something hangs */
+#define MOST_MS 60000			/* then something hangs */
 
 Gateway		gateways[2];
 int64_t		started_at;
@@ -41,7 +41,7 @@ complain(const char *format,...)
 void
 clean_up(void)
 {
-	for (int i = 0; i < NSCENARIOS; i++)
+	for (int i = 0; i < nscenarios; i++)
 	{
 		if (scenarios[i].worker > 0)
 			kill(scenarios[i].worker, SIGKILL);
@@ -73,7 +73,7 @@ gateway_start(Gateway *gateway, const char *program, const char *name)
 	{
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		dup2(fds[1], STDOUT_FILENO);
-		execl(program, program, "--port=0", option.data, "--beat-ms=200", "--push=slack", NULL);
+		execl(program, program, "--port=0", option.data, "--beat-ms=200", "--push=slack", gateway_poll, NULL);
 		fprintf(stderr, "cannot run %s: %s\n", program, strerror(errno));
 		_exit(127);
 	}
@@ -87,7 +87,7 @@ gateway_start(Gateway *gateway, const char *program, const char *name)
 static Scenario *
 find_scenario(const char *name)
 {
-	for (int i = 0; i < NSCENARIOS; i++)
+	for (int i = 0; i < nscenarios; i++)
 	{
 		if (strcmp(scenarios[i].name, name) == 0)
 			return &scenarios[i];
@@ -138,7 +138,7 @@ gateway_line(Gateway *gateway, char *line)
 	}
 	else if (sscanf(line, "worker %d %63s", &pid, word) == 2 && strcmp(word, "beats") == 0)
 	{
-		for (int i = 0; i < NSCENARIOS; i++)
+		for (int i = 0; i < nscenarios; i++)
 			scenarios[i].beats = scenarios[i].beats || scenarios[i].worker == pid;
 	}
 	else if (sscanf(line, "worker %*d %63s %*s election %63s", deployment, word) == 2)
@@ -250,22 +250,27 @@ client_event(Client *client, const char *event, const char *data, const char *id
 }
 
 /*
- * Waits for something, then takes everything that came.  Given to poll() as a
- * timeout is only how long the whole demo may take.
+ * Waits for something, at most that many milliseconds unless that is -1, then
+ * takes everything that came.  The whole demo may take MOST_MS.
  */
 void
-wait_for_news(void)
+wait_for_news(int most)
 {
-	struct pollfd fds[2 + NSCENARIOS];
+	struct pollfd fds[2 + nscenarios];
 	int64_t		left = started_at + MOST_MS - now_ms();
+	int			count = 0;
 
 	for (int i = 0; i < 2; i++)
 		fds[i] = (struct pollfd) {gateways[i].fd, POLLIN, 0};
-	for (int i = 0; i < NSCENARIOS; i++)
+	for (int i = 0; i < nscenarios; i++)
 		fds[2 + i] = (struct pollfd) {scenarios[i].client.fd > 0 ? scenarios[i].client.fd : -1, POLLIN, 0};
-	if (left <= 0 || poll(fds, 2 + NSCENARIOS, (int) left) <= 0)
+	if (left > 0)
+		count = poll(fds, 2 + nscenarios, most >= 0 && most < left ? most : (int) left);
+	if (count == 0 && most >= 0 && most < left)
+		return;
+	if (count <= 0)
 	{
-		for (int i = 0; i < NSCENARIOS; i++)
+		for (int i = 0; i < nscenarios; i++)
 		{
 			if (scenarios[i].ends == 0)
 				printf("  WRONG: \"%s\": %s, and nothing was heard of it\n", scenarios[i].name, scenarios[i].happens);
@@ -277,7 +282,7 @@ wait_for_news(void)
 		if (fds[i].revents != 0)
 			gateway_read(&gateways[i]);
 	}
-	for (int i = 0; i < NSCENARIOS; i++)
+	for (int i = 0; i < nscenarios; i++)
 	{
 		if (fds[2 + i].revents != 0 && !client_read(&scenarios[i].client, client_event))
 			die("the stream of \"%s\" ended", scenarios[i].name);

@@ -141,36 +141,45 @@ beat(void)
 		finish("abandons", "its turn");
 }
 
+/* until the server may be back; the gateway's going away ends the wait */
+static void
+wait_for_server(void)
+{
+	struct pollfd gateway = {GATEWAY_FD, 0, 0};
+
+	if (poll(&gateway, 1, 100) > 0 && !own_beats)
+		exit(1);
+}
+
 /*
  * One statement, whatever happens to the connection meanwhile: it is repeated
- * until the server has answered.  Gives what it said, or NULL.
+ * until the server has answered.  Behind a proxy the server of this turn can be
+ * away while the connection stands (class 08).  Gives what it said, or NULL.
  */
 static char *
 insist(const char *sql, const char *again, const char *argument)
 {
 	PGresult   *result;
+	const char *code;
 	char	   *value;
 
 	for (;;)
 	{
-		if (connect_database())
+		if (!connect_database())
 		{
-			result = query(sql, argument);
-			if (PQresultStatus(result) == PGRES_TUPLES_OK)
-				break;
-			if (PQstatus(conn) == CONNECTION_OK)
-				die("worker %d: %s", (int) getpid(), PQresultErrorMessage(result));
-			PQclear(result);
-			sql = again;
+			wait_for_server();
+			continue;
 		}
-		else
-		{
-			/* until the server is back; the gateway's going away ends the wait */
-			struct pollfd gateway = {GATEWAY_FD, 0, 0};
-
-			if (poll(&gateway, 1, 100) > 0 && !own_beats)
-				exit(1);
-		}
+		result = query(sql, argument);
+		if (PQresultStatus(result) == PGRES_TUPLES_OK)
+			break;
+		code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+		if (code != NULL && strncmp(code, "08", 2) == 0)
+			wait_for_server();
+		else if (PQstatus(conn) == CONNECTION_OK)
+			die("worker %d: %s", (int) getpid(), PQresultErrorMessage(result));
+		PQclear(result);
+		sql = again;
 	}
 	value = PQntuples(result) == 0 || PQgetisnull(result, 0, 0) ? NULL : xstrdup(PQgetvalue(result, 0, 0));
 	PQclear(result);

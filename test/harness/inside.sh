@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# inside.sh test|demo|bench
+# inside.sh test|demo|demo-cluster|bench
 #
 # The part of "run" that works as an ordinary user, in the copied tree.
 
@@ -19,6 +19,9 @@ demo)
 	tl_server_start
 	# shellcheck disable=SC2086
 	bash test/gateway/demo.sh ${ARGS-}
+	;;
+demo-cluster)
+	bash test/gateway/cluster.sh
 	;;
 bench)
 	tl_server_start

@@ -185,6 +185,12 @@ demo() {
 	echo "1 passed, 0 failed"
 }
 
+# What "make demo-cluster" shows.
+demo_cluster() {
+	bash test/gateway/cluster.sh
+	echo "1 passed, 0 failed"
+}
+
 clients() {
 	# Sessions are ended here whose turns must live on, however long the next one takes.
 	tl_server_start "turn_liveness.reconnect_window = 1min"
@@ -204,6 +210,8 @@ if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite client
 if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
 if wanted model 'test/model/*'; then suite model model; fi
 if [ -e test/gateway/demo.sh ] && wanted demo test/gateway/demo.sh; then suite demo demo; fi
+# Not without its name: the tests of the TAP suite hold the same.
+if [ -n "$SUITE${TESTS-}" ] && wanted demo-cluster test/gateway/cluster.sh; then suite demo-cluster demo_cluster; fi
 
 if [ ${#summary[@]} = 0 ]; then
 	summary=("no suite is called ${SUITE:-$TESTS}")
