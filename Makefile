@@ -12,7 +12,7 @@ PGFILEDESC = "turn_liveness - exactly one terminal reply for every turn"
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 
 OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
-DATA = $(wildcard sql/install/$(EXTENSION)--*.sql)
+DATA = $(wildcard sql/install/$(EXTENSION)*.sql)
 
 # PGXN wants three numbers; checkver holds the two together.
 DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
@@ -39,7 +39,7 @@ EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
 # --- Targets that work without PGXS
 
 .DEFAULT_GOAL := all
-.PHONY: help demo test bench model checkver dist
+.PHONY: help demo test bench model monitoring checkver dist
 
 help:
 	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
@@ -51,6 +51,8 @@ help:
 	@echo 'make bench      measure it (ARGS=... for the script)'
 	@echo 'make model      check the protocol and its known bugs with spin (a few minutes)'
 	@echo '                ARGS="story BUG"     show how one of the bugs of test/model breaks it'
+	@echo 'make monitoring watch a server with Prometheus: alerts that fire, the dashboard'
+	@echo '                drawn (about 5 minutes)'
 	@echo '  These install missing Debian packages when they may, and name them'
 	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
 	@echo
@@ -63,7 +65,7 @@ help:
 # Told to the harness only where the user chose: it looks for its own otherwise.
 CHOSEN_PG_CONFIG := $(PG_CONFIG)
 
-demo test bench model:
+demo test bench model monitoring:
 	@exec env TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
 		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
 

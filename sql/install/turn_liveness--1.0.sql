@@ -499,6 +499,11 @@ CREATE VIEW turn_liveness.stat AS
 		   (SELECT count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
 			WHERE t.outcome IS NULL AND t.next_check <= turn_liveness.clock_now()
+			  AND u.state = 'lapsed') +
+		   -- the sweep looks at what is offered when the window ends
+		   (SELECT count(*)
+			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
+			WHERE t.outcome IS NULL AND t.lapsed IS NOT NULL AND t.next_check > turn_liveness.clock_now()
 			  AND u.state = 'lapsed') AS turns_lapsed,
 		   (SELECT count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
