@@ -17,7 +17,7 @@ use List::Util qw(max min);
 
 my ($url, $since, $file) = @ARGV;
 my $until = time;
-my $step = max(1, int(($until - $since) / 120));
+my $step = max(1, int(($until - $since) / 75));
 my $http = HTTP::Tiny->new(timeout => 30);
 my ($unit_x, $unit_y) = (60, 26);
 my @colours = map { "#$_" } qw(73bf69 f2cc0c 5794f2 ff9830 f2495c b877d9 8ab8ff c0d8ff 96d98d ffa6b0);
@@ -73,18 +73,20 @@ sub draw_stat
 	my ($panel, $x, $y, $w, $h, @series) = @_;
 	my $defaults = $panel->{fieldConfig}{defaults};
 	my $limit = $defaults->{thresholds} ? $defaults->{thresholds}{steps}[1]{value} : undef;
-	my $high = ($h - 26) / max(1, scalar @series);
 
+	# what is no more is not shown
+	@series = grep { $_->[1][-1][0] > $until - 3 * $step - 5 } @series;
 	@series = ([ 'none', [] ]) unless @series;
+	my $high = ($h - 26) / @series;
 	foreach my $i (0 .. $#series)
 	{
 		my ($name, $points) = @{ $series[$i] };
-		my $value = @$points && $points->[-1][0] > $until - 3 * $step - 5 ? $points->[-1][1] : undef;
+		my $value = @$points ? $points->[-1][1] : undef;
 		my $mapped = $defaults->{mappings} && defined $value ? $defaults->{mappings}[0]{options}{ $value + 0 } : undef;
 		my $bad = $mapped ? $mapped->{color} eq 'red' : defined $limit && defined $value && $value >= $limit;
 		my $top = $y + 24 + $i * $high;
 		push @svg, sprintf '<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>', $x + 4, $top, $w - 8, $high - 3, $bad ? '#c4162a' : '#37872d';
-		text($x + $w / 2, $top + $high / 2 + 4, $high > 50 ? 20 : 12, '#fff', $mapped ? $mapped->{text} : defined $value ? shown($value, $defaults->{unit}) : '–', 'text-anchor="middle"');
+		text($x + $w / 2, $top + $high / 2 + 4, $high > 50 ? 20 : 12, '#fff', $mapped ? $mapped->{text} : defined $value ? shown($value, $defaults->{unit}) : '-', 'text-anchor="middle"');
 		text($x + $w / 2, $top + $high - 8, 10, '#fff', $name, 'text-anchor="middle"');
 	}
 	return;

@@ -93,6 +93,7 @@ rule_files: ['$here/rules.yaml']
 scrape_configs:
 - job_name: turn_liveness
   static_configs: [{targets: ['127.0.0.1:$exporter_port']}]
+  metric_relabel_configs: [{target_label: server, replacement: 'db1:5432'}]
 END
 run_program('prometheus', {}, 'prometheus', "--config.file=$config", "--storage.tsdb.path=$tmp/prometheus.data", "--web.listen-address=127.0.0.1:$port");
 

@@ -1,5 +1,6 @@
 # The screen for a person at a terminal (turn_liveness_overview.sql), and the story
-# of one turn: why did it fail, on which worker, after how long?
+# of one turn (why did it fail, on which worker, after how long?), and the log as a
+# program reads it.
 
 use strict;
 use warnings;
@@ -7,6 +8,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -19,6 +21,10 @@ turn_liveness.mass_silence_hold = 0
 turn_liveness.claim_timeout = '30 min'
 turn_liveness.max_attempts = 2
 turn_liveness.undelivered_retention = '20 d'
+turn_liveness.log_failures = on
+logging_collector = on
+log_destination = jsonlog
+log_filename = 'server.log'
 autovacuum = off
 });
 no_pauses($node);
@@ -108,6 +114,60 @@ is("$code $worker", 'WORKER_UNRESPONSIVE w2', 'the screen says why, and on which
 ok($after >= 3 && $after <= 9 && $silent >= 3 && $silent <= 9, "after how many minutes: $after, of which silent: $silent");
 like(sql(q{SELECT state, error_code, worker, generation, decided_by, round(extract(epoch FROM ended_at - armed_at) / 60), round(extract(epoch FROM ended_at - last_beat) / 60), reason, delivery_state FROM turn_liveness.get_turn('conv-7', 'm1')}),
 	qr/^error\|WORKER_UNRESPONSIVE\|w2\|1\|sweep\|[3-9]\|[3-9]\|[^|]+\|claimed$/, 'and one query the rest');
+
+# --- all that is known of one message
+
+my $readme = slurp_file("$FindBin::RealBin/../monitoring/README.md");
+my ($story) = $readme =~ /^## The whole story.*?^```sql\n(.*?)^```/ms;
+arm($node, 'conv-7', 'm2', q{'{"platform": "web"}', admission => '1 d', silence => '3 min', rescue => '1 d', duration => '1 d'});
+sql(q{SELECT turn_liveness.start_turn('conv-7', 'm2', 'w1'), turn_liveness.post_update('conv-7', 'm2', '{"status": "thinking"}', 1)});
+advance($node, '5 min');
+ok($node->poll_query_until('postgres', q{SELECT state = 'lapsed' FROM turn_liveness.get_turn('conv-7', 'm2')}), 'a worker falls silent');
+sql(q{SELECT turn_liveness.start_turn(deployment, message_id, 'w3') FROM turn_liveness.rescue_turns(10) WHERE deployment = 'conv-7'});
+sql(q{SELECT turn_liveness.commit_terminal_reply('conv-7', '{m2}', '{"content": "too late"}', '{1}'), turn_liveness.commit_terminal_reply('conv-7', '{m2}', '{"content": "42"}', '{2}')});
+sql(q{SELECT turn_liveness.ack_replies('gateway-a', array_agg(reply_id)) FROM turn_liveness.read_replies('{conv-7}')});
+like(sql($story =~ s/'m1'/'m2'/gr),
+	qr/\Aanswer\|2\|w3\|[^\n]*"content": "42"[^\n]*\n\d+\|update\|\|\|1\|w1\|[^\n]*\|delivered\|0\|gateway-a\|[^\n]*\n\d+\|answer\|\|reply\|2\|w3\|[^\n]*\|delivered\|0\|gateway-a\|[^\n]*\nstale\|20[^\n]*\z/,
+	'both its workers, its update, its answer, the one that came too late, and the delivery');
+
+# --- the log, for a program
+
+my ($expression) = $readme =~ /^## The log.*?^```\n(.*?)^```/ms;
+$expression =~ s/\n//g;
+
+# The messages of the log that are about a deployment, each taken apart
+sub events
+{
+	my ($deployment) = @_;
+	my @events;
+	foreach my $line (map { decode_json($_) } split /\n/, slurp_file($node->data_dir . '/log/server.json'))
+	{
+		next unless $line->{message} =~ /$expression/;
+		my %event = (%+, line => $line);
+		push @events, \%event if $event{deployment} =~ s/""/"/gr eq $deployment;
+	}
+	return @events;
+}
+
+my ($event) = events('conv-7');
+is(join(' ', map { $event->{$_} // '-' } qw(event message_id conversation_id platform generation worker error_code decided_by database traceparent)),
+	'failed m1 c-7 web 1 w2 WORKER_UNRESPONSIVE sweep postgres -', 'which turn, on which worker, why');
+ok($event->{silent} >= 180 && $event->{silence} == 180 && $event->{armed} >= $event->{started}, 'after how long');
+is(join(' ', map { $event->{line}{$_} } qw(error_severity state_code backend_type)), 'LOG 01000 turn_liveness worker', 'and what PostgreSQL says of it');
+ok($event->{line}{pid} && $event->{line}{timestamp}, 'by which process, and when');
+is((events('conv-7'))[1]{event}, 'offered', 'an offer likewise');
+($event) = events('conv-8');
+is(join(' ', map { $event->{$_} // '-' } qw(event worker error_code admission silence started)), 'failed - WORKER_NEVER_STARTED 300.0 - -', 'one that never started');
+
+# names that look like the line itself
+my $name = q{d" (conversation "x", platform "y", generation 9, worker "z"): WORKER_DIED, armed 1.0 s ago, decided by session in database "q};
+my $trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+sql(qq{SELECT turn_liveness.arm_turn('$name', 'm"1', '{"platform": "\\"", "conversationId": "c\\"\\"", "traceparent": "$trace"}', admission => '1 min', silence => '1 min')});
+sql(qq{SELECT turn_liveness.start_turn('$name', 'm"1', '"')});
+advance($node, '2 min');
+ok(wait_until('it fails', sub { ($event) = events($name) }), 'hostile names');
+is(join(' ', map { $event->{$_} } qw(event message_id conversation_id platform generation worker error_code traceparent database)),
+	qq{failed m""1 c"""" "" 1 "" WORKER_UNRESPONSIVE $trace postgres}, 'are taken apart all the same');
 
 # --- on a bad day it is one screen too
 
