@@ -1,8 +1,8 @@
 # turn_liveness
 #
 # "make && sudo make install" builds and installs it for the server that
-# PG_CONFIG names. "make demo", "make test", "make bench" and "make model" need
-# nothing of PostgreSQL beforehand: see "make help".
+# PG_CONFIG names. The commands below need nothing of PostgreSQL beforehand: see
+# "make help".
 
 EXTENSION = turn_liveness
 MODULE_big = turn_liveness
@@ -12,7 +12,7 @@ PGFILEDESC = "turn_liveness - exactly one terminal reply for every turn"
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 
 OBJS = $(WIN32RES) $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
-DATA = $(wildcard sql/install/$(EXTENSION)--*.sql) sql/install/$(EXTENSION)_proxy.sql
+DATA = $(wildcard sql/install/$(EXTENSION)*.sql)
 
 # PGXN wants three numbers; checkver holds the two together.
 DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
@@ -39,20 +39,39 @@ EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
 # --- Targets that work without PGXS
 
 .DEFAULT_GOAL := all
-.PHONY: help demo demo-cluster test bench model checkver dist
+# What test/harness/run does, on throw-away servers.
+COMMANDS = demo demo-cluster test bench monitoring model chaos hostile mutants sanitize failover deb images
+.PHONY: help $(COMMANDS) checkver dist
 
 help:
 	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
 	@echo 'make demo-cluster  the same over three servers behind PL/Proxy, one of which is killed'
 	@echo 'make test       run every test suite on throw-away servers'
-	@echo '                SUITE="regress tap"  only these of: checkver regress isolation'
-	@echo '                                     pgtap tap clients gateway demo model,'
+	@echo '                SUITE="regress tap"  only these of: checkver regress isolation pgtap'
+	@echo '                                     tap clients gateway model chaos hostile demo,'
 	@echo '                                     and demo-cluster when it is named'
 	@echo '                TESTS="FILE..."      only these test files'
 	@echo '                PROVE_FLAGS=-v       for the TAP suite; KEEP=1 keeps the files'
 	@echo 'make bench      measure it (ARGS=... for the script)'
+	@echo 'make monitoring watch a server with Prometheus: alerts that fire, the dashboard'
+	@echo '                drawn (about 5 minutes)'
+	@echo
 	@echo 'make model      check the protocol and its known bugs with spin (a few minutes)'
 	@echo '                ARGS="story BUG"     show how one of the bugs of test/model breaks it'
+	@echo 'make chaos      kill, stop and cut off all processes under load, and judge what is left'
+	@echo '                ARGS="SECONDS SEED"  default: 300 and a new one'
+	@echo 'make hostile    call every function as no user does (ARGS="SECONDS [SEED]"); by'
+	@echo '                sqlsmith (ARGS="sqlsmith SECONDS"), or libFuzzer on the JSON of'
+	@echo '                replies (ARGS="merge SECONDS")'
+	@echo 'make mutants    break the code in many places, one after the other: tests catch it'
+	@echo '                (about ten minutes; ARGS="NAME..." only these of test/mutants)'
+	@echo 'make sanitize   run the suites under sanitizers and valgrind, and the analyzers'
+	@echo 'make failover   kill the primary of a cluster under load, with Patroni (ten minutes)'
+	@echo '                ARGS=synchronous, or asynchronous: only that kind of replication'
+	@echo
+	@echo 'make deb        build the Debian packages'
+	@echo '                ARGS=check           and install, upgrade and purge them in a clean root'
+	@echo 'make images     build the container images on a clean root, and run them'
 	@echo '  These install missing Debian packages when they may, and name them'
 	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
 	@echo
@@ -65,7 +84,7 @@ help:
 # Told to the harness only where the user chose: it looks for its own otherwise.
 CHOSEN_PG_CONFIG := $(PG_CONFIG)
 
-demo demo-cluster test bench model:
+$(COMMANDS):
 	@exec env TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
 		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
 

@@ -476,7 +476,7 @@ ALTER TABLE turn_liveness.turn ENABLE ALWAYS TRIGGER foreign_change;
 CREATE FUNCTION turn_liveness.stat_row(
 	OUT worker_state text, OUT worker_pid integer, OUT worker_problem text, OUT launcher_pid integer,
 	OUT leases_used integer, OUT lease_capacity integer, OUT attach_used integer, OUT attach_capacity integer,
-	OUT last_sweep timestamptz, OUT last_sweep_ms double precision,
+	OUT last_sweep timestamptz, OUT last_sweep_ms double precision, OUT tick_age interval,
 	OUT sweep_enabled boolean, OUT grace text, OUT grace_until timestamptz,
 	OUT armed bigint, OUT answered bigint,
 	OUT failed_unresponsive bigint, OUT failed_never_started bigint, OUT failed_died bigint,
@@ -497,11 +497,16 @@ COMMENT ON FUNCTION turn_liveness.stat_row() IS
 -- does not name it does not pay for it.
 CREATE VIEW turn_liveness.stat AS
 	SELECT s.worker_state, s.worker_pid, s.worker_problem, s.launcher_pid,
-		   s.sweep_enabled, s.grace, s.grace_until, s.last_sweep, s.last_sweep_ms,
+		   s.sweep_enabled, s.grace, s.grace_until, s.last_sweep, s.last_sweep_ms, s.tick_age,
 		   (SELECT count(*) FROM turn_liveness.turn t WHERE t.outcome IS NULL) AS turns_owed,
 		   (SELECT count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
 			WHERE t.outcome IS NULL AND t.next_check <= turn_liveness.clock_now()
+			  AND u.state = 'lapsed') +
+		   -- the sweep looks at what is offered when the window ends
+		   (SELECT count(*)
+			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
+			WHERE t.outcome IS NULL AND t.lapsed IS NOT NULL AND t.next_check > turn_liveness.clock_now()
 			  AND u.state = 'lapsed') AS turns_lapsed,
 		   (SELECT count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
@@ -556,13 +561,14 @@ CREATE VIEW turn_liveness.stat AS
 COMMENT ON VIEW turn_liveness.stat IS 'what happens in this database, in one row; counters are cumulative since stats_reset or the start of the server, and NULL without preload';
 COMMENT ON COLUMN turn_liveness.stat.worker_state IS 'none, wanted, running, disabled or no slot';
 COMMENT ON COLUMN turn_liveness.stat.worker_pid IS 'process id of the worker of this database';
-COMMENT ON COLUMN turn_liveness.stat.worker_problem IS 'why no worker runs, or which of its steps waits for a lock; NULL when all is well';
+COMMENT ON COLUMN turn_liveness.stat.worker_problem IS 'why no worker runs, that it is stopped, or which of its steps waits for which lock; NULL when all is well';
 COMMENT ON COLUMN turn_liveness.stat.launcher_pid IS 'process id of the launcher, which starts the workers of all databases';
 COMMENT ON COLUMN turn_liveness.stat.sweep_enabled IS 'false while turn_liveness.sweep = off holds every automatic failure';
 COMMENT ON COLUMN turn_liveness.stat.grace IS 'what holds failures back now: sweep off, server start, pause, sweep on again, mass silence; NULL when nothing does';
 COMMENT ON COLUMN turn_liveness.stat.grace_until IS 'when that ends for turns with the default deadline; NULL when it has no known end';
 COMMENT ON COLUMN turn_liveness.stat.last_sweep IS 'when the worker last looked at turns that might have lapsed';
 COMMENT ON COLUMN turn_liveness.stat.last_sweep_ms IS 'how long that took, in milliseconds';
+COMMENT ON COLUMN turn_liveness.stat.tick_age IS 'how long ago the worker moved the liveness clock on: a second at most; beyond two the clock stands still; NULL where no worker runs';
 COMMENT ON COLUMN turn_liveness.stat.turns_owed IS 'turns that are owed an answer; the view turns tells them by state';
 COMMENT ON COLUMN turn_liveness.stat.turns_lapsed IS 'of these, turns whose deadline is past: offered for rescue, about to be failed, or held back by an open transaction, a grace or sweep = off';
 COMMENT ON COLUMN turn_liveness.stat.turns_blocked IS 'of these, turns that an open or prepared transaction holds; turns.blocked_by names it';

@@ -18,13 +18,10 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
-#include "storage/proc.h"
-#include "storage/procarray.h"
-#include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "admin/worker_wait.h"
 #include "base/guc.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
@@ -67,37 +64,6 @@ add_text(StatRow *row, const char *text)
 }
 
 /*
- * A step of the worker that has waited for longer than a second, for a lock or
- * in its commit for a standby; NULL if there is none.  An optional step does
- * not wait, but is skipped until it finds its locks free.
- */
-static const char *
-stuck_step(TlWorkerSlot *slot)
-{
-	PGPROC	   *proc = BackendPidGetProc(slot->pid);
-	uint32		wait = proc != NULL ? proc->wait_event_info : 0;
-	uint32		class = wait & 0xFF000000U;
-	const char *what = "a lock";
-	const char *name = slot->skipped;
-	int64		now = tl_monotonic();
-	int64		since = (int64) pg_atomic_read_u64(&slot->step_since_us);
-
-	/* an idle worker has no wait of these types, however old its step */
-	if (now - since >= TL_SECOND && (class == PG_WAIT_LOCK || class == PG_WAIT_IPC))
-	{
-		name = pgstat_get_backend_current_activity(slot->pid, false);
-		if (class == PG_WAIT_IPC)
-			what = pgstat_get_wait_event(wait);
-	}
-	else
-		since = slot->skipped_since_us;
-	if (since == 0 || now - since < TL_SECOND)
-		return NULL;
-	return psprintf("waits for %s in step \"%s\" since " INT64_FORMAT " s",
-					what, name, (now - since) / TL_SECOND);
-}
-
-/*
  * What the launcher and the worker say of themselves, and why no worker serves
  * this database, or does so badly, for the person on call: the first reason
  * that holds.
@@ -123,7 +89,7 @@ describe_worker(StatRow *row, TlDatabase *db)
 		slot.state = TL_WORKER_NONE;
 	/* a worker that is starting serves the database only once it runs */
 	if (slot.state == TL_WORKER_RUNNING)
-		problem = stuck_step(&slot);
+		problem = tl_worker_wait(&slot);
 	else
 	{
 		/* the more a reason explains, the earlier it stands */
@@ -210,6 +176,8 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 	TlDatabase *db = tl_database();
 	int64		now = tl_clock_now();
 	int64		last = db ? (int64) pg_atomic_read_u64(&db->last_sweep_us) : 0;
+	int64		tick_age = tl_clock_tick_age();
+	Interval	age = {.time = tick_age};
 	StatRow		row = {0};
 	TlGrace		grace;
 	TupleDesc	desc;
@@ -223,6 +191,7 @@ turn_liveness_stat_row(PG_FUNCTION_ARGS)
 	add(&row, tl_shared != NULL, Int32GetDatum(tl_attach_capacity));
 	add(&row, last > 0, TimestampTzGetDatum(tl_clock_to_wall(last, now)));
 	add(&row, last > 0, Float8GetDatum(db ? pg_atomic_read_u64(&db->last_sweep_took_us) / 1000.0 : 0));
+	add(&row, tick_age >= 0, IntervalPGetDatum(&age));
 	describe_grace(&row, db, &grace, now);
 	for (i = 0; i < TL_NCOUNTERS; i++)
 		add(&row, db != NULL, Int64GetDatum(db ? (int64) tl_counter_read(db, (TlCounter) i) : 0));

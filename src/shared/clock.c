@@ -251,6 +251,20 @@ tl_clock_to_wall(int64 us, int64 now)
 	return GetCurrentTimestamp() + (us - now) - lost;
 }
 
+/* A tick sets the limit; an arm, which moves it too, by microseconds only. */
+int64
+tl_clock_tick_age(void)
+{
+	TlDatabase *db = tl_database();
+	uint64		limit;
+	int64		now;
+
+	if (db == NULL || pg_atomic_read_u32(&db->clock.ticking) == 0)
+		return -1;
+	now = read_clock(db, &limit);
+	return Max(now - ((int64) limit - TICK_REACH), 0);
+}
+
 /* Caller is the worker, whose slot is published. */
 void
 tl_clock_acquire(void)

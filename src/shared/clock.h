@@ -27,6 +27,8 @@ extern TimestampTz tl_clock_to_wall(int64 us, int64 now);
 
 /* microseconds of the machine's monotonic clock */
 extern int64 tl_monotonic(void);
+/* microseconds since the worker's last tick; -1: no worker ticks */
+extern int64 tl_clock_tick_age(void);
 
 /* for the worker: take the clock, tick at least once a second, release it */
 extern void tl_clock_acquire(void);

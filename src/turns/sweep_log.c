@@ -3,7 +3,8 @@
  *		What the log says of turns that a sweep fails, offers, or cannot take.
  *
  * A reader of the log asks which worker it was, how long it was silent, and of
- * how much: one line has it all.
+ * how much: one line has it all.  A program reads the same line, so names that
+ * contain quotes have them doubled (test/monitoring/README.md).
  */
 #include "base/turn_liveness.h"
 
@@ -29,6 +30,20 @@ static double
 seconds(int64 us)
 {
 	return us / (double) TL_SECOND;
+}
+
+static void
+append_name(StringInfo line, const char *what, const char *name)
+{
+	appendStringInfoString(line, what);
+	appendStringInfoChar(line, '"');
+	for (; *name != '\0'; name++)
+	{
+		if (*name == '"')
+			appendStringInfoChar(line, '"');
+		appendStringInfoChar(line, *name);
+	}
+	appendStringInfoChar(line, '"');
 }
 
 /* What passed, and of how much. */
@@ -77,23 +92,23 @@ tl_sweep_line(const TlTurn *turn, const char *verb, const char *code,
 	StringInfoData line;
 
 	initStringInfo(&line);
-	appendStringInfo(&line, "%s turn \"%s\" of deployment \"%s\" (conversation \"%s\", platform \"%s\", generation %d",
-					 verb, text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)),
-					 text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)),
-					 text_to_cstring(tl_turn_text(turn, TURN_CONVERSATION)),
-					 platform ? text_to_cstring(platform) : TL_DEFAULT_PLATFORM,
-					 turn->times.generation);
+	appendStringInfoString(&line, verb);
+	append_name(&line, " turn ", text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)));
+	append_name(&line, " of deployment ", text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)));
+	append_name(&line, " (conversation ", text_to_cstring(tl_turn_text(turn, TURN_CONVERSATION)));
+	append_name(&line, ", platform ", platform ? text_to_cstring(platform) : TL_DEFAULT_PLATFORM);
+	appendStringInfo(&line, ", generation %d", turn->times.generation);
 	if (!tl_turn_isnull(turn, TURN_WORKER))
-		appendStringInfo(&line, ", worker \"%s\"", text_to_cstring(tl_turn_text(turn, TURN_WORKER)));
+		append_name(&line, ", worker ", text_to_cstring(tl_turn_text(turn, TURN_WORKER)));
 	if (traceparent != NULL)
-		appendStringInfo(&line, ", traceparent \"%s\"", text_to_cstring(traceparent));
+		append_name(&line, ", traceparent ", text_to_cstring(traceparent));
 	appendStringInfo(&line, "): %s", code);
 	append_cause(&line, turn, verdict, lapse, now);
 	appendStringInfo(&line, ", armed %.1f s ago", seconds(now - turn->times.armed));
 	if (verdict->started)
 		appendStringInfo(&line, ", started %.1f s ago", seconds(now - verdict->first_beat));
-	appendStringInfo(&line, ", decided by %s in database \"%s\"",
-					 lapse == TL_CODE_DIED ? "session" : "sweep", get_database_name(MyDatabaseId));
+	appendStringInfo(&line, ", decided by %s", lapse == TL_CODE_DIED ? "session" : "sweep");
+	append_name(&line, " in database ", get_database_name(MyDatabaseId));
 	return line.data;
 }
 

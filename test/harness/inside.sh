@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# inside.sh test|demo|demo-cluster|bench
+# inside.sh COMMAND
 #
 # The part of "run" that works as an ordinary user, in the copied tree.
 
@@ -22,6 +22,10 @@ demo)
 	;;
 demo-cluster)
 	bash test/gateway/cluster.sh
+	;;
+monitoring)
+	tl_server_start
+	perl test/monitoring/live.pl
 	;;
 bench)
 	tl_server_start

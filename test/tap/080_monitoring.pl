@@ -1,5 +1,5 @@
 # The person on call: each question of the README answered by the query that
-# stands there; the log; pg_stat_activity; Prometheus.
+# stands there; the log; pg_stat_activity.
 
 use strict;
 use warnings;
@@ -7,7 +7,6 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
-use HTTP::Tiny;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -177,75 +176,6 @@ is(wait_ended($node, 'held', 'm1'), 'WORKER_NEVER_STARTED sweep', 'until it goes
 ok( $node->poll_query_until('postgres',
 		q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND state = 'idle' AND backend_xmin IS NULL}),
 	'then it is idle');
-
-# --- Prometheus
-
-SKIP:
-{
-	my ($exporter) = grep { -x } map { "$_/prometheus-postgres-exporter" } split(/:/, $ENV{PATH}), '/usr/bin';
-	skip 'prometheus-postgres-exporter is not installed', 1 unless $exporter;
-
-	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my ($out, $err) = ('', '');
-	my $run;
-	{
-		local $ENV{DATA_SOURCE_NAME} =
-		  sprintf('host=%s port=%s user=monitor dbname=postgres sslmode=disable', $node->host, $node->port);
-		$run = IPC::Run::start(
-			[
-				$exporter, '--disable-default-metrics', '--disable-settings-metrics',
-				"--extend.query-path=$top/test/monitoring/queries.yaml", "--web.listen-address=127.0.0.1:$port"
-			],
-			'<', \undef, '>', \$out, '2>', \$err);
-	}
-	my $metrics = '';
-	$node->safe_psql('postgres', q{SELECT turn_liveness.reject_turn('prom', 'm1', '{"platform": "prom"}', 'no')});
-	ok( wait_until(
-			'the exporter answers',
-			sub {
-				my $response = HTTP::Tiny->new(timeout => 10)->get("http://127.0.0.1:$port/metrics");
-				$metrics = $response->{content} // '';
-				$response->{success} && $metrics =~ /^turn_liveness_worker_up/m;
-			}),
-		'the exporter answers');
-	$run->pump_nb;
-	$run->kill_kill(grace => 5);
-
-	my %value;
-	while ($metrics =~ /^(turn_liveness\w*)\{(.*?)\} (\S+)$/mg)
-	{
-		my ($name, $labels, $value) = ($1, $2, $3);
-		$labels = join(',', grep { !/^(server|datname)=/ } split /,/, $labels);
-		$value{ $labels ? "$name\{$labels}" : $name } = $value;
-	}
-	my %expected = (
-		'turn_liveness_worker_up' => 1,
-		'turn_liveness_sweep_enabled' => 1,
-		'turn_liveness_lease_capacity' => 131072,
-		'turn_liveness_turns_owed' => owed($node),
-		'turn_liveness_failed_turns{code="stopped"}' => 1,
-		'turn_liveness_failed_turns{code="rejected"}' =>
-		  $node->safe_psql('postgres', 'SELECT failed_rejected FROM turn_liveness.stat'),
-		'turn_liveness_attach_capacity' => 2048,
-		'turn_liveness_failed_turns{code="WORKER_UNRESPONSIVE"}' =>
-		  $node->safe_psql('postgres', 'SELECT failed_unresponsive FROM turn_liveness.stat'),
-		'turn_liveness_undelivered_replies{platform="prom",state="due"}' => 1,
-	);
-	is($value{$_}, $expected{$_}, $_) or diag $err foreach sort keys %expected;
-	cmp_ok($value{'turn_liveness_armed'} // 0, '>', 21000, 'turn_liveness_armed');
-	my $yaml = slurp_file("$top/test/monitoring/queries.yaml");
-	my ($group, @missing) = ('');
-	foreach my $line (split /\n/, $yaml)
-	{
-		$group = $1 if $line =~ /^(\w+):/;
-		next unless $line =~ /^    - (\w+): \{usage: "(?:GAUGE|COUNTER)"/;
-		push @missing, "${group}_$1" unless $metrics =~ /^${group}_$1\{/m;
-	}
-	is("@missing", '', 'every metric of the file comes out');
-	# this exporter is older than 17, which moved some columns elsewhere
-	$err =~ s/^.*name=bgwriter .*\n//mg;
-	unlike($err, qr/level=(error|warn)/, 'and no complaint');
-}
 
 $node->stop;
 done_testing();
