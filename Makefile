@@ -34,7 +34,7 @@ PG_CPPFLAGS = -Isrc
 SHLIB_LINK = -Wl,-Bsymbolic
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare $(WERROR)
 
-EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
+EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip $(wildcard postgresql-*-turn-liveness*.deb)
 
 # --- Targets that work without PGXS
 
@@ -94,6 +94,7 @@ checkver:
 dist: checkver
 	git archive --format=zip --prefix=$(EXTENSION)-$(DISTVERSION)/ \
 		--output=$(EXTENSION)-$(DISTVERSION).zip HEAD
+	@perl test/harness/pgxn.pl $(EXTENSION)-$(DISTVERSION).zip
 
 print-%:
 	@echo '$($*)'
