@@ -39,18 +39,20 @@ EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
 # --- Targets that work without PGXS
 
 .DEFAULT_GOAL := all
-.PHONY: help demo test bench model checkver dist
+.PHONY: help demo test bench model chaos checkver dist
 
 help:
 	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
 	@echo 'make test       run every test suite on throw-away servers'
 	@echo '                SUITE="regress tap"  only these of: checkver regress isolation'
-	@echo '                                     pgtap tap clients gateway demo model'
+	@echo '                                     pgtap tap clients gateway model chaos demo'
 	@echo '                TESTS="FILE..."      only these test files'
 	@echo '                PROVE_FLAGS=-v       for the TAP suite; KEEP=1 keeps the files'
 	@echo 'make bench      measure it (ARGS=... for the script)'
 	@echo 'make model      check the protocol and its known bugs with spin (a few minutes)'
 	@echo '                ARGS="story BUG"     show how one of the bugs of test/model breaks it'
+	@echo 'make chaos      kill, stop and cut off all processes under load, and judge what is left'
+	@echo '                ARGS="SECONDS SEED"  default: 300 and a new one'
 	@echo '  These install missing Debian packages when they may, and name them'
 	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
 	@echo
@@ -63,7 +65,7 @@ help:
 # Told to the harness only where the user chose: it looks for its own otherwise.
 CHOSEN_PG_CONFIG := $(PG_CONFIG)
 
-demo test bench model:
+demo test bench model chaos:
 	@exec env TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
 		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
 
