@@ -158,8 +158,13 @@ class Graces:
                         self.floors.append((end, "sweep on"))
                 elif fault["fault"] == "cut":
                     self.cuts.append((begin, end))
+        self.starts.sort()
         self.floors += [(start, "start") for start in self.starts]
         self.floors.sort()
+
+
+    def restarted(self, begin, end):
+        return bisect.bisect(self.starts, begin) < bisect.bisect(self.starts, end)
 
 
 def signs(history, key):
@@ -230,7 +235,7 @@ def false_failure(history, key, reply, graces, floors, beating, sessions):
     arms = [(c, item) for c, item, _ in history.by_turn[key] if c.op == "arm" and c.possible]
     if not arms:
         return
-    first = min(c.begin for c, _ in arms)
+    first = arms[0][0].begin
     _, admission, silence, duration, window = arms[0][1]
     for begin, end in graces.off:
         if begin < failed - 2 * EPSILON and failed < end:
@@ -248,25 +253,27 @@ def false_failure(history, key, reply, graces, floors, beating, sessions):
         yield from died(history, key, failed, window, graces, sessions)
         return
 
-    def floored(deadline, call, own):
-        """Raise a deadline by the graces that the turn was owed before it failed."""
-        why = ""
+    def floored(call, own):
+        """The earliest end of an interval, and the graces that the turn was owed before it failed."""
+        deadline, why = call.begin + own, ""
+        if graces.restarted(call.begin, failed):
+            # how long the clock stood still in an earlier run is not known any more: the floor counts
+            deadline = call.begin
         for floor, name in graces.floors[:bisect.bisect(floors, failed)]:
             owed = floor + (silence if call.sure and call.end < floor else min(own, silence))
             if owed > deadline and call.begin < floor:
                 deadline, why = owed, " (%s at %.3f)" % (name, floor)
         return deadline, why
 
-    if code == "TURN_TOO_LONG":
-        earliest = [floored(first + duration, arms[0][0], duration) + (arms[0][0],)]
-    else:
-        earliest = []
+    # a mark's code stands for whichever time has run out
+    earliest = [floored(arms[0][0], duration) + (arms[0][0],)] if code in ("TURN_TOO_LONG", "PROVIDER") else []
+    if code != "TURN_TOO_LONG":
         for kind, call, item in moves:
             if code == "WORKER_NEVER_STARTED" and kind != "arm" or (code == "WAIT_EXPIRED") != (kind == "wait") and \
                     code != "PROVIDER":
                 continue
             own = {"arm": admission, "wait": item[2] if kind == "wait" else 0}.get(kind, silence)
-            earliest.append(floored(call.begin + own, call, own) + (call,))
+            earliest.append(floored(call, own) + (call,))
     if not earliest:
         yield "and nothing in its life leads to that: %s" % [(k, c) for k, c, _ in moves]
         return
@@ -357,6 +364,7 @@ def deaf_cursors(history):
 
 
 def claims(history):
+    graces = Graces(history)
     held = {}               # reply -> sure claims
     maybe = Counter()
     acked, released = {}, {}
@@ -374,7 +382,7 @@ def claims(history):
     for reply_id, some in held.items():
         for (one, a), (two, b) in zip(some, some[1:]):
             gone = any(one.begin < r.end and r.begin < two.end for r in released.get(reply_id, []))
-            if two.end < one.begin + CLAIM - EPSILON and not gone:
+            if two.end < one.begin + CLAIM - EPSILON and not gone and not graces.restarted(one.begin, two.end):
                 yield "reply %d was given twice within its time: %r, %r" % (reply_id, one, two)
             if two.begin > one.end and b <= a:
                 yield "reply %d: attempt %d after %d: %r" % (reply_id, b, a, two)

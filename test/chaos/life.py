@@ -2,7 +2,7 @@
 import zlib
 
 # defaults of the server in the run, in seconds (server.py sets them)
-ADMISSION, SILENCE, DURATION, RECONNECT, HOLD, CLAIM = 4, 3, 60, 1, 15, 3
+ADMISSION, SILENCE, DURATION, RECONNECT, HOLD, CLAIM = 4, 3, 30, 1, 15, 3
 
 DEPLOYMENTS = 60        # of each gateway
 
@@ -13,10 +13,10 @@ def number(text):
 
 # The life of a turn goes by its name, so that the gateway and the workers agree on it. One of a
 # thousand, and how many of them.
-KINDS = [("quick", 610), ("update", 80), ("slow", 40), ("silent", 20), ("never", 15), ("suspend", 40),
+KINDS = [("quick", 613), ("update", 80), ("slow", 40), ("silent", 20), ("never", 15), ("suspend", 40),
          ("rollback", 20), ("savepoint", 10), ("prepare", 15), ("dup", 20), ("again", 30), ("fail", 15),
          ("reject", 10), ("discharge", 10), ("too_long", 10), ("take_over", 15), ("pair", 30),
-         ("undone", 5), ("provider", 5)]
+         ("undone", 5), ("provider", 2)]
 assert sum(n for _, n in KINDS) == 1000
 BY_NUMBER = [kind for kind, n in KINDS for _ in range(n)]
 

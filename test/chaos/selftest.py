@@ -166,6 +166,7 @@ CASES = [
     ("silent while it waited", EARLY, column(11, 6, "WORKER_UNRESPONSIVE")),
     ("too long, too early", EARLY, column(12, 9, T + 4.9)),
     ("too long, in the grace of a start", EARLY, lambda s: s.started(2.5)),
+    ("too long by an earlier run's clock", None, both(lambda s: s.started(0.4), column(12, 9, T + 4))),
     ("dead, and was never attached", EARLY, lambda s: s.without("attach")),
     ("dead, and its session lives", EARLY, lambda s: s.call("x", "v.0", "beat", [["g0d1/d", 1]], 8, rows=[[0]], session=2)),
     ("dead, in the window", EARLY, column(10, 9, T + 1.9)),
@@ -182,6 +183,9 @@ CASES = [
                                    change("ack", rows=[[0]]), column(7, 12, "due"))),
     ("claimed after its time", None, both(lambda s: s.call("x", "p1.0", "claim", [], 6.3, rows=[[7, 2]]), column(7, 13, 2),
                                           change("ack", rows=[[0]]), column(7, 12, "due"))),
+    ("claimed twice, before and after a start", None, both(
+        change("claim", begin=T + 7, end=T + 7.1), lambda s: s.call("x", "p1.0", "claim", [], 9, rows=[[7, 2]]),
+        lambda s: s.started(8), column(7, 13, 2), change("ack", rows=[[0]]), column(7, 12, "due"))),
     ("claimed after it was acknowledged", CLAIMS, both(
         lambda s: s.call("x", "p1.0", "claim", [], 7, rows=[[7, 2]]), column(7, 13, 2))),
     ("an attempt too many", CLAIMS, column(7, 13, 2)),

@@ -192,9 +192,9 @@ def resolve():
     for p in due:
         _, gid, commit, turns = p
         verb = "COMMIT" if commit else "ROLLBACK"
-        if work.call("resolve", [gid, verb], "%s PREPARED '%s'" % (verb, gid)) is not None and not commit:
+        # the run's janitor rolls back what could not be resolved
+        if work.call("resolve", [gid, verb], "%s PREPARED '%s'" % (verb, gid)) is None or not commit:
             answer(turns)
-        # after a loss the run's janitor rolls it back
 
 
 def main():
