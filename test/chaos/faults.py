@@ -190,15 +190,16 @@ class Faults:
         db.cursor().execute("ROLLBACK")
 
     def sweep_here(self, tell, draw, long):
-        """A session sweeps beside the worker."""
-        db = self.server.connect()
-        db.cursor().execute("SET lock_timeout = '500 ms'")
-        tell("begin")
-        end = time.time() + long
-        while time.time() < end:
-            db.cursor().execute("SELECT turn_liveness.sweep_expired_turns()")
-            time.sleep(0.05)
-        tell("end")
+        """A session sweeps beside the worker; it keeps the setting of its own begin."""
+        with self.clients.sweep:
+            db = self.server.connect()
+            db.cursor().execute("SET lock_timeout = '500 ms'")
+            tell("begin")
+            end = time.time() + long
+            while time.time() < end:
+                db.cursor().execute("SELECT turn_liveness.sweep_expired_turns()")
+                time.sleep(0.05)
+            tell("end")
 
     def long(self, tell, draw, long):
         """A transaction arms turns, or ends those of others, and stays open."""
