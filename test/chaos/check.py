@@ -50,7 +50,9 @@ class History:
                 # a client that was killed may have torn its last line
                 self.add(name, [json.loads(line) for line in open(path) if line.endswith("}\n")])
         for path in glob.glob(directory + "/*.err"):
-            self.stderr += ["%s: %s" % (os.path.basename(path), line) for line in open(path).read().splitlines()[-3:]]
+            lines = open(path).read().splitlines()      # notices of libpq, and what ended the process
+            if any(line.startswith("Traceback") for line in lines):
+                self.stderr += ["%s: %s" % (os.path.basename(path), line) for line in lines[-3:]]
         self.tables = json.load(open(directory + "/tables.json"))
 
     def add(self, client, lines):

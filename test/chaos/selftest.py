@@ -175,6 +175,7 @@ CASES = [
         change("commit i", fate="rolled"), column(14, 7, "sweep"), column(14, 6, "WORKER_UNRESPONSIVE"), column(14, 10, None),
         column(14, 9, T + 5.5))),
     ("told to give up", BEATS, change("beats2", rows=[["g0d0/b"]])),
+    ("told to go on after the end", BEATS, lambda s: s.call("x", "w.0", "beats", [["g0d0/b", 1]], 30, rows=[])),
     ("told to give up an old number", None, lambda s: s.call("x", "w.0", "beats", [["g0d0/i", 1]], 3.2, rows=[["g0d0/i"]])),
     ("a reply never shown", CURSORS, lambda s: s.named["read"].rows.pop(2)),
     ("a reply shown twice", CURSORS, lambda s: s.call("x", "l0.1", "read", [], 9, rows=[[7, "g0d0", "x"]])),
