@@ -40,7 +40,7 @@ class Clients:
             gateways = ",".join("g%d" % i for i in range(GATEWAYS))
             program, host, user, *rest = {
                 "g": ("gateway.py", "primary", "gateway", str(self.rate / GATEWAYS), str(WORKERS)),
-                "w": ("worker.py", "path", "worker"),
+                "w": ("worker.py", "path", "worker", str(WORKERS)),
                 "l": ("reader.py", "primary", "gateway", "listen", gateways, name[1:], str(LISTENERS)),
                 "p": ("reader.py", "primary", "gateway", "push"),
             }[name[0]]

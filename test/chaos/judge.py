@@ -331,6 +331,11 @@ def died(history, key, failed, window, graces, sessions):
         yield "and no session had attached it"
     elif any(max(c.begin for c in possible) < start < failed - 0.1 for start in graces.starts):
         yield "and all sessions that had attached it were of an earlier run: %r" % possible[-1]
+    last = max((c.end if c.sure else INF for c in possible), default=INF)
+    for call, _, row in history.by_turn[key]:
+        if call.op in ("again", "resume", "rescue") and call.sure and last < call.begin and call.end < failed and \
+                row and row[1] not in ("answered", False):
+            yield "and it was handed over since a session attached: %r, %r" % (possible[-1], call)
     for session, call in attached.items():
         begins = sessions.get(session, [])
         last = begins[bisect.bisect(begins, failed) - 1]

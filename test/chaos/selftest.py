@@ -170,6 +170,8 @@ CASES = [
     ("dead, and was never attached", EARLY, lambda s: s.without("attach")),
     ("dead, and its session lives", EARLY, lambda s: s.call("x", "v.0", "beat", [["g0d1/d", 1]], 8, rows=[[0]], session=2)),
     ("dead, in the window", EARLY, column(10, 9, T + 1.9)),
+    ("dead, but handed over since", EARLY, lambda s: s.call("x", "g.0", "again", [["g0d1/d"] + [None] * 4], 1.1,
+                                                            rows=[["g0d1/d", "pending"]])),
     ("dead by a session before the start", EARLY, lambda s: s.started(0.9)),
     ("taken over, failed by the earlier holder's time", EARLY, both(
         change("commit i", fate="rolled"), column(14, 7, "sweep"), column(14, 6, "WORKER_UNRESPONSIVE"), column(14, 10, None),

@@ -61,7 +61,8 @@ def then(seconds, action, key, generation):
 
 def attach(keys):
     for deployment in sorted({split(k)[0] for k in keys}):
-        if is_attached(deployment) and deployment not in attached:
+        at_home = number(deployment) % int(rest[0]) == int(name[1:].split(".")[0])
+        if is_attached(deployment) and at_home and deployment not in attached:
             if work.call("attach", [[deployment]], "SELECT turn_liveness.attach_worker(%s)", (deployment,)):
                 attached.add(deployment)
 
@@ -202,11 +203,11 @@ def main():
     jobs = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     os.lseek(jobs, 0, os.SEEK_END)      # a new process knows nothing of what its predecessor had
     threading.Thread(target=beats, daemon=True).start()
-    rest = b""
+    tail = b""
     while not client.stopping:
         began = time.time()
-        data = rest + os.read(jobs, 1 << 20)
-        lines, rest = data[:data.rfind(b"\n") + 1], data[data.rfind(b"\n") + 1:]
+        data = tail + os.read(jobs, 1 << 20)
+        lines, tail = data[:data.rfind(b"\n") + 1], data[data.rfind(b"\n") + 1:]
         if lines:
             start(lines.decode().split())
         due = {}
