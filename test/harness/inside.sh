@@ -32,4 +32,8 @@ bench)
 	# shellcheck disable=SC2086
 	bash test/bench/run.sh ${ARGS-}
 	;;
+chaos)
+	# shellcheck disable=SC2086
+	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/chaos/chaos.py ${ARGS-}
+	;;
 esac

@@ -201,6 +201,11 @@ model() {
 	bash test/model/run small
 }
 
+# What judges "make chaos" is judged itself.
+chaos() {
+	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/chaos/selftest.py
+}
+
 if wanted checkver Makefile; then suite checkver perl test/harness/checkver.pl; fi
 if wanted regress 'sql/*.sql'; then suite regress regress; fi
 if wanted isolation 'test/isolation/specs/*.spec'; then suite isolation isolation; fi
@@ -209,6 +214,7 @@ if wanted tap 'test/tap/*.pl'; then suite tap tap; fi
 if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite clients clients; fi
 if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
 if wanted model 'test/model/*'; then suite model model; fi
+if wanted chaos 'test/chaos/*'; then suite chaos chaos; fi
 if [ -e test/gateway/demo.sh ] && wanted demo test/gateway/demo.sh; then suite demo demo; fi
 # Not without its name: the tests of the TAP suite hold the same.
 if [ -n "$SUITE${TESTS-}" ] && wanted demo-cluster test/gateway/cluster.sh; then suite demo-cluster demo_cluster; fi
