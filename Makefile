@@ -1,7 +1,7 @@
 # turn_liveness
 #
 # "make && sudo make install" builds and installs it for the server that
-# PG_CONFIG names. "make demo", "make test", "make bench" and "make model" need
+# PG_CONFIG names. "make demo", "make test", "make bench" and so on need
 # nothing of PostgreSQL beforehand: see "make help".
 
 EXTENSION = turn_liveness
@@ -39,18 +39,20 @@ EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
 # --- Targets that work without PGXS
 
 .DEFAULT_GOAL := all
-.PHONY: help demo test bench model checkver dist
+.PHONY: help demo test bench model hostile checkver dist
 
 help:
 	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
 	@echo 'make test       run every test suite on throw-away servers'
 	@echo '                SUITE="regress tap"  only these of: checkver regress isolation'
-	@echo '                                     pgtap tap clients gateway demo model'
+	@echo '                                     pgtap tap clients gateway demo model hostile'
 	@echo '                TESTS="FILE..."      only these test files'
 	@echo '                PROVE_FLAGS=-v       for the TAP suite; KEEP=1 keeps the files'
 	@echo 'make bench      measure it (ARGS=... for the script)'
 	@echo 'make model      check the protocol and its known bugs with spin (a few minutes)'
 	@echo '                ARGS="story BUG"     show how one of the bugs of test/model breaks it'
+	@echo 'make hostile    call every function as no user does (ARGS="seconds [seed]"), or let'
+	@echo '                sqlsmith do it (ARGS="sqlsmith seconds")'
 	@echo '  These install missing Debian packages when they may, and name them'
 	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
 	@echo
@@ -63,7 +65,7 @@ help:
 # Told to the harness only where the user chose: it looks for its own otherwise.
 CHOSEN_PG_CONFIG := $(PG_CONFIG)
 
-demo test bench model:
+demo test bench model hostile:
 	@exec env TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
 		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
 

@@ -195,6 +195,11 @@ model() {
 	bash test/model/run small
 }
 
+# Always the same seed: what it finds is found again.
+hostile() {
+	bash test/hostile/run 12 1
+}
+
 if wanted checkver Makefile; then suite checkver perl test/harness/checkver.pl; fi
 if wanted regress 'sql/*.sql'; then suite regress regress; fi
 if wanted isolation 'test/isolation/specs/*.spec'; then suite isolation isolation; fi
@@ -203,6 +208,7 @@ if wanted tap 'test/tap/*.pl'; then suite tap tap; fi
 if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite clients clients; fi
 if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
 if wanted model 'test/model/*'; then suite model model; fi
+if wanted hostile 'test/hostile/*'; then suite hostile hostile; fi
 if [ -e test/gateway/demo.sh ] && wanted demo test/gateway/demo.sh; then suite demo demo; fi
 
 if [ ${#summary[@]} = 0 ]; then
