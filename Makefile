@@ -51,8 +51,9 @@ help:
 	@echo 'make bench      measure it (ARGS=... for the script)'
 	@echo 'make model      check the protocol and its known bugs with spin (a few minutes)'
 	@echo '                ARGS="story BUG"     show how one of the bugs of test/model breaks it'
-	@echo 'make hostile    call every function as no user does (ARGS="seconds [seed]"), or let'
-	@echo '                sqlsmith do it (ARGS="sqlsmith seconds")'
+	@echo 'make hostile    call every function as no user does (ARGS="seconds [seed]"); by'
+	@echo '                sqlsmith (ARGS="sqlsmith seconds"), or libFuzzer on the JSON of'
+	@echo '                replies (ARGS="merge seconds")'
 	@echo '  These install missing Debian packages when they may, and name them'
 	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
 	@echo
