@@ -176,6 +176,9 @@ class Judge:
             "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'hostile%'",
         )
         self.tidy(connection)
+        # with the database's settings as they are now
+        connection.close()
+        connection = self.connect("judge")
         state, message, _ = connection.run(SETUP)
         verdict.check("the extension is whole, or can be made anew", state == "00000", message)
         self.look(verdict)
