@@ -165,3 +165,13 @@ EXECUTE beat('xa-8');
 DEALLOCATE beat;
 RESET plan_cache_mode;
 SELECT count(*) FROM turn_liveness.turns;
+
+-- a function that is marked parallel safe in error: no internal error
+CREATE FUNCTION tl_test.safe() RETURNS bool LANGUAGE plpgsql PARALLEL SAFE
+AS $$BEGIN RETURN turn_liveness.has_live_turn('xa-none', 'm1'); END$$;
+SELECT count(set_config(name, 'on', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+\set VERBOSITY sqlstate
+SELECT tl_test.safe();
+\set VERBOSITY default
+SELECT count(set_config(name, 'off', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+DROP FUNCTION tl_test.safe();

@@ -63,9 +63,17 @@ startup_shmem(void)
 void
 _PG_init(void)
 {
+	/*
+	 * Settings of a name that the library does not know are warnings, and a
+	 * warning lets a cancel in.  A session that left half of this behind would
+	 * load the library again with each call, and could not define the settings
+	 * a second time.
+	 */
+	HOLD_INTERRUPTS();
 	tl_guc_init();
 	tl_catalog_init();
 	tl_xact_init();
+	RESUME_INTERRUPTS();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	prev_request = shmem_request_hook;

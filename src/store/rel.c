@@ -27,6 +27,7 @@
 #include "base/turn_liveness.h"
 
 #include "access/nbtree.h"
+#include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
@@ -335,10 +336,19 @@ tl_scan_end(TlScan *s)
 		index_close(s->index, NoLock);
 }
 
-/* Functions judge rows under this, whatever the transaction sees. */
+/*
+ * Functions judge rows under this, whatever the transaction sees.  A parallel
+ * operation has its leader's snapshots and can take no other: a caller gets
+ * there by a function of its own that is marked PARALLEL SAFE in error.
+ */
 Snapshot
 tl_latest_snapshot(void)
 {
+	if (IsInParallelMode())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot judge turns during a parallel operation"),
+				 errhint("Mark functions that call this one as PARALLEL UNSAFE.")));
 	return RegisterSnapshot(GetLatestSnapshot());
 }
 

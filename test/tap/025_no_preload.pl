@@ -40,6 +40,20 @@ like($err, qr/ERROR:  55000: /, 'attach_worker: 55000');
 like($err, qr/HINT: .*shared_preload_libraries/, 'attach_worker: the hint names the setting');
 is(sql(q{SELECT turn_liveness.detach_worker('d')}), 'f', 'detach_worker: nothing was attached');
 
+# --- a session loads the library whole, whenever it is cancelled
+
+{
+	# each of these is a warning when the library is loaded
+	local $ENV{PGOPTIONS} = join ' ', map { "-cturn_liveness.n$_=1" } 1 .. 300;
+	$node->psql('postgres', q{
+SET statement_timeout = '1ms';
+SELECT turn_liveness.clock_now();
+SET statement_timeout = 0;
+SELECT turn_liveness.has_live_turn('d', 'none')}, on_error_stop => 0, stdout => \$out, stderr => \$err);
+	like($out, qr/^f$/m, 'a session that is cancelled while it loads the library goes on');
+	unlike($err, qr/redefine/, 'and defines the settings once');
+}
+
 # --- everything else does
 
 is(arm($node, 'd', 'a', q{admission => '1h', silence => '10 min'}), 'armed', 'armed');
