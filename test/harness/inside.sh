@@ -32,6 +32,14 @@ bench)
 	# shellcheck disable=SC2086
 	bash test/bench/run.sh ${ARGS-}
 	;;
+hostile | failover | sanitize)
+	# shellcheck disable=SC2086
+	bash "test/$1/run" ${ARGS-}
+	;;
+mutants)
+	# shellcheck disable=SC2086
+	perl test/mutants/run.pl ${ARGS-}
+	;;
 chaos)
 	# shellcheck disable=SC2086
 	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/chaos/chaos.py ${ARGS-}

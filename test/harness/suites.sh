@@ -206,6 +206,11 @@ chaos() {
 	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/chaos/selftest.py
 }
 
+# Always the same seed: what it finds is found again.
+hostile() {
+	bash test/hostile/run 12 1
+}
+
 if wanted checkver Makefile; then suite checkver perl test/harness/checkver.pl; fi
 if wanted regress 'sql/*.sql'; then suite regress regress; fi
 if wanted isolation 'test/isolation/specs/*.spec'; then suite isolation isolation; fi
@@ -215,6 +220,7 @@ if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite client
 if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
 if wanted model 'test/model/*'; then suite model model; fi
 if wanted chaos 'test/chaos/*'; then suite chaos chaos; fi
+if wanted hostile 'test/hostile/*'; then suite hostile hostile; fi
 if [ -e test/gateway/demo.sh ] && wanted demo test/gateway/demo.sh; then suite demo demo; fi
 # Not without its name: the tests of the TAP suite hold the same.
 if [ -n "$SUITE${TESTS-}" ] && wanted demo-cluster test/gateway/cluster.sh; then suite demo-cluster demo_cluster; fi
