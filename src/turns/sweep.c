@@ -96,7 +96,7 @@ may_decide(TlTurn *turn)
 	if (turn->times.seen != 0 || verdict.deadline + WORKER_LEAD >= now)
 		return true;
 	if (!alone)
-		return pg_atomic_read_u32(&tl_database()->grace.sweep_off) != 0;
+		return false;
 	/* can commits wait so at all? */
 	if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
 		turn->times.seen = now;
@@ -449,7 +449,8 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 	alone = is_alone();
 	if (alone && db != NULL)
 		tl_grace_watch(tl_clock_now());
-	if (!tl_sweep)
+	/* a session that connected before ALTER DATABASE has the old setting */
+	if (!tl_sweep || (!alone && pg_atomic_read_u32(&db->grace.sweep_off) != 0))
 		PG_RETURN_INT32(0);
 
 	now = tl_clock_sweep_time();

@@ -327,6 +327,7 @@ is(states('cleared'), 'm WORKER_UNRESPONSIVE', 'cleared: and it lapses as ever')
 
 my $listener = session($node);
 $listener->query_safe('LISTEN turn_liveness');
+my $earlier = session($node);
 arm_here('off', 'm1', q{admission => '5 min', silence => '2 min'});
 arm_here('off', 'm2', q{admission => '1h', silence => '2 min'});
 arm_here('off-long', 'm', q{admission => '5 min', silence => '5 min', duration => '5 min'});
@@ -354,6 +355,8 @@ is(states('off'), 'm1 lapsed, m2 lapsed', 'sweep off: what lapsed is shown');
 is(states('off-long'), 'm lapsed', 'sweep off: the duration limit is held too');
 is($node->safe_psql('postgres', q{SELECT turn_liveness.has_live_turn('off', 'm1')}), 'f', 'sweep off: it is not live');
 is($node->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), 0, 'sweep off: a session does not sweep either');
+is($earlier->query_safe('SELECT turn_liveness.sweep_expired_turns()'), 0, 'sweep off: nor one that connected before');
+$earlier->quit;
 like($node->safe_psql('postgres', 'SELECT grace FROM turn_liveness.stat_row()'), qr/sweep off/, 'sweep off: stat tells');
 
 # a beat revives what no sweep has taken
