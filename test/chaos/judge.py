@@ -253,8 +253,9 @@ def false_failure(history, key, reply, graces, floors, beating, sessions):
             kind in ("arm", "start") and call.end > waits[-1] for kind, call, _ in moves):
         yield "and it waited since %.3f" % waits[-1]
         return
-    if code == "WORKER_DIED":
-        yield from died(history, key, failed, window, graces, sessions)
+    if code == "WORKER_DIED" or reply["decided_by"] == "session":
+        # a marked turn is not offered
+        yield from died(history, key, failed, 0 if marks else window, graces, sessions)
         return
 
     def floored(call, own):
