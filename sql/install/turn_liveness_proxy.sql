@@ -39,8 +39,9 @@
  *   its detail and hint have "Remote ..." before them.  A node that cannot be
  *   reached, or has not answered in time, is 08006: it may have done the call.
  * - A cancel or statement_timeout that comes while a node hangs holds that session
- *   until the node goes on, and so may a call with more than some 100 kB: let
- *   the proxy's statement_timeout be longer than query_timeout.
+ *   until the node goes on, and so does a call that does not fit into the
+ *   connection's buffers (some 200 kB for a Unix socket).  Let the proxy's
+ *   statement_timeout be longer than query_timeout.
  * - After each error PL/Proxy connects anew to that node.  Host names are looked up
  *   without a limit of time: write addresses.
  */
