@@ -52,7 +52,7 @@ help:
 	@echo 'make model      check the protocol and its known bugs with spin (a few minutes)'
 	@echo '                ARGS="story BUG"     show how one of the bugs of test/model breaks it'
 	@echo 'make monitoring watch a server with Prometheus: alerts that fire, the dashboard'
-	@echo '                drawn (about 5 minutes)'
+	@echo '                drawn (about 4 minutes)'
 	@echo '  These install missing Debian packages when they may, and name them'
 	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
 	@echo
