@@ -154,5 +154,5 @@ tl_worker_wait(const TlWorkerSlot *slot)
 	else if (tick_age >= TICKS_NO_MORE)
 		appendStringInfo(&text, "has not ticked for " INT64_FORMAT " s: the process is stopped, or gets no processor",
 						 tick_age / TL_SECOND);
-	return text.data;
+	return text.len > 0 ? text.data : NULL;
 }

@@ -133,18 +133,18 @@ my $load = write_file("$tmp/load.sql", <<'END');
 \set n random(1, 1000000000)
 \set kind random(1, 100)
 \set pushed random(0, 2)
-SELECT turn_liveness.arm_turn('conv-' || :n, 'm1', jsonb_build_object('platform', CASE :pushed WHEN 0 THEN 'slack' ELSE 'web' END), admission => '8 s', silence => '8 s', rescue => CASE WHEN :kind BETWEEN 5 AND 9 THEN interval '20 s' END);
-\if :kind > 2
+SELECT turn_liveness.arm_turn('conv-' || :n, 'm1', jsonb_build_object('platform', CASE :pushed WHEN 0 THEN 'slack' ELSE 'web' END), admission => '8 s', silence => '8 s', rescue => CASE WHEN :kind BETWEEN 9 AND 12 THEN interval '20 s' END);
+\if :kind > 6
 SELECT turn_liveness.start_turn('conv-' || :n, 'm1', 'worker-' || :client_id);
 SELECT turn_liveness.heartbeat('conv-' || :n, '{m1}', '{1}');
 \endif
-\if :kind = 10
+\if :kind = 13
 SELECT turn_liveness.suspend_turn('conv-' || :n, 'm1', '15 s', 'approve it', 1);
 \endif
-\if :kind = 11
+\if :kind = 14
 SELECT turn_liveness.fail_turn('conv-' || :n, 'm1', 'Stopped.', 'CANCELLED');
 \endif
-\if :kind > 11
+\if :kind > 14
 SELECT turn_liveness.post_update('conv-' || :n, 'm1', '{"status": "thinking"}', 1);
 \sleep 300 ms
 SELECT turn_liveness.commit_terminal_reply('conv-' || :n, '{m1}', '{"content": "42"}', '{1}');
