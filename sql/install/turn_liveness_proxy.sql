@@ -146,7 +146,7 @@ CREATE TYPE turn_liveness_nodes.replies AS (reply_id bigint, deployment text, me
 CREATE TYPE turn_liveness_nodes.late_replies AS (deployment text, message_ids text[], conversation_id text,
 	verdict turn_liveness.election, created_at timestamptz);
 CREATE TYPE turn_liveness_nodes.stat AS (worker_state text, worker_pid integer, worker_problem text, launcher_pid integer,
-	sweep_enabled boolean, grace text, grace_until timestamptz, last_sweep timestamptz, last_sweep_ms double precision,
+	sweep_enabled boolean, grace text, grace_until timestamptz, last_sweep timestamptz, last_sweep_ms double precision, tick_age interval,
 	turns_owed bigint, turns_lapsed bigint, turns_blocked bigint, next_deadline timestamptz, oldest_due_age interval,
 	leases_used integer, lease_capacity integer, attach_used integer, attach_capacity integer,
 	armed bigint, answered bigint, failed_unresponsive bigint, failed_never_started bigint, failed_died bigint,
