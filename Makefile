@@ -77,6 +77,7 @@ checkver:
 dist: checkver
 	git archive --format=zip --prefix=$(EXTENSION)-$(DISTVERSION)/ \
 		--output=$(EXTENSION)-$(DISTVERSION).zip HEAD
+	@perl test/harness/pgxn.pl $(EXTENSION)-$(DISTVERSION).zip
 
 print-%:
 	@echo '$($*)'

@@ -1,7 +1,6 @@
 #!/usr/bin/perl
 #
-# The version lives in turn_liveness.control; hold the other places to it, and
-# META.json to what PGXN asks for (meta-spec 1.0.0). Hold the sources to the rules
+# The version lives in turn_liveness.control; hold the other places to it. Hold the sources to the rules
 # of test/README.md. Run from the top directory.
 
 use strict;
@@ -38,16 +37,10 @@ is($@, '', 'META.json is JSON');
 is($meta->{version}, $semver, 'META.json: version');
 is($meta->{provides}{turn_liveness}{version},
 	$semver, 'META.json: provides version');
-is($meta->{'meta-spec'}{version}, '1.0.0', 'META.json: meta-spec');
-for my $key (qw(name abstract maintainer license))
-{
-	ok($meta->{$key}, "META.json: $key");
-}
-for my $key (qw(file docfile))
-{
-	my $file = $meta->{provides}{turn_liveness}{$key} // '';
-	ok($file ne '' && -e $file, "META.json: provides $key exists ($file)");
-}
+is(`$^X test/harness/pgxn.pl`, '', 'META.json is as PGXN specifies it');
+ok($meta->{provides}{turn_liveness}{docfile}, 'META.json: provides docfile');
+like(slurp('src/packaging/debian/changelog'), qr/\Aturn-liveness \(\Q$semver\E-\d+\) /,
+	'the version of the Debian package');
 
 # --- the sources
 
