@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 import psycopg2
 
@@ -165,4 +166,9 @@ def main():
     return 1 if bad else 0
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except Exception:
+    traceback.print_exc()
+    print("0 passed, 1 failed")
+    sys.exit(1)
