@@ -253,3 +253,16 @@ SELECT tl_test.advance('70 s');
 SELECT turn_liveness.sweep_expired_turns();
 SELECT message_ids, error_code FROM tl_test.errors WHERE deployment = 'dl-14';
 SELECT count(*) FROM turn_liveness.turns;
+
+-- a row that cannot be failed keeps no other from it
+CREATE FUNCTION tl_test.poison(deployment text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF deployment = 'dl-bad' THEN RAISE 'this row is poisoned'; END IF;
+	RETURN deployment;
+END $$;
+CREATE INDEX poison ON turn_liveness.reply (tl_test.poison(deployment));
+SELECT turn_liveness.arm_turn(d, 'm1') FROM unnest(ARRAY['dl-good1', 'dl-bad', 'dl-good2']) d;
+SELECT tl_test.advance('190 s'), turn_liveness.sweep_expired_turns();
+SELECT deployment, state FROM turn_liveness.turns WHERE deployment IN ('dl-good1', 'dl-bad', 'dl-good2');
+DROP INDEX turn_liveness.poison;
+SELECT turn_liveness.sweep_expired_turns();

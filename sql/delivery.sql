@@ -2,6 +2,8 @@
 -- read, claim, acknowledge, release, dead, retention.
 --
 \pset null '(null)'
+-- retention works in batches: what other tests left would go first
+TRUNCATE turn_liveness.turn, turn_liveness.reply, turn_liveness.delivery, turn_liveness.late_reply;
 -- ids are shown by what is in them
 CREATE FUNCTION tl_test.reply(content text) RETURNS bigint LANGUAGE sql STABLE AS $$
 	SELECT reply_id FROM turn_liveness.replies WHERE payload ->> 'content' = content
@@ -111,6 +113,7 @@ SET turn_liveness.max_attempts = 10;
 SELECT tl_test.attempt();
 SELECT payload ->> 'content' AS content, attempt FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-D']);
 SELECT turn_liveness.release_replies('gw-1', ARRAY[tl_test.reply('d1')], '0', 'the last one');
+SELECT state FROM tl_test.delivery WHERE content = 'd1';
 SELECT count(*) FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-D']);
 SELECT turn_liveness.sweep_expired_turns();
 SELECT * FROM tl_test.delivery WHERE content = 'd1';
@@ -234,3 +237,9 @@ SELECT turn_liveness.sweep_expired_turns();
 SELECT count(*) FROM turn_liveness.replies WHERE deployment LIKE 'dv-%' AND state IN ('due', 'dead', 'claimed');
 SELECT turn_liveness.commit_terminal_reply('dv-5', ARRAY['m2'], '{"content": "after all"}');
 SELECT count(*) FROM turn_liveness.turns;
+-- not one that a gateway is sending
+SELECT turn_liveness.arm_turn('dv-6', 'm1'), turn_liveness.commit_terminal_reply('dv-6', ARRAY['m1'], '{"content": "old"}');
+SELECT tl_test.advance('8 days');
+SELECT payload ->> 'content' AS content FROM turn_liveness.claim_replies('gw-1', ARRAY['dv-6']);
+SELECT turn_liveness.sweep_expired_turns();
+SELECT turn_liveness.ack_replies('gw-1', array_agg(reply_id)) FROM turn_liveness.read_replies(ARRAY['dv-6']);

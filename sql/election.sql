@@ -149,3 +149,6 @@ SELECT tl_test.code($$SELECT turn_liveness.fail_turn('el-own', 'a', repeat('x', 
 SELECT tl_test.code($$SELECT turn_liveness.fail_turn('el-own', 'a', 'x', repeat('x', 256))$$);
 SELECT tl_test.code($$SELECT turn_liveness.mark_provider_failed('el-own', 'X', repeat('x', 1048577))$$);
 SELECT turn_liveness.discharge_turn('el-own', 'a');
+-- the row of a turn that has ended is small: its record has the rest
+SELECT count(*) AS ended, count(routing) AS routings, count(reason) AS reasons, count(wait_reason) AS wait_reasons
+  FROM turn_liveness.turn WHERE deployment LIKE 'el-%' AND outcome IS NOT NULL;

@@ -85,6 +85,15 @@ SELECT * FROM tl_test.offered WHERE deployment = 'rs-7';
 SELECT tl_test.advance('40 s'), turn_liveness.sweep_expired_turns();
 SELECT error_code FROM turn_liveness.replies WHERE deployment = 'rs-7';
 
+-- no caller gets it when the window is over, swept or not
+SELECT turn_liveness.arm_turn('rs-10', 'm1', admission => '60 s', rescue => '60 s');
+SELECT tl_test.advance('70 s'), turn_liveness.sweep_expired_turns();
+SELECT * FROM tl_test.offered WHERE deployment = 'rs-10';
+SELECT tl_test.advance('61 s');
+SELECT count(*) AS taken FROM turn_liveness.rescue_turns();
+SELECT turn_liveness.sweep_expired_turns();
+SELECT error_code FROM turn_liveness.replies WHERE deployment = 'rs-10';
+
 -- the setting is the default, read when the turn is armed
 SET turn_liveness.rescue_window = '2 min';
 SELECT turn_liveness.arm_turn('rs-8', 'm1'), turn_liveness.arm_turn('rs-8', 'm2', rescue => '0');

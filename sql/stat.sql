@@ -6,7 +6,7 @@ SELECT turn_liveness.stat_reset();
 SELECT count(*) FROM turn_liveness.stat;
 SELECT armed, answered, failed_unresponsive, failed_never_started, failed_died, failed_too_long, failed_wait_expired, failed_stopped, failed_rejected, failed_provider, failed_other, discharged, late, unknown,
 	   beats, claims, acknowledged, redeliveries, dead FROM turn_liveness.stat;
-SELECT worker_state, worker_pid, sweep_enabled, turns_owed, turns_lapsed, lease_capacity, leases_used > 0 AS leases, stats_reset <= clock_timestamp() AS reset FROM turn_liveness.stat;
+SELECT worker_state, worker_pid, sweep_enabled, turns_owed, turns_lapsed, lease_capacity, leases_used >= 0 AS leases, stats_reset <= clock_timestamp() AS reset FROM turn_liveness.stat;
 
 SELECT count(turn_liveness.arm_turn('st-1', 'm' || i, '{"conversationId": "st-A"}')) FROM generate_series(1, 12) i;
 SELECT turn_liveness.arm_turn('st-2', 'm1', duration => '30 s', admission => '10 s');
@@ -55,6 +55,23 @@ SELECT turn_liveness.discharge_turn('st-3', 'm4');
 COMMIT;
 SELECT armed, discharged, failed_stopped FROM turn_liveness.stat;
 SELECT turn_liveness.fail_deployment('st-3');
+
+-- leases go with the turns: the deployment's, and that of a turn that beats name
+SELECT leases_used AS before FROM turn_liveness.stat \gset
+SELECT turn_liveness.arm_turn('st-5', 'm1'), turn_liveness.heartbeat('st-5'), turn_liveness.heartbeat('st-5', ARRAY['m1']);
+SELECT leases_used - :before AS more FROM turn_liveness.stat;
+SELECT turn_liveness.discharge_turn('st-5', 'm1');
+SELECT leases_used - :before AS more FROM turn_liveness.stat;
+-- a lease that its turn has left behind goes with the beat that finds nothing owed
+SELECT leases_used AS before FROM turn_liveness.stat \gset
+SELECT turn_liveness.arm_turn('st-4', 'm1'), turn_liveness.heartbeat('st-4');
+BEGIN;
+SAVEPOINT a;
+ROLLBACK TO a;
+SELECT turn_liveness.discharge_turn('st-4', 'm1');
+COMMIT;
+SELECT leases_used - :before AS left_behind, turn_liveness.heartbeat('st-4') FROM turn_liveness.stat;
+SELECT leases_used - :before AS left_behind FROM turn_liveness.stat;
 
 -- a row of others may have times that are infinite: the views can be read
 BEGIN;

@@ -149,6 +149,30 @@ SELECT turn_liveness.sweep_expired_turns();
 SELECT deployment, message_id, error_code FROM turn_liveness.turns WHERE deployment IN ('xa-9', 'xa-10') ORDER BY 1;
 SELECT turn_liveness.fail_deployment('xa-9'), turn_liveness.fail_deployment('xa-10');
 
+-- nor is what a transaction armed that stayed open for long
+BEGIN;
+SELECT turn_liveness.arm_turn('xa-13', 'm1');
+SELECT tl_test.advance('10 min');
+COMMIT;
+SELECT turn_liveness.sweep_expired_turns();
+SELECT turn_liveness.fail_deployment('xa-13');
+
+-- a turn that a rolled-back savepoint ended keeps its beats
+SELECT turn_liveness.arm_turn('xa-11', 'm1'), turn_liveness.heartbeat('xa-11', ARRAY['m1']);
+BEGIN;
+SAVEPOINT a;
+SELECT turn_liveness.commit_terminal_reply('xa-11', ARRAY['m1'], '{"content": "undone"}');
+ROLLBACK TO a;
+COMMIT;
+SELECT state, first_beat IS NOT NULL AS started FROM turn_liveness.turns WHERE deployment = 'xa-11';
+-- no beat remembers what an open transaction has armed
+SELECT turn_liveness.arm_turn('xa-11', 'm2');
+BEGIN;
+SELECT turn_liveness.arm_turn('xa-11', 'm3');
+SELECT turn_liveness.heartbeat('xa-11') > 0 AS beat;
+ROLLBACK;
+SELECT turn_liveness.heartbeat('xa-11'), turn_liveness.fail_deployment('xa-11');
+
 -- a cursor over a reader, a prepared statement (generic plan) through other calls
 BEGIN;
 DECLARE c CURSOR FOR SELECT payload ->> 'content' AS content FROM turn_liveness.read_replies(ARRAY['xa-C']);

@@ -133,7 +133,7 @@ regress() {
 
 isolation() {
 	tl_server_start "${quiet_server[@]}"
-	PGISOLATIONTIMEOUT=60 "${makepg[@]}" installcheck REGRESS= TAP_TESTS= \
+	PGISOLATIONTIMEOUT=${PGISOLATIONTIMEOUT:-60} "${makepg[@]}" installcheck REGRESS= TAP_TESTS= \
 		ISOLATION="$(names 'test/isolation/specs/*.spec' | tr '\n' ' ')"
 }
 

@@ -1,4 +1,5 @@
-# Whatever dies, and whenever: an armed turn is owed or ended, and ends once.
+# Whatever dies, and whenever: an armed turn is owed or ended, and ends once.  What is flushed
+# when: 016.
 
 use strict;
 use warnings;
@@ -12,15 +13,11 @@ use Test::More;
 
 use TurnLiveness;
 
-# The WAL writer is kept from flushing what no session asked to be flushed: neither by time nor by volume.
 my $node = new_node(
 	'main', q{
-wal_writer_delay = 10s
-wal_writer_flush_after = 1GB
 checkpoint_timeout = 1h
 autovacuum = off
 });
-$node->safe_psql('postgres', 'CREATE TABLE public.control (round int)');
 
 sub commit_reply
 {
@@ -107,58 +104,6 @@ foreach my $call (
 }
 is($node->safe_psql('postgres', "SELECT turn_liveness.fail_deployment('kill-call')"),
 	1, 'and ends once');
-
-# --- won, then the server is stopped at once, with synchronous_commit off
-
-my ($lost, $rounds) = (0, 0);
-# that a plain row is lost takes a stop before the next round of the WAL writer: a slow machine tries again
-while ($rounds < 5 || ($lost == 0 && $rounds < 30))
-{
-	my $round = ++$rounds;
-	my $session = session($node);
-
-	$session->query_safe('SET synchronous_commit = off');
-	is($session->query_safe("SELECT turn_liveness.arm_turn('async', 'm$round', admission => '1h')"),
-		'armed', "round $round: armed");
-	is($session->query_safe(
-			"BEGIN; SELECT turn_liveness.commit_terminal_reply('async', '{m$round}', '{\"round\": $round}'); COMMIT"),
-		'won', "round $round: won");
-	$session->query_safe("INSERT INTO public.control VALUES ($round)");
-	$node->stop('immediate');
-	eval { $session->quit };
-	$node->start;
-	wait_back();
-	is(ends($node, 'async', "m$round"), 'answer reply', "round $round: the reply is there after the crash");
-	$lost++
-	  if $node->safe_psql('postgres', "SELECT count(*) FROM public.control WHERE round = $round") == 0;
-}
-is($node->safe_psql('postgres',
-		"SELECT count(*) FROM turn_liveness.claim_replies('g', conversations => '{async}', max_replies => 50)"),
-	$rounds, "all $rounds are due");
-cmp_ok($lost, '>', 0, "a plain row that was committed after them was lost in $lost of $rounds rounds");
-
-# The same for the arm and for a discharge.
-{
-	my $session = session($node);
-
-	$session->query_safe('SET synchronous_commit = off');
-	$session->query_safe("SELECT turn_liveness.arm_turn('async', 'arm', admission => '1h')");
-	$node->stop('immediate');
-	eval { $session->quit };
-	$node->start;
-	wait_back();
-	is(arm($node, 'async', 'arm'), 'pending', 'an arm is durable');
-
-	$session = session($node);
-	$session->query_safe('SET synchronous_commit = off');
-	is($session->query_safe("SELECT turn_liveness.discharge_turn('async', 'arm')"),
-		't', 'discharged');
-	$node->stop('immediate');
-	eval { $session->quit };
-	$node->start;
-	wait_back();
-	is(arm($node, 'async', 'arm'), 'answered', 'a discharge is durable');
-}
 
 # --- everything that there can be, through an immediate and a fast restart
 
