@@ -134,7 +134,7 @@ describe_worker(StatRow *row, TlDatabase *db)
 		}			reasons[] = {
 			{tl_shared == NULL, "turn_liveness is not in shared_preload_libraries"},
 			{standby, "the server is a standby"},
-			{db == NULL, "too many databases use the extension"},
+			{db == NULL, "too many databases use the extension: increase turn_liveness.database_capacity"},
 			/* this session knows the database's setting, a worker not yet */
 			{slot.state == TL_WORKER_DISABLED || !tl_enabled, "turn_liveness.enabled is off"},
 			{launcher == 0, "the launcher is not running: look for free max_worker_processes and at the server log"},

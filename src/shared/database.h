@@ -12,7 +12,6 @@
 
 #include "rules/deadline.h"
 
-#define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes */
 #define TL_KEPT_PAUSES	16
 #define TL_STEP_LEN			48
@@ -192,12 +191,14 @@ typedef struct TlShared
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	int64		rescan_us;		/* monotonic: the launcher looks at each database again */
 	int64		no_looks_until_us;	/* monotonic: a command needs one without a slot */
-	TlDatabase	databases[TL_MAX_DATABASES];
+	Oid			refused;		/* a worker found no slot free for this one */
+	TlDatabase	databases[FLEXIBLE_ARRAY_MEMBER];	/* tl_database_capacity */
 } TlShared;
 
 /* NULL without preload */
 extern TlShared *tl_shared;
 
+extern Size tl_database_shmem_size(void);
 extern void tl_database_shmem_startup(int tranche);
 
 /*
