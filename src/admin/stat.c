@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "base/guc.h"
+#include "replies/outbox.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
@@ -123,7 +124,11 @@ describe_worker(StatRow *row, TlDatabase *db)
 		slot.state = TL_WORKER_NONE;
 	/* a worker that is starting serves the database only once it runs */
 	if (slot.state == TL_WORKER_RUNNING)
+	{
 		problem = stuck_step(&slot);
+		if (problem == NULL)
+			problem = tl_reply_id_problem();
+	}
 	else
 	{
 		/* the more a reason explains, the earlier it stands */

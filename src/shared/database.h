@@ -50,7 +50,6 @@ typedef struct TlRun
 	int64		anchor_mono;	/* ... at this time of the monotonic clock */
 	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
 	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
-	bool		from_backup;	/* it began with a base backup */
 } TlRun;
 
 /* The clock of a database, see clock.c. */
@@ -154,7 +153,7 @@ typedef struct TlDatabase
 	uint32		npauses;
 	int64		skew;			/* from our clock to the wall clock, as noted last */
 
-	pg_atomic_uint32 ids_moved; /* of this run, see reply_id.c */
+	pg_atomic_uint32 ids_fit;	/* to this run, see reply_id.c */
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint64 logged_late_us;	/* the log told of late replies that were not kept */
 
