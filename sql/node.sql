@@ -19,18 +19,17 @@ SELECT setval('turn_liveness.reply_id_seq', 1000000);
 -- a server that must not be asked
 SELECT turn_liveness.arm_turn('ac-1', 'm1'), turn_liveness.heartbeat('ac-1');
 SET turn_liveness.accept = off;
-SELECT tl_test.try(call) FROM unnest(ARRAY[
-	$$SELECT turn_liveness.arm_turn('ac-1', 'm2')$$, $$SELECT turn_liveness.start_turn('ac-1', 'm1')$$,
-	$$SELECT turn_liveness.heartbeat('ac-1')$$, $$SELECT turn_liveness.heartbeats('{ac-1}')$$,
-	$$SELECT turn_liveness.commit_terminal_reply('ac-1', '{m1}', '{}')$$, $$SELECT turn_liveness.post_update('ac-1', 'm1', '{}')$$,
-	$$SELECT turn_liveness.suspend_turn('ac-1', 'm1', '1 h')$$, $$SELECT turn_liveness.resume_turn('ac-1', 'm1')$$,
-	$$SELECT turn_liveness.rescue_turns()$$, $$SELECT turn_liveness.fail_turn('ac-1', 'm1', 'stopped')$$,
-	$$SELECT turn_liveness.fail_deployment('ac-1')$$, $$SELECT turn_liveness.reject_turn('ac-1', 'm1', '{}', 'stopped')$$,
-	$$SELECT turn_liveness.discharge_turn('ac-1', 'm1')$$, $$SELECT turn_liveness.mark_provider_failed('ac-1', 'C', 'r')$$,
-	$$SELECT turn_liveness.clear_provider_failed('ac-1')$$, $$SELECT turn_liveness.attach_worker('ac-1')$$,
-	$$SELECT turn_liveness.sweep_expired_turns()$$, $$SELECT turn_liveness.claim_replies('g', '{ac-1}')$$,
-	$$SELECT turn_liveness.ack_replies('g', '{1}')$$, $$SELECT turn_liveness.release_replies('g', '{1}')$$,
-	$$SELECT turn_liveness.retry_dead_reply(1)$$]) call;
+-- every function but those that read, administer, or serve our own objects
+SELECT p.proname, tl_test.try(format('SELECT turn_liveness.%I(%s)', p.proname, args)) AS refused
+FROM pg_proc p, LATERAL (
+	SELECT string_agg(CASE format_type(t, NULL)
+		WHEN 'text' THEN '''x''' WHEN 'text[]' THEN '''{x}''' WHEN 'jsonb' THEN '''{}''' WHEN 'interval' THEN '''1 h'''
+		WHEN 'bigint' THEN '1' WHEN 'bigint[]' THEN '''{1}''' ELSE 'NULL' END, ', ' ORDER BY n) AS args
+	FROM unnest(p.proargtypes) WITH ORDINALITY a(t, n) WHERE n <= p.pronargs - p.pronargdefaults) x
+WHERE p.pronamespace = 'turn_liveness'::regnamespace AND p.prorettype <> 'trigger'::regtype
+  AND p.proname NOT IN ('get_turn', 'has_live_turn', 'read_replies', 'stat_reset', 'change_privileges',
+	'clock_now', 'turn_status', 'holder', 'stat_row') AND p.proname !~ '^(grant|revoke)_'
+ORDER BY p.proname COLLATE "C";
 -- what reads does so
 SELECT state FROM turn_liveness.get_turn('ac-1', 'm1');
 SELECT turn_liveness.has_live_turn('ac-1', 'm1'), count(*) FROM turn_liveness.read_replies('{ac-1}');

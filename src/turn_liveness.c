@@ -31,7 +31,7 @@ request_shmem(void)
 {
 	if (prev_request)
 		prev_request();
-	RequestAddinShmemSpace(sizeof(TlShared));
+	RequestAddinShmemSpace(tl_database_shmem_size());
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
 	/* one tranche: which of our locks is waited for, the stack shows */

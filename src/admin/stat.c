@@ -23,6 +23,7 @@
 
 #include "admin/worker_wait.h"
 #include "base/guc.h"
+#include "replies/outbox.h"
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
@@ -89,7 +90,11 @@ describe_worker(StatRow *row, TlDatabase *db)
 		slot.state = TL_WORKER_NONE;
 	/* a worker that is starting serves the database only once it runs */
 	if (slot.state == TL_WORKER_RUNNING)
+	{
 		problem = tl_worker_wait(&slot);
+		if (problem == NULL)
+			problem = tl_reply_id_problem();
+	}
 	else
 	{
 		/* the more a reason explains, the earlier it stands */
@@ -100,7 +105,7 @@ describe_worker(StatRow *row, TlDatabase *db)
 		}			reasons[] = {
 			{tl_shared == NULL, "turn_liveness is not in shared_preload_libraries"},
 			{standby, "the server is a standby"},
-			{db == NULL, "too many databases use the extension"},
+			{db == NULL, "too many databases use the extension: increase turn_liveness.database_capacity"},
 			/* this session knows the database's setting, a worker not yet */
 			{slot.state == TL_WORKER_DISABLED || !tl_enabled, "turn_liveness.enabled is off"},
 			{launcher == 0, "the launcher is not running: look for free max_worker_processes and at the server log"},

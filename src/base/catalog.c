@@ -17,6 +17,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_enum.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_sequence.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "utils/builtins.h"
@@ -102,9 +103,12 @@ forget(Datum arg, Oid relid)
 	}
 }
 
-/* Syscache callback: the owner of a table may not be a superuser any more. */
+/*
+ * Syscache callback: the owner of a table may not be a superuser any more, or a
+ * sequence has other parameters.
+ */
 static void
-forget_roles(Datum arg, int cacheid, uint32 hashvalue)
+forget_checks(Datum arg, int cacheid, uint32 hashvalue)
 {
 	known.generation++;
 }
@@ -113,7 +117,8 @@ void
 tl_catalog_init(void)
 {
 	CacheRegisterRelcacheCallback(forget, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_checks, (Datum) 0);
+	CacheRegisterSyscacheCallback(SEQRELID, forget_checks, (Datum) 0);
 }
 
 uint32
@@ -168,6 +173,46 @@ tl_table_oid(TlTable table)
 									"or bring it up to date with ALTER EXTENSION %s UPDATE.",
 									TL_EXTENSION));
 	return known.oids[table];
+}
+
+/*
+ * Ids that a session keeps for later (CACHE), or that go down, would come below
+ * a cursor that a client holds.
+ */
+bool
+tl_sequence_is_altered(void)
+{
+	Oid			oid = tl_table_oid(TL_REPLY_SEQUENCE);
+	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(oid));
+	bool		altered = true;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_sequence form = (Form_pg_sequence) GETSTRUCT(tuple);
+
+		altered = form->seqcache != 1 || form->seqincrement != 1 || form->seqcycle ||
+			form->seqmin != 1 || form->seqmax != PG_INT64_MAX;
+		ReleaseSysCache(tuple);
+	}
+	return altered;
+}
+
+Oid
+tl_sequence_oid(void)
+{
+	static uint32 checked = 0;
+	Oid			oid = tl_table_oid(TL_REPLY_SEQUENCE);
+	uint32		generation = known.generation;
+
+	if (checked == generation)
+		return oid;
+	if (tl_sequence_is_altered())
+		tl_not_as_installed(errmsg("sequence \"%s.%s\" has other parameters than it was installed with",
+								   TL_SCHEMA, definitions[TL_REPLY_SEQUENCE].name),
+							errhint("ALTER SEQUENCE %s.%s AS bigint INCREMENT 1 MINVALUE 1 NO MAXVALUE CACHE 1 NO CYCLE",
+									TL_SCHEMA, definitions[TL_REPLY_SEQUENCE].name));
+	checked = generation;
+	return oid;
 }
 
 /* The command that makes an index, but for its predicate. */

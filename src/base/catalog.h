@@ -55,8 +55,11 @@ typedef enum TlArmResult
 
 /* the extension of this database; InvalidOid if there is none */
 extern Oid	tl_extension_oid(void);
-/* 55000 if it is missing; the sequence is asked for likewise */
+/* 55000 if it is missing */
 extern Oid	tl_table_oid(TlTable table);
+/* the sequence of ids; 55000 if it is missing, or was altered */
+extern Oid	tl_sequence_oid(void);
+extern bool tl_sequence_is_altered(void);
 /* 55000 if it is missing, not valid, or not as installed; its table is open */
 extern Oid	tl_index_oid(TlIndex index);
 /* TL_BIT of this index; 0 if it is none of ours */

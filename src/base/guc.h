@@ -25,6 +25,8 @@
 		 "How many deployments can be attached to sessions at once.") \
 	TIME(claim_timeout, 30 * 1000, 1, \
 		 "How long a gateway may hold a claimed reply before it is due again.") \
+	MEMORY(database_capacity, 32, 1, 10000, \
+		 "How many databases can have shared memory and a worker; others are served as without preload.") \
 	FLAG(enabled, true, \
 		 "Runs a background worker for the database.") \
 	MEMORY(lease_capacity, 131072, 16, 64 * 1024 * 1024, \

@@ -51,9 +51,13 @@ extern void tl_outbox_close(TlOutbox *outbox);
 
 /* reply_id.c: the id of a reply that is being stored */
 extern int64 tl_reply_id_next(void);
-/* for the worker: a copy of a server moves its ids on at once */
-extern bool tl_reply_id_must_move(void);
-extern void tl_reply_id_move(void);
+/* for the worker: move the sequence on where it does not fit this server */
+extern void tl_reply_id_settle(void);
+/* why an id would not fit, or NULL */
+extern const char *tl_reply_id_problem(void);
+
+/* copied.c: is that all that the sequence has of this server's own life? */
+extern bool tl_copied_since(XLogRecPtr lsn);
 
 /* payload.c */
 extern Jsonb *tl_payload_error(Jsonb *routing, const text *message_id, int32 generation,

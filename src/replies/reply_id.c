@@ -7,19 +7,29 @@
  * time), so no id is given out again.  Each promotion and each such recovery
  * begins a timeline, and timeline n + 1 gives out ids from n * 2^32 on: nothing
  * has to be stored.  A base backup that starts without either stays on its
- * timeline: the postmaster has seen its backup label, and the sequence moves on
- * to the next multiple of 2^32 once.
+ * timeline: copied.c tells whether the sequence is still as the other server
+ * left it, and then it moves on to the next multiple of 2^32.
  *
  * Node n gives out ids from n * 2^44 on, so that no two servers give out the
  * same.  All of them are exact in a double.
+ *
+ * A session settles the sequence before its database gives out the first id of
+ * a run, the worker does at its start, when its settings change, and every few
+ * seconds.  Each id is held against node and timeline once more, because a DBA
+ * may set either, or the sequence, at any time.
  */
 #include "base/turn_liveness.h"
 
+#include "access/relation.h"
 #include "access/xlog.h"
+#include "commands/dbcommands.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 
 #include "base/catalog.h"
 #include "base/guc.h"
@@ -31,6 +41,8 @@
 #define TIMELINE_SHIFT			32
 #define MAX_TIMELINE			(UINT32_C(1) << (NODE_SHIFT - TIMELINE_SHIFT))
 
+static bool fits = false;		/* the same as ids_fit, where there is no slot */
+
 /* No id is given out up to this one. */
 static int64
 floor_of_server(void)
@@ -41,14 +53,26 @@ floor_of_server(void)
 		((int64) (Min(timeline, MAX_TIMELINE) - 1) << TIMELINE_SHIFT);
 }
 
-/* This run begins with a base backup whose ids no session has moved yet. */
-bool
-tl_reply_id_must_move(void)
+/* The last id that was given out, and the end of its record in WAL. */
+static int64
+read_sequence(Oid sequence, XLogRecPtr *lsn)
 {
-	TlDatabase *db = tl_database();
+	Relation	rel = relation_open(sequence, AccessShareLock);
+	Buffer		buffer = ReadBuffer(rel, 0);
+	Page		page = BufferGetPage(buffer);
+	ItemId		item;
+	FormData_pg_sequence_data *data;
+	int64		last;
 
-	return db != NULL && tl_shared->clock.from_backup &&
-		pg_atomic_read_u32(&db->ids_moved) == 0;
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	item = PageGetItemId(page, FirstOffsetNumber);
+	data = (FormData_pg_sequence_data *)
+		GETSTRUCT(&(HeapTupleData) {.t_data = (HeapTupleHeader) PageGetItem(page, item)});
+	last = data->is_called ? data->last_value : data->last_value - 1;
+	*lsn = PageGetLSN(page);
+	UnlockReleaseBuffer(buffer);
+	relation_close(rel, AccessShareLock);
+	return last;
 }
 
 /*
@@ -56,55 +80,97 @@ tl_reply_id_must_move(void)
  * sequence, which setval() asks for.
  */
 static void
-move_to(Oid sequence, int64 id)
+move_to(Oid sequence, int64 last, int64 to)
 {
 	Oid			user;
 	int			context;
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(id));
+	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(to));
 	SetUserIdAndSecContext(user, context);
+	ereport(LOG,
+			(errmsg("the ids of replies of database \"%s\" go on after " INT64_FORMAT,
+					get_database_name(MyDatabaseId), to),
+			 errdetail("The last one was " INT64_FORMAT ".", last)));
 }
 
 /* One session moves the sequence, so that none moves it back. */
-static int64
-move_on(Oid sequence)
+static void
+settle(Oid sequence)
 {
+	TlDatabase *db = tl_database();
 	LOCKTAG		tag;
-	int64		id;
-	int64		floor = floor_of_server();
+	XLogRecPtr	lsn;
+	int64		last;
+	int64		floor;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, sequence, LOCK_CLASS_SEQUENCE);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	id = nextval_internal(sequence, false);
-	if (tl_reply_id_must_move())
-		floor = Max(floor, ((id >> TIMELINE_SHIFT) + 1) << TIMELINE_SHIFT);
-	if (id <= floor)
-	{
-		move_to(sequence, floor);
-		id = nextval_internal(sequence, false);
-	}
-	if (tl_database() != NULL)
-		pg_atomic_write_u32(&tl_database()->ids_moved, 1);
+	last = read_sequence(sequence, &lsn);
+	floor = floor_of_server();
+	if (tl_copied_since(lsn))
+		floor = Max(floor, ((last >> TIMELINE_SHIFT) + 1) << TIMELINE_SHIFT);
+	if (last < floor)
+		move_to(sequence, last, floor);
+	if (db != NULL)
+		pg_atomic_write_u32(&db->ids_fit, 1);
+	fits = true;
 	LockRelease(&tag, ExclusiveLock, false);
-	return id;
+}
+
+/* Has a session settled the sequence in this run of the server? */
+static bool
+is_settled(void)
+{
+	TlDatabase *db = tl_database();
+
+	return db != NULL ? pg_atomic_read_u32(&db->ids_fit) != 0 : fits;
 }
 
 int64
 tl_reply_id_next(void)
 {
-	Oid			sequence = tl_table_oid(TL_REPLY_SEQUENCE);
+	Oid			sequence = tl_sequence_oid();
 	int64		id;
 
-	if (tl_reply_id_must_move())
-		return move_on(sequence);
+	if (!is_settled())
+		settle(sequence);
 	id = nextval_internal(sequence, false);
-	return id > floor_of_server() ? id : move_on(sequence);
+	if (id > floor_of_server())
+		return id;
+	settle(sequence);
+	return nextval_internal(sequence, false);
 }
 
 void
-tl_reply_id_move(void)
+tl_reply_id_settle(void)
 {
-	(void) move_on(tl_table_oid(TL_REPLY_SEQUENCE));
+	Oid			sequence = tl_sequence_oid();
+	XLogRecPtr	lsn;
+
+	if (!is_settled() || read_sequence(sequence, &lsn) < floor_of_server())
+		settle(sequence);
+}
+
+const char *
+tl_reply_id_problem(void)
+{
+	Oid			sequence = tl_table_oid(TL_REPLY_SEQUENCE);
+	XLogRecPtr	lsn;
+	int64		last;
+
+	/* what shows it waits for no DBA's command */
+	if (RecoveryInProgress() || !ConditionalLockRelationOid(sequence, AccessShareLock))
+		return NULL;
+	if (tl_sequence_is_altered())
+		return "the sequence of the ids of replies has other parameters than it was installed with";
+	last = read_sequence(sequence, &lsn);
+	if (last < (int64) tl_node << NODE_SHIFT)
+		return psprintf("the ids of replies are not yet those of turn_liveness.node %d: the next one will be",
+						tl_node);
+	if (last >> NODE_SHIFT > tl_node)
+		return psprintf("the ids of replies are those of node " INT64_FORMAT ", and cannot go back to those of turn_liveness.node %d: set it to that number, or to a greater one that no other server has",
+						last >> NODE_SHIFT, tl_node);
+	return NULL;
 }

@@ -79,7 +79,7 @@ has_worker(Oid dboid)
 {
 	int			i;
 
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	for (i = 0; i < tl_database_capacity; i++)
 		if (tl_shared->databases[i].dboid == dboid)
 			return pg_atomic_read_u32(&tl_shared->databases[i].clock.ticking) != 0;
 	return false;

@@ -78,8 +78,6 @@ tl_clock_shmem_startup(void)
 		return;
 	run->anchor = GetCurrentTimestamp();
 	run->anchor_mono = tl_monotonic();
-	/* recovery, which comes later, renames the label */
-	run->from_backup = access(BACKUP_LABEL_FILE, F_OK) == 0;
 	control = get_controlfile(DataDir, &crc_ok);
 	pg_atomic_init_u64(&run->alive_us,
 					   crc_ok ? time_t_to_timestamptz(control->time) : run->anchor);

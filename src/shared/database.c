@@ -27,6 +27,13 @@ TlShared   *tl_shared = NULL;
 
 static TlDatabase *my_database = NULL;
 
+Size
+tl_database_shmem_size(void)
+{
+	return add_size(offsetof(TlShared, databases),
+					mul_size(tl_database_capacity, sizeof(TlDatabase)));
+}
+
 void
 tl_database_shmem_startup(int tranche)
 {
@@ -34,10 +41,10 @@ tl_database_shmem_startup(int tranche)
 	int			i;
 
 	my_database = NULL;
-	tl_shared = ShmemInitStruct("turn_liveness", sizeof(TlShared), &found);
+	tl_shared = ShmemInitStruct("turn_liveness", tl_database_shmem_size(), &found);
 	if (found)
 		return;
-	memset(tl_shared, 0, sizeof(TlShared));
+	memset(tl_shared, 0, tl_database_shmem_size());
 	LWLockInitialize(&tl_shared->directory, tranche);
 	if (!pg_strong_random(tl_shared->seeds, sizeof(tl_shared->seeds)) ||
 		!pg_strong_random(&tl_shared->run, sizeof(tl_shared->run)))
@@ -46,7 +53,7 @@ tl_database_shmem_startup(int tranche)
 				 errmsg("could not obtain random numbers")));
 	tl_shared->run |= 1;
 	pg_atomic_init_u32(&tl_shared->generation, 1);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	for (i = 0; i < tl_database_capacity; i++)
 		LWLockInitialize(&tl_shared->databases[i].mailbox_lock, tranche);
 }
 
@@ -65,7 +72,7 @@ tl_database_find(Oid dboid, bool make)
 
 	Assert(make ? LWLockHeldByMeInMode(&tl_shared->directory, LW_EXCLUSIVE) :
 		   LWLockHeldByMe(&tl_shared->directory));
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	for (i = 0; i < tl_database_capacity; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
@@ -76,7 +83,7 @@ tl_database_find(Oid dboid, bool make)
 	}
 	if (!make)
 		return NULL;
-	for (i = 0; i < TL_MAX_DATABASES && vacant == NULL; i++)
+	for (i = 0; i < tl_database_capacity && vacant == NULL; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 

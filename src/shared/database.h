@@ -12,7 +12,6 @@
 
 #include "rules/deadline.h"
 
-#define TL_MAX_DATABASES	32
 #define TL_MAILBOX_SIZE		65536	/* bytes */
 #define TL_KEPT_PAUSES	16
 #define TL_STEP_LEN			48
@@ -51,7 +50,6 @@ typedef struct TlRun
 	int64		anchor_mono;	/* ... at this time of the monotonic clock */
 	pg_atomic_uint64 alive_us;	/* last sign of life before that; 0 = unknown */
 	pg_atomic_uint64 start_us;	/* end of recovery; 0: it still runs */
-	bool		from_backup;	/* it began with a base backup */
 } TlRun;
 
 /* The clock of a database, see clock.c. */
@@ -155,7 +153,7 @@ typedef struct TlDatabase
 	uint32		npauses;
 	int64		skew;			/* from our clock to the wall clock, as noted last */
 
-	pg_atomic_uint32 ids_moved; /* of this run, see reply_id.c */
+	pg_atomic_uint32 ids_fit;	/* to this run, see reply_id.c */
 	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
 	pg_atomic_uint64 logged_late_us;	/* the log told of late replies that were not kept */
 
@@ -192,12 +190,14 @@ typedef struct TlShared
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
 	int64		rescan_us;		/* monotonic: the launcher looks at each database again */
 	int64		no_looks_until_us;	/* monotonic: a command needs one without a slot */
-	TlDatabase	databases[TL_MAX_DATABASES];
+	Oid			refused;		/* a worker found no slot free for this one */
+	TlDatabase	databases[FLEXIBLE_ARRAY_MEMBER];	/* tl_database_capacity */
 } TlShared;
 
 /* NULL without preload */
 extern TlShared *tl_shared;
 
+extern Size tl_database_shmem_size(void);
 extern void tl_database_shmem_startup(int tranche);
 
 /*

@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
+#include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
 
@@ -79,7 +80,7 @@ tl_worker_end_prepared(uint64 name, bool commit)
 	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	for (i = 0; i < tl_database_capacity; i++)
 	{
 		TlWorkerSlot *slot = &tl_shared->databases[i].worker;
 
@@ -110,8 +111,14 @@ tl_worker_publish(Oid dboid, bool make)
 		taken = true;
 		tl_shared->rescan_us = 0;
 	}
-	else if (make)
-		db = tl_database_find(dboid, true);
+	else if (make && (db = tl_database_find(dboid, true)) == NULL)
+	{
+		/* the launcher reads one at a time: a second is to be found again */
+		if (OidIsValid(tl_shared->refused))
+			tl_shared->rescan_us = 0;
+		else
+			tl_shared->refused = dboid;
+	}
 	if (db != NULL && !taken)
 	{
 		db->worker.pid = MyProcPid;

@@ -80,6 +80,13 @@ turn_liveness_attach_worker(PG_FUNCTION_ARGS)
 	int64		now;
 
 	tl_check_writable("attach_worker");
+	if (tl_database() == NULL && tl_shared != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many databases use %s", TL_EXTENSION),
+				 errdetail("At most %d of them have shared memory.", tl_database_capacity),
+				 errhint("Increase \"%s\" and restart the server, or drop the extension where it is not needed.",
+						 "turn_liveness.database_capacity")));
 	if (tl_database() == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -11,8 +11,14 @@
  * extension is, and a database may have it without a slot: after a start of the
  * server, or as a copy.  So the launcher has a worker look into each database
  * without a slot, one after the other.  A worker that finds the extension makes
- * the slot and stays.  The launcher forgets which databases were looked into
- * when rescan_us has come.
+ * the slot and stays.  One that finds no slot free leaves the database's oid in
+ * "refused".  The launcher forgets which databases were looked into when
+ * rescan_us has come.
+ *
+ * The launcher tells the log once of each database that no worker serves for
+ * want of a slot or of a process, and shows in pg_stat_activity how many there
+ * are.  It serves none of them in turn: a database that has had its worker for
+ * a while and then has none would meet its deadlines by chance.
  *
  * The postmaster signals the launcher when a worker ends.  Workers and sessions
  * set its latch when they change a slot.  So the launcher sleeps until the next
@@ -31,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/guc.h"
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
 #include "worker/worker.h"
@@ -45,14 +52,20 @@ typedef struct Roll
 {
 	int64		now;			/* monotonic */
 	bool		may_look;
-	Oid			gone[TL_MAX_DATABASES]; /* slots that were due, and not seen yet */
+	Oid			refused;		/* the log is to be told of this one */
+	int			without_slot;	/* databases that found none free */
+	int			unlooked;		/* databases that a worker is to look into */
+	Oid		   *gone;			/* for each slot: was due, and not seen yet */
 } Roll;
 
 static List *looked = NIL;		/* oids of databases that a worker looked into */
 static BackgroundWorkerHandle *look = NULL; /* the last worker that did; NULL: none was free */
 static Oid	look_dboid = InvalidOid;
 static int64 look_until = 0;	/* no other look before; 0: the last one is over */
-static bool reported_shortage = false;	/* of background worker slots */
+static bool look_refused = false;	/* it found no slot free */
+static bool look_starved = false;	/* no process was free for it; the log knows */
+static List *refused = NIL;		/* oids of databases that found no slot free */
+static List *starved = NIL;		/* the same for a process: the log knows */
 
 /* Until then sessions set the latch under the directory lock. */
 static void
@@ -74,7 +87,7 @@ want_reloaded(void)
 	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	for (i = 0; i < tl_database_capacity; i++)
 	{
 		TlWorkerSlot *slot = &tl_shared->databases[i].worker;
 
@@ -121,7 +134,19 @@ due_at(TlDatabase *db)
 	return Max(db->worker.next_try_us, db->worker.excluded_until_us);
 }
 
-/* The log is told of one shortage once: stat tells of it in each database. */
+/* No slot of shared memory was free for this database. */
+static void
+report_refusal(const char *database)
+{
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("%s cannot serve database \"%s\"", TL_EXTENSION, database),
+			 errdetail("At most %d databases can use the extension.", tl_database_capacity),
+			 errhint("Increase \"%s\" and restart the server, drop the extension where it is not needed, or call turn_liveness.sweep_expired_turns() regularly in that database.",
+					 "turn_liveness.database_capacity")));
+}
+
+/* No background worker is free for a database that has a slot. */
 static void
 report_shortage(TlDatabase *db, Form_pg_database form)
 {
@@ -129,15 +154,31 @@ report_shortage(TlDatabase *db, Form_pg_database form)
 	if (db->dboid == form->oid && db->worker.pid == 0 && db->worker.state == TL_WORKER_WANTED)
 		db->worker.state = TL_WORKER_NO_SLOT;
 	LWLockRelease(&tl_shared->directory);
-	if (reported_shortage)
+	if (list_member_oid(starved, form->oid))
 		return;
-	reported_shortage = true;
+	starved = lappend_oid(starved, form->oid);
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("out of background worker slots: no %s worker for database \"%s\"",
 					TL_EXTENSION, NameStr(form->datname)),
 			 errdetail("It is tried again every %d seconds.", (int) (TL_WORKER_RETRY / TL_SECOND)),
 			 errhint("You might need to increase \"%s\". Until then, call turn_liveness.sweep_expired_turns() in that database.",
+					 "max_worker_processes")));
+}
+
+/* None is free to look into this database, nor into those after it. */
+static void
+report_no_look(Form_pg_database form)
+{
+	if (look_starved)
+		return;
+	look_starved = true;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("out of background worker slots: no process looks for %s in database \"%s\" and others",
+					TL_EXTENSION, NameStr(form->datname)),
+			 errdetail("It is tried again every %d seconds.", (int) (TL_WORKER_RETRY / TL_SECOND)),
+			 errhint("Increase \"%s\": besides what others need, one for each database with the extension, and two.",
 					 "max_worker_processes")));
 }
 
@@ -148,6 +189,7 @@ visit_database(Roll *roll, Form_pg_database form)
 	/* a worker needs a database that allows connections and is no template */
 	bool		open = form->datallowconn && !form->datistemplate &&
 		form->datconnlimit != INVALID_DATABASE;
+	bool		served = false;
 	bool		due;
 	TlDatabase *db;
 
@@ -158,6 +200,7 @@ visit_database(Roll *roll, Form_pg_database form)
 	{
 		roll->gone[db - tl_shared->databases] = InvalidOid;
 		db->worker.closed = !open;
+		served = db->worker.pid != 0;
 	}
 	if (due)
 	{
@@ -166,19 +209,52 @@ visit_database(Roll *roll, Form_pg_database form)
 	}
 	LWLockRelease(&tl_shared->directory);
 
+	if (db != NULL)
+		refused = list_delete_oid(refused, form->oid);
+	if (served)
+		starved = list_delete_oid(starved, form->oid);
 	if (due && open && !start_worker(form->oid, NULL))
 		report_shortage(db, form);
-	if (db != NULL || !open || !roll->may_look || list_member_oid(looked, form->oid))
+	roll->without_slot += list_member_oid(refused, form->oid);
+	if (form->oid == roll->refused)
+		report_refusal(NameStr(form->datname));
+	if (db != NULL || !open || list_member_oid(looked, form->oid))
+		return;
+	roll->unlooked++;
+	if (!roll->may_look)
 		return;
 	roll->may_look = false;
 	look_dboid = form->oid;
 	look_until = roll->now + TL_WORKER_RETRY;
+	look_refused = false;
 	if (look != NULL)
 		pfree(look);
 	look = NULL;
 	/* if all background workers are in use, the look is tried again then */
 	if (start_worker(look_dboid, &look))
+	{
 		looked = lappend_oid(looked, look_dboid);
+		look_starved = false;
+		roll->unlooked--;
+	}
+	else
+		report_no_look(form);
+}
+
+/*
+ * A look that found the extension, and no slot for it, left the database's oid
+ * before its process ended.
+ */
+static void
+note_refusal(Roll *roll, Oid dboid, bool over)
+{
+	look_refused |= dboid == look_dboid;
+	if (over && !look_refused)
+		refused = list_delete_oid(refused, look_dboid);
+	if (!OidIsValid(dboid) || list_member_oid(refused, dboid))
+		return;
+	refused = lappend_oid(refused, dboid);
+	roll->refused = dboid;
 }
 
 /*
@@ -189,15 +265,19 @@ visit_database(Roll *roll, Form_pg_database form)
 static void
 begin_roll(Roll *roll)
 {
+	bool		looking = look_until != 0 && look != NULL;
+	Oid			dboid;
 	pid_t		pid;
 	int			i;
 
 	roll->now = tl_monotonic();
+	roll->refused = InvalidOid;
+	roll->unlooked = roll->without_slot = 0;
 	if (look_until <= roll->now ||
 		(look != NULL && GetBackgroundWorkerPid(look, &pid) == BGWH_STOPPED))
 		look_until = 0;
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	for (i = 0; i < tl_database_capacity; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
@@ -205,6 +285,8 @@ begin_roll(Roll *roll)
 		if (db->dboid == look_dboid)
 			look_until = 0;
 	}
+	dboid = tl_shared->refused;
+	tl_shared->refused = InvalidOid;
 	roll->may_look = look_until == 0 && tl_shared->no_looks_until_us <= roll->now;
 	/* a look that is not over may have come too early */
 	if (roll->may_look && tl_shared->rescan_us <= roll->now)
@@ -214,6 +296,7 @@ begin_roll(Roll *roll)
 		looked = NIL;
 	}
 	LWLockRelease(&tl_shared->directory);
+	note_refusal(roll, dboid, looking && look_until == 0);
 }
 
 static void
@@ -242,13 +325,13 @@ static int64
 end_roll(const Roll *roll)
 {
 	int64		next = PG_INT64_MAX;
-	char		activity[64];
-	bool		shortage = false;
+	StringInfoData activity;
 	int			running = 0;
+	int			waiting = 0;
 	int			i;
 
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	for (i = 0; i < TL_MAX_DATABASES; i++)
+	for (i = 0; i < tl_database_capacity; i++)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
@@ -256,7 +339,7 @@ end_roll(const Roll *roll)
 		if (OidIsValid(roll->gone[i]) && db->dboid == roll->gone[i] && due_at(db) <= roll->now)
 			tl_database_free(db);
 		running += db->worker.state == TL_WORKER_RUNNING;
-		shortage |= db->worker.state == TL_WORKER_NO_SLOT;
+		waiting += db->worker.state == TL_WORKER_NO_SLOT;
 		next = Min(next, due_at(db));
 	}
 	if (look_until > 0)
@@ -266,10 +349,16 @@ end_roll(const Roll *roll)
 	else
 		next = Min(next, tl_shared->rescan_us);
 	LWLockRelease(&tl_shared->directory);
-	/* the next shortage is worth another line in the log */
-	reported_shortage &= shortage;
-	snprintf(activity, sizeof(activity), "workers running: %d", running);
-	pgstat_report_activity(STATE_IDLE, activity);
+	initStringInfo(&activity);
+	appendStringInfo(&activity, "workers running: %d", running);
+	if (roll->without_slot > 0)
+		appendStringInfo(&activity, ", no room for: %d", roll->without_slot);
+	if (waiting > 0)
+		appendStringInfo(&activity, ", no process for: %d", waiting);
+	if (look_starved)
+		appendStringInfo(&activity, ", not looked at: %d", roll->unlooked);
+	pgstat_report_activity(STATE_IDLE, activity.data);
+	pfree(activity.data);
 	return next;
 }
 
@@ -286,15 +375,19 @@ tl_launcher_register(void)
 void
 tl_launcher_main(Datum arg)
 {
+	Roll		roll;
+
 	tl_process_connect(InvalidOid, "launcher");
+	/* what outlives a roll stays there */
+	MemoryContextSwitchTo(TopMemoryContext);
 	before_shmem_exit(withdraw, (Datum) 0);
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
 	tl_shared->launcher_pid = MyProcPid;
 	tl_shared->launcher_latch = MyLatch;
 	LWLockRelease(&tl_shared->directory);
+	roll.gone = MemoryContextAlloc(TopMemoryContext, tl_database_capacity * sizeof(Oid));
 	for (;;)
 	{
-		Roll		roll;
 		int64		pause;
 
 		ResetLatch(MyLatch);

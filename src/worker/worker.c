@@ -84,14 +84,7 @@ begin_service(Oid dboid)
 	if (my_slot == NULL)
 		my_slot = tl_worker_publish(dboid, true);
 	if (my_slot == NULL)
-	{
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("%s cannot serve database \"%s\"", TL_EXTENSION, database_name),
-				 errdetail("At most %d databases can use the extension.", TL_MAX_DATABASES),
-				 errhint("Drop the extension where it is not needed, or call turn_liveness.sweep_expired_turns() regularly there.")));
-		proc_exit(0);
-	}
+		proc_exit(0);			/* the launcher tells the log */
 	if (!tl_enabled)
 		exit_with(TL_WORKER_DISABLED);
 	tl_clock_acquire();

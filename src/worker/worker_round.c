@@ -167,11 +167,12 @@ run_retention(int64 now)
 	return tl_retention_run(tl_sweep_batch, false, &pause) ? now + pause : 0;
 }
 
+/* A DBA may have set the node or the sequence. */
 static int64
-move_ids(int64 now)
+settle_ids(int64 now)
 {
-	tl_reply_id_move();
-	return now;
+	tl_reply_id_settle();
+	return now + HOUSEKEEPING_US;
 }
 
 static TlStep steps[] = {
@@ -184,7 +185,7 @@ static TlStep steps[] = {
 	[OWED_TURNS] = {"looking at the owed turns", scan_turns, .tables = TL_BIT(TL_TURN)},
 	[SUBSCRIPTIONS] = {"looking for subscriptions", look_for_subscriptions},
 	[RETENTION] = {"retention", run_retention},
-	[IDS] = {"moving the ids of replies on", move_ids},
+	[IDS] = {"looking at the ids of replies", settle_ids},
 };
 
 /* Make the watch list, or look for rows that moved or came without a letter. */
@@ -347,6 +348,8 @@ redeliver(TlDatabase *db, int64 now)
 static void
 keep_house(int64 now)
 {
+	static int	node = 0;		/* the setting, when the ids were looked at */
+
 	if (now >= steps[SUBSCRIPTIONS].next)
 	{
 		(void) tl_worker_step(&steps[SUBSCRIPTIONS], now);
@@ -356,8 +359,9 @@ keep_house(int64 now)
 	}
 	if (tl_accept && now >= steps[RETENTION].next)
 		(void) tl_worker_step(&steps[RETENTION], now);
-	if (tl_reply_id_must_move() && now >= steps[IDS].next)
+	if (now >= steps[IDS].next || tl_node != node)
 		(void) tl_worker_step(&steps[IDS], now);
+	node = tl_node;
 }
 
 /* When the next round is, and whether mail shall wake the worker before it. */

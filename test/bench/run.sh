@@ -33,7 +33,7 @@ done
 # worker_cpu counts.
 all="heartbeat fenced beat_cost heartbeats
 	beat_peers beat_million beat_session fetch sweep sweep_peers sweep_live worker_cpu shmem
-	turns_bare turns_origin turns_plain notify notify_off
+	turns_bare turns_origin turns_plain notify notify_off listeners
 	life_bare life_wal latency wakeup
 	slow_flush"
 if [ "${1-}" = list ]; then

@@ -36,6 +36,13 @@ sub hears
 	return $node->safe_psql('postgres', "SELECT string_agg(message_ids[1], ' ') FROM turn_liveness.read_replies('{c}', '{$cursor}')");
 }
 
+# How many times 2^32 ids have gone by
+sub jumps
+{
+	my ($id) = @_;
+	return $id >> 32;
+}
+
 my $primary = new_node('primary', "wal_log_hints = on\nwal_keep_size = '1GB'\narchive_mode = off\n", streaming => 1);
 my $seen = answer($primary, 10);
 cmp_ok($seen, '<', 2**32, 'the first timeline begins at 1');
@@ -78,27 +85,129 @@ cmp_ok(answer($primary, 1), '>', 2 * 2**32, 'by one timeline more');
 $primary->stop;
 $standby->stop;
 
-# --- a base backup that starts by itself, without a new timeline
+# --- a base backup that starts by itself, without a new timeline; and copies of it
 
 my $origin = new_node('origin', '', streaming => 1);
+$origin->enable_archiving;
+$origin->restart;
 answer($origin, 5);
+$origin->safe_psql('postgres', 'CREATE DATABASE second TEMPLATE postgres');
 $origin->backup('plain');
+answer($origin, 5);
+$point = $origin->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
 $seen = answer($origin, 50);
+$origin->safe_psql('postgres', 'SELECT pg_switch_wal()');
 $origin->stop;
-my $copy = PostgreSQL::Test::Cluster->new('copy');
-$copy->init_from_backup($origin, 'plain');
-$copy->start;
+
+# A server from that backup; the settings are lines of postgresql.conf
+sub restored
+{
+	my ($name, $settings, %option) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init_from_backup($origin, 'plain', %option);
+	$node->append_conf('postgresql.conf', "archive_mode = off\n$settings");
+	$node->start;
+	return $node;
+}
+
+my $copy = restored('copy', '');
 is(hears($copy, $seen), 'm' . $count, 'a copy: ids go on rising');
 $largest = answer($copy, 1);
-cmp_ok($largest, '<', 2 * 2**32, 'a copy: they move on once');
+is(jumps($largest), 1, 'a copy: they move on once');
 $copy->restart;
 is(answer($copy, 1), $largest + 1, 'a copy that is started again goes on from there');
+$copy->stop('immediate');
+$copy->start;
+is(jumps(answer($copy, 1)), 1, 'after a crash, too');
+ok($copy->poll_query_until('second', "SELECT last_value = 2::bigint ^ 32 FROM turn_liveness.reply_id_seq"), 'the worker moves the ids of a database that no session uses');
 $copy->stop;
+
+# without a worker, one that crashes before it gives out an id, and in its second
+# database again, once the first has moved on
+my $crashed = restored('crashed', 'turn_liveness.enabled = off');
+$crashed->stop('immediate');
+$crashed->start;
+is(hears($crashed, $seen), 'm' . $count, 'a copy that crashes before its ids move on: they do, afterwards');
+$crashed->stop('immediate');
+$crashed->start;
+$largest = answer($crashed, 1);
+is(jumps($largest), 1, 'and not again');
+is($crashed->safe_psql('second', q{SELECT last_value < 100 FROM turn_liveness.reply_id_seq}), 't', 'another database has not moved yet');
+is($crashed->safe_psql('second', q{SELECT turn_liveness.reject_turn('d', 'm', '{}', 'x'); SELECT max(reply_id) > 2::bigint ^ 32 FROM turn_liveness.reply}), "won\nt", 'and does so in the run in which it gives out its first');
+
+# a copy of the copy
+$crashed->backup('again');
+answer($crashed, 5);
+my $grandchild = PostgreSQL::Test::Cluster->new('grandchild');
+$grandchild->init_from_backup($crashed, 'again');
+$grandchild->start;
+$crashed->stop;
+is(jumps(answer($grandchild, 1)), 2, 'a copy of a copy moves on once more');
+$grandchild->stop;
+
+# without preload
+my $plain = restored('plain', "shared_preload_libraries = ''");
+is(hears($plain, $seen), 'm' . $count, 'a copy without preload: ids go on rising');
+$plain->restart;
+is(jumps(answer($plain, 1)), 1, 'once');
+$plain->stop;
+
+# --- a recovery to a point in time
+
+my $past = restored('past', "recovery_target_lsn = '$point'\nrecovery_target_action = 'promote'\nshared_preload_libraries = ''", has_restoring => 1, standby => 0);
+$past->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+cmp_ok($past->safe_psql('postgres', 'SELECT max(reply_id) FROM turn_liveness.reply'), '<', $seen, 'a point in time at which the last replies were not yet');
+is(hears($past, $seen), 'm' . $count, 'ids go on rising, without preload too');
+$past->append_conf('postgresql.conf', "shared_preload_libraries = 'turn_liveness'");
+$past->restart;
+is(jumps(answer($past, 1)), 1, 'once');
+$past->stop;
+
+# --- a sequence that does not fit its node
+
+my $node = new_node('nodes', '');
+wait_worker($node);
+my $problem = 'SELECT worker_problem FROM turn_liveness.stat';
+my $altering = session($node);
+$altering->query_safe('BEGIN; ALTER SEQUENCE turn_liveness.reply_id_seq OWNED BY NONE');
+my $log_start = -s $node->logfile;
+$node->safe_psql('postgres', 'ALTER SYSTEM SET turn_liveness.node = 3');
+$node->reload;
+ok($node->poll_query_until('postgres', "SELECT ($problem) LIKE 'the ids of replies are not yet those of turn_liveness.node 3: %'"), 'stat says that the ids are not those of the node');
+$altering->query_safe('ROLLBACK');
+ok($node->poll_query_until('postgres', "SELECT last_value = 3 * 2::bigint ^ 44 FROM turn_liveness.reply_id_seq"), 'the worker mends it');
+like(slurp_file($node->logfile, $log_start), qr/LOG:  the ids of replies of database "postgres" go on after 52776558133248\n.*DETAIL:  The last one was 0\./, 'and says so');
+ok($node->poll_query_until('postgres', "SELECT ($problem) IS NULL"), 'then all is well');
+is($node->safe_psql('postgres', "SELECT setval('turn_liveness.reply_id_seq', 7); SELECT turn_liveness.reject_turn('n', 'm', '{}', 'x'); SELECT reply_id - 3 * 2::bigint ^ 44 FROM turn_liveness.reply"),
+	"7\nwon\n1", 'a sequence that was set back, as by a restore, is mended before the next id');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET turn_liveness.node = 2');
+$node->reload;
+ok($node->poll_query_until('postgres', "SELECT ($problem) LIKE 'the ids of replies are those of node 3, and cannot go back to those of turn_liveness.node 2: %'"), 'a node that is lowered is not mended, and stat says what to do');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET turn_liveness.node = 4');
+$node->reload;
+ok($node->poll_query_until('postgres', "SELECT ($problem) IS NULL AND last_value = 4 * 2::bigint ^ 44 FROM turn_liveness.reply_id_seq"), 'which mends it');
+
+# a sequence that keeps ids for a session, or counts otherwise, is refused
+foreach my $change ('CACHE 20', 'INCREMENT 2', 'CYCLE', 'MAXVALUE 1000000000000000')
+{
+	$node->safe_psql('postgres', "ALTER SEQUENCE turn_liveness.reply_id_seq $change");
+	my ($rc, $out, $err) = $node->psql('postgres', "SELECT turn_liveness.reject_turn('n', 'm2', '{}', 'x')", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	like($err, qr/55000: sequence "turn_liveness.reply_id_seq" has other parameters/, "$change is refused");
+	my ($mend) = $err =~ /HINT:  (.*)/;
+	is($node->safe_psql('postgres', $problem), 'the sequence of the ids of replies has other parameters than it was installed with', 'stat says so');
+	$node->safe_psql('postgres', $mend);
+	is($node->safe_psql('postgres', "SELECT turn_liveness.reject_turn('n', '$change', '{}', 'x')"), 'won', 'the hint mends it');
+}
+# what the README says to do where it cannot be told
+my ($by_hand) = slurp_file("$FindBin::RealBin/../../README.md") =~ /^(SELECT setval\(.*?;)$/ms;
+my $before = $node->safe_psql('postgres', 'SELECT last_value FROM turn_liveness.reply_id_seq');
+$node->safe_psql('postgres', $by_hand);
+is($node->safe_psql('postgres', "SELECT turn_liveness.reject_turn('n', 'by hand', '{}', 'x'); SELECT max(reply_id) > $before + (1::bigint << 40), max(reply_id) < 5 * (1::bigint << 44) FROM turn_liveness.reply"),
+	"won\nt|t", 'moved by hand');
+$altering->quit;
 
 # --- a server that must not be asked: sessions that run hear it, and the worker sweeps nothing
 
-my $node = new_node('refuses', '');
-wait_worker($node);
 my $session = session($node);
 is($session->query_safe(q{SELECT turn_liveness.arm_turn('a', 'm', admission => '1 h')}), 'armed', 'armed');
 my $refused = sub {

@@ -165,6 +165,7 @@ is($node->safe_psql('postgres', q{SELECT string_agg(DISTINCT duration_ms::text, 
 
 my %memory = map { split /\|/ } split /\n/,
   $node->safe_psql('postgres', q{SELECT name, allocated_size FROM pg_shmem_allocations WHERE name LIKE 'turn_liveness%'});
+my ($database) = $readme{database_capacity}{text} =~ /(\d+) kB each/;
 my $sum = 0;
 $sum += $_ foreach values %memory;
 my ($all) = $part =~ /All shared memory of the extension takes\s+(\d+) MB at the defaults/;
@@ -174,6 +175,7 @@ note join ', ', map { "$_ $memory{$_}" } sort keys %memory;
 cmp_ok(abs($sum / 1e6 - $all), '<', 0.75, "all of it is $all MB: $sum") or diag explain \%memory;
 cmp_ok(abs($memory{'turn_liveness leases'} / 1e6 - $leases), '<', 1, "leases are $leases MB");
 cmp_ok($memory{'turn_liveness leases'} / $server{lease_capacity}{default}, '<=', 72 + 1, 'at most 72 bytes for a lease');
+is(int($memory{'turn_liveness'} / $server{database_capacity}{default} / 1000 + 0.5), $database, "a database is $database kB");
 is(int($memory{'turn_liveness attached sessions'} / $server{attach_capacity}{default}), $attached, "attached ones are $attached bytes each");
 
 # --- without preload
@@ -183,9 +185,9 @@ $node->restart;
 is($node->safe_psql('postgres', q{
 SELECT turn_liveness.clock_now() IS NOT NULL;
 SELECT string_agg(name, ',' ORDER BY name) FROM (SELECT unnest(string_to_array('} . join(',', sort keys %readme) . q{', ',')) AS name EXCEPT SELECT substr(name, 15) FROM pg_settings WHERE name LIKE 'turn\_liveness.%') x}),
-	"t\nattach_capacity,lease_capacity", 'the last two exist only with preload');
+	"t\nattach_capacity,database_capacity,lease_capacity", 'the last three exist only with preload');
 my @rows = $part =~ /^\| `(\w+)` \|/mg;
-is("@rows[-2, -1]", 'lease_capacity attach_capacity', 'which are the last two of the table');
+is("@rows[-3 .. -1]", 'lease_capacity attach_capacity database_capacity', 'which are the last three of the table');
 
 $node->stop;
 done_testing();
