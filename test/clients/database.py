@@ -24,8 +24,11 @@ SETTINGS = dict(prepare_threshold=None, autocommit=True, row_factory=namedtuple_
                 keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=20000)
 
 
+# reconnect_timeout: a pool tries again after 1, 2, 4 … seconds; one that gives up does when it is
+# asked, not long after an outage has ended.
 def create_pool(conninfo="", **options):
-    return ConnectionPool(conninfo, kwargs=SETTINGS, **{"min_size": 1, "max_size": 8, "timeout": 10, **options})
+    return ConnectionPool(conninfo, kwargs=SETTINGS, **{"min_size": 1, "max_size": 8, "timeout": 5,
+                                                        "reconnect_timeout": 5, **options})
 
 
 # jsonb refuses a NUL and half of a surrogate pair, and a model's text may hold them.

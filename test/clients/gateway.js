@@ -68,12 +68,14 @@ class Gateway {
 
   // In the caller's transaction: owed and enqueued, or neither. answered: it has ended, by a stop
   // that was faster. pending: it is owed already, and its job was enqueued then (a message that
-  // came twice, a COMMIT whose answer was lost); the savepoint takes the hand-over back.
-  async dispatch(db, job, { admission, silence, duration, rescue } = {}) {
+  // came twice, a COMMIT whose answer was lost); the savepoint takes the hand-over back. With again,
+  // it goes to another worker, wherever the first one is: the repair of a message whose end was not
+  // seen, after a failover that may have lost commits.
+  async dispatch(db, job, { admission, silence, duration, rescue, again = false } = {}) {
     await db.query('SAVEPOINT dispatch');
     const armed = await value(db, 'SELECT turn_liveness.arm_turn($1, $2, $3, $4, $5, $6, $7)',
       job.deployment, job.messageId, json(job.routing ?? {}), admission, silence, duration, rescue);
-    if (armed === 'armed') await this.enqueue(db, job);
+    if (armed === 'armed' || (again && armed === 'pending')) await this.enqueue(db, job);
     else await db.query('ROLLBACK TO SAVEPOINT dispatch');
     await db.query('RELEASE SAVEPOINT dispatch');
     return armed;

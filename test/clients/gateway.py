@@ -70,15 +70,17 @@ class Gateway:
         if everything or lapsed:
             self.rescue()
 
-    def dispatch(self, db, job, admission=None, silence=None, duration=None, rescue=None):
+    def dispatch(self, db, job, admission=None, silence=None, duration=None, rescue=None, again=False):
         """In the caller's transaction: owed and enqueued, or neither. answered: it has ended, by a
         stop that was faster. pending: it is owed already, and its job was enqueued then (a message
-        that came twice, a COMMIT whose answer was lost); the savepoint takes the hand-over back."""
+        that came twice, a COMMIT whose answer was lost); the savepoint takes the hand-over back.
+        With again, it goes to another worker, wherever the first one is: the repair of a message
+        whose end was not seen, after a failover that may have lost commits."""
         db.execute("SAVEPOINT dispatch")
         armed = db.execute("SELECT turn_liveness.arm_turn(%s, %s, %s, %s, %s, %s, %s)",
                            [job["deployment"], job["messageId"], jsonb(job.get("routing", {})),
                             admission, silence, duration, rescue]).fetchone()[0]
-        if armed == "armed":
+        if armed == "armed" or again and armed == "pending":
             self.enqueue(db, job)
         else:
             db.execute("ROLLBACK TO SAVEPOINT dispatch")

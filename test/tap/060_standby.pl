@@ -115,6 +115,9 @@ is( $standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHER
 	'0', 'no process of ours');
 # --- promotion
 
+arm($primary, 'quiet', 'm1', q{admission => '10 min', silence => '5 min'});
+$primary->safe_psql('postgres', q{SELECT turn_liveness.start_turn('quiet', 'm1')});
+$primary->wait_for_catchup($standby);
 $primary->stop('immediate');
 $standby->promote;
 my $pid = wait_worker($standby);
@@ -124,14 +127,16 @@ ok( $standby->poll_query_until('postgres', q{SELECT grace ~ 'server start' FROM 
 advance($standby, '4 min');
 is($standby->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'nothing has lapsed');
 is($standby->safe_psql('postgres', q{SELECT string_agg(deployment, ',' ORDER BY deployment) FROM turn_liveness.turns}),
-	'runs,waits', 'both live within one turn deadline');
+	'quiet,runs,waits', 'all live within one turn deadline');
 is($standby->safe_psql('postgres', q{SELECT turn_liveness.heartbeat('runs', '{m1}')}, @gateway), '1', 'a worker beats');
 advance($standby, '4 min');
 is(ends($standby, 'runs', 'm1'), '', 'and is not failed');
+is(ends($standby, 'quiet', 'm1'), '', 'nor is one that had been started, and has not beaten since: it waits for a worker again');
 ok( wait_until(
 		'the turn is failed',
 		sub { advance($standby, '3 min'); ends($standby, 'runs', 'm1') eq 'WORKER_UNRESPONSIVE sweep' }),
 	'until it is silent');
+is(wait_ended($standby, 'quiet', 'm1'), 'WORKER_UNRESPONSIVE sweep', 'until its admission deadline');
 is(wait_ended($standby, 'waits', 'm1'), 'WORKER_UNRESPONSIVE sweep', 'who never beat after the promotion is unresponsive');
 is($standby->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('ends', 'm1')}), 'answered', 'what had ended has ended');
 $standby->stop;

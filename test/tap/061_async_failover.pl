@@ -107,12 +107,14 @@ cut($first, $second);
 # on: a session that arms or answers waits; with off and local it does not, and hears what can be lost
 my %waiting = (
 	arm => q{SELECT turn_liveness.arm_turn('waits_arm', 'm1')},
-	answer => q{SELECT turn_liveness.commit_terminal_reply('waits', '{m1}', '{"content": "43"}')});
+	answer => q{SELECT turn_liveness.commit_terminal_reply('waits', '{m1}', '{"content": "43"}')},
+	cancelled => q{SELECT turn_liveness.arm_turn('cancelled', 'm1')});
 my %session;
+my %pid;
 foreach my $what (sort keys %waiting)
 {
 	$session{$what} = session($first);
-	my $pid = backend_pid($session{$what});
+	my $pid = $pid{$what} = backend_pid($session{$what});
 	$session{$what}->{stdin} .= "$waiting{$what};\n\\echo told $what\n";
 	$session{$what}->{run}->pump_nb;
 	ok($first->poll_query_until('postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid"),
@@ -123,8 +125,12 @@ is($first->safe_psql('postgres', q{SET synchronous_commit = off; SELECT turn_liv
 is($first->safe_psql('postgres', q{SET synchronous_commit = local; SELECT turn_liveness.commit_terminal_reply('local_answer', '{m1}', '{"content": "44"}')}),
 	'won', 'nor an answer');
 $_->{run}->pump_nb, unlike($_->{stdout}, qr/^(?:armed|won)$/m, 'whoever waits was told nothing') foreach values %session;
+my $cancelled = delete $session{cancelled};
+$first->safe_psql('postgres', "SELECT pg_cancel_backend($pid{cancelled})");
+ok(wait_until('the cancelled wait is told', sub { $cancelled->{run}->pump_nb; $cancelled->{stdout} =~ /^armed$/m }), 'a wait that is cancelled is told armed');
+like($cancelled->{stderr}, qr/WARNING:  canceling wait for synchronous replication/, 'with a warning');
 $first->stop('immediate');
-eval { $_->quit } foreach values %session;
+eval { $_->quit } foreach $cancelled, values %session;
 $second->safe_psql('postgres', 'ALTER SYSTEM RESET synchronous_standby_names');
 $second->promote;
 wait_worker($second);
@@ -133,7 +139,7 @@ is(reads($second, 'answered'), '42', 'on: the answer that was told is there');
 is(arm($second, 'answered', 'm1'), 'answered', 'and its end');
 is($second->safe_psql('postgres', q{SELECT string_agg(deployment, ',' ORDER BY deployment) FROM turn_liveness.turns}),
 	'local_answer,waits', 'every arm that was told is there; local: the answer is lost');
-is(arm($second, $_, 'm1', $times), 'armed', "$_: the arm is lost") foreach qw(local off);
+is(arm($second, $_, 'm1', $times), 'armed', "$_: the arm is lost") foreach qw(local off cancelled);
 is($second->safe_psql('postgres', q{SELECT turn_liveness.commit_terminal_reply('waits', '{m1}', '{"content": "43"}')}), 'won', 'who was told nothing asks again');
 is( $second->safe_psql('postgres',
 		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) s'),

@@ -33,7 +33,7 @@ run(async () => {
   const seen = [];
   const gateway = new Gateway({ pool, enqueue, platforms: [platform], send: async (payload) => sent.push(payload.content) });
   const worker = new Worker({ pool, every: 50, attach: true });
-  const dispatch = (job) => transaction(pool, (db) => gateway.dispatch(db, job));
+  const dispatch = (job, options) => transaction(pool, (db) => gateway.dispatch(db, job, options));
   const terminal = (n) => until(() => seen.length >= n && seen[n - 1], `reply ${n}`);
 
   gateway.listen();
@@ -66,13 +66,19 @@ run(async () => {
   assert.equal(await dispatch(turn('m1')), 'answered');
   assert.equal(await dispatch(turn('m2')), 'armed');
   assert.equal(await dispatch(turn('m2')), 'pending');
+  assert.equal((await dequeue()).messageId, 'm2');
+  assert.equal(await dequeue(), undefined);
+
+  // --- unless it is to go to a worker again
+  assert.equal(await dispatch(turn('m1'), { again: true }), 'answered');
+  assert.equal(await dequeue(), undefined);
+  assert.equal(await dispatch(turn('m2'), { again: true }), 'pending');
   const job = await dequeue();
   assert.equal(job.messageId, 'm2');
-  assert.equal(await dequeue(), undefined);
 
   // --- the user stops it: the client hears it, and the worker with its next beat
   assert.equal(await worker.run(job, async (held) => {
-    assert.equal(held.generation, 1);
+    assert.equal(held.generation, 2);
     assert.equal(await gateway.stop(turn('m2')), 'won');
     await until(() => held.signal.aborted);
     held.signal.throwIfAborted();

@@ -26,8 +26,8 @@ def refuse_first(payload, timeout, reply):
         raise OSError("429")
 
 
-def dispatch(job):
-    return transaction(pool, lambda db: gateway.dispatch(db, job))
+def dispatch(job, **options):
+    return transaction(pool, lambda db: gateway.dispatch(db, job, **options))
 
 
 def terminal(n):
@@ -80,10 +80,17 @@ taken = dequeue(pool)
 expect("job", taken["messageId"], "m2")
 expect("no job", dequeue(pool), None)
 
+# --- unless it is to go to a worker again
+expect("ended", dispatch(job("m1"), again=True), "answered")
+expect("no job", dequeue(pool), None)
+expect("again", dispatch(job("m2"), again=True), "pending")
+taken = dequeue(pool)
+expect("job", taken["messageId"], "m2")
+
 
 # --- the user stops it: the client hears it, and the worker with its next beat
 def stopped(turn):
-    expect("generation", turn.generation, 1)
+    expect("generation", turn.generation, 2)
     expect("stop", gateway.stop(job("m2")), "won")
     until(turn.stopped.is_set)
     turn.check()
