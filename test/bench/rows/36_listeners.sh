@@ -24,7 +24,7 @@ wake_us() {
 }
 
 row_listeners() {
-	local n
+	local n T=$L warm=$W
 	unlisten
 	tl_server_restart "max_connections = 700"
 	turns_db

@@ -108,7 +108,7 @@ async function main() {
 
   // pushes are claimed and acknowledged where they are
   for (const name of names) {
-    const push = { ...job(name, 'slack'), messageId: 'm2' };
+    const push = { ...job(`${name}/push`, 'slack'), messageId: 'm2' };    // no stream reads these
     await servers.dispatch(push);
     await servers.work(push, async () => ({ content: 'pushed' }));
   }
