@@ -97,10 +97,13 @@ class Session:
             gone = self.db.closed or code[:2] in ("", "08", "57") and code != "57014"
             # a session that ends before it was told to commit has rolled back
             log.write(n=n, f="lost" if gone and committing else "error", x=code, e=str(error).strip()[:300])
+            try:
+                if not gone:
+                    self.db.cursor().execute("ROLLBACK")
+            except psycopg2.Error:
+                gone = True
             if gone:
                 self.drop()
-            else:
-                self.db.cursor().execute("ROLLBACK")
             return None
         log.write(n=n, f={"rollback": "rolled", "prepare": "prepared"}.get(fate, "ok"), r=rows)
         return rows
