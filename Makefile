@@ -1,8 +1,8 @@
 # turn_liveness
 #
 # "make && sudo make install" builds and installs it for the server that
-# PG_CONFIG names. "make demo", "make test", "make bench" and "make model" need
-# nothing of PostgreSQL beforehand: see "make help".
+# PG_CONFIG names. "make demo", "make test", "make bench", "make model" and
+# "make failover" need nothing of PostgreSQL beforehand: see "make help".
 
 EXTENSION = turn_liveness
 MODULE_big = turn_liveness
@@ -39,7 +39,7 @@ EXTRA_CLEAN = output_iso $(EXTENSION)-*.zip
 # --- Targets that work without PGXS
 
 .DEFAULT_GOAL := all
-.PHONY: help demo test bench model checkver dist
+.PHONY: help demo test bench model failover checkver dist
 
 help:
 	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
@@ -51,6 +51,8 @@ help:
 	@echo 'make bench      measure it (ARGS=... for the script)'
 	@echo 'make model      check the protocol and its known bugs with spin (a few minutes)'
 	@echo '                ARGS="story BUG"     show how one of the bugs of test/model breaks it'
+	@echo 'make failover   kill the primary of a cluster under load, with Patroni (ten minutes)'
+	@echo '                ARGS=synchronous, or asynchronous: only that kind of replication'
 	@echo '  These install missing Debian packages when they may, and name them'
 	@echo '  when they may not. PG_CONFIG=/path/to/pg_config chooses another server.'
 	@echo
@@ -63,7 +65,7 @@ help:
 # Told to the harness only where the user chose: it looks for its own otherwise.
 CHOSEN_PG_CONFIG := $(PG_CONFIG)
 
-demo test bench model:
+demo test bench model failover:
 	@exec env TL_PG_CONFIG='$(CHOSEN_PG_CONFIG)' SUITE='$(SUITE)' TESTS='$(TESTS)' ARGS='$(ARGS)' \
 		KEEP='$(KEEP)' PROVE_FLAGS='$(PROVE_FLAGS)' bash test/harness/run $@
 

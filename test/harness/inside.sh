@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# inside.sh test|demo|bench
+# inside.sh test|demo|bench|failover
 #
 # The part of "run" that works as an ordinary user, in the copied tree.
 
@@ -24,5 +24,9 @@ bench)
 	tl_server_start
 	# shellcheck disable=SC2086
 	bash test/bench/run.sh ${ARGS-}
+	;;
+failover)
+	# shellcheck disable=SC2086
+	bash test/failover/run ${ARGS-}
 	;;
 esac
