@@ -440,6 +440,12 @@ def leaks(history):
     stat = tables["stat"]
     if stat["attach_used"] != 0 or stat["worker_state"] != "running" or stat["worker_problem"]:
         yield "stat: %s" % stat
+    # a turn that a prepared transaction has ended, or a session that was killed, may leave its own
+    deployments = {split(key)[0] for key in history.by_turn}
+    doubtful = sum(len(c.items) for c in history.calls if c.gid or c.fate == "lost" and c.op == "commit")
+    if stat.get("leases_used", 0) > len(deployments) + doubtful:
+        yield "%d leases are left for %d deployments (%d turns in doubt)" % (
+            stat["leases_used"], len(deployments), doubtful)
 
 
 def amcheck(history):
