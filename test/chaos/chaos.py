@@ -141,7 +141,8 @@ def main():
     log = Log(directory + "/faults.log")
     faults = Faults(server, clients, client, log)
     stop_janitor = threading.Event()
-    threading.Thread(target=janitor, args=(server, client, stop_janitor), daemon=True).start()
+    cleaner = Client(Log(directory + "/janitor.log"), server.dsn + "postgres")
+    threading.Thread(target=janitor, args=(server, cleaner, stop_janitor), daemon=True).start()
     began = time.time()
     threads = []
     for fault in plan:

@@ -169,17 +169,23 @@ class Faults:
             except psycopg2.Error:
                 pass
 
+    def administrator(self):
+        """A session that does not stop all others for long while it waits behind a transaction."""
+        db = self.server.connect()
+        db.cursor().execute("SET lock_timeout = '2 s'")
+        return db
+
     def rewrite(self, tell, draw, long):
         table = draw.choice(TABLES)
         command = draw.choice(DDL).replace("{}_pkey", table + "_pkey").replace("({})", "(%s)" % COLUMN[table])
-        db = self.server.connect()
+        db = self.administrator()
         tell("begin", what=command.format(table))
         for part in command.format(table).split(";"):
             db.cursor().execute(part)
         tell("end")
 
     def lock(self, tell, draw, long):
-        db = self.server.connect()
+        db = self.administrator()
         db.cursor().execute("BEGIN")
         mode = draw.choice(("ACCESS EXCLUSIVE", "ACCESS EXCLUSIVE", "SHARE"))
         table = draw.choice(TABLES)

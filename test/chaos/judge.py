@@ -292,7 +292,7 @@ def false_failure(history, key, reply, graces, floors, beating, sessions):
         for begin, end in graces.cuts:
             if begin + silence / 2 + 0.5 < failed < end + silence and end - begin > silence / 2 + 0.5 and \
                     failed < deadline + HOLD and beating.get(begin) and \
-                    not any(begin - 5 < start < failed for start in graces.starts):
+                    not graces.restarted(begin, failed):
                 yield "though the path was cut from %.3f to %.3f" % (begin, end)
 
 
@@ -301,8 +301,9 @@ def crowd(history, graces):
     found = {}
     for begin, _ in graces.cuts:
         names = set()
+        since = max([begin - 2.5] + [start for start in graces.starts if start < begin])
         for call in history.calls:
-            if call.op in ("beats", "beat") and call.sure and begin - 2.5 < call.begin and call.end < begin:
+            if call.op in ("beats", "beat") and call.sure and since < call.begin and call.end < begin:
                 names |= {split(item[0])[0] for item in call.items if not given_up(history, call, item[0])}
         found[begin] = len(names) >= 12 and history.tables["stat"].get("lease_capacity", 0) > 1000
     return found
@@ -439,6 +440,12 @@ def leaks(history):
     stat = tables["stat"]
     if stat["attach_used"] != 0 or stat["worker_state"] != "running" or stat["worker_problem"]:
         yield "stat: %s" % stat
+    # a turn that a prepared transaction has ended, or a session that was killed, may leave its own
+    deployments = {split(key)[0] for key in history.by_turn}
+    doubtful = sum(len(c.items) for c in history.calls if c.gid or c.fate == "lost" and c.op == "commit")
+    if stat.get("leases_used", 0) > len(deployments) + doubtful:
+        yield "%d leases are left for %d deployments (%d turns in doubt)" % (
+            stat["leases_used"], len(deployments), doubtful)
 
 
 def amcheck(history):

@@ -199,6 +199,7 @@ CASES = [
     ("a leak", LOG, lambda s: s.log.append("1 [2] 01000 WARNING:  buffer refcount leak: [42]")),
     ("a signal", LOG, lambda s: s.log.append("server process (PID 1) was terminated by signal 11: Segmentation fault")),
     ("an attached deployment is left", LEAKS, lambda s: s.tables["stat"].update(attach_used=1)),
+    ("leases are left", LEAKS, lambda s: s.tables["stat"].update(leases_used=100)),
     ("a prepared transaction is left", LEAKS, lambda s: s.tables["prepared"].append("p9")),
     ("a broken index", AMCHECK, lambda s: s.tables.update(amcheck="item order invariant violated")),
 ]
