@@ -66,6 +66,7 @@ help:
 	@echo 'make mutants    break the code in many places, one after the other: tests catch it'
 	@echo '                (about ten minutes; ARGS="NAME..." only these of test/mutants)'
 	@echo 'make sanitize   run the suites under sanitizers and valgrind, and the analyzers'
+	@echo '                (ARGS="asan", "valgrind", "analyze": only one of them)'
 	@echo 'make failover   kill the primary of a cluster under load, with Patroni (ten minutes)'
 	@echo '                ARGS=synchronous, or asynchronous: only that kind of replication'
 	@echo

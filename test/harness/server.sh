@@ -6,6 +6,7 @@
 #   tl_server_restart [LINE...] add lines to postgresql.conf and restart
 #   tl_server_stop             stop it; "tl_server_stop immediate" to crash it
 #
+# TL_POSTGRES is another postgres to start, for a tool that looks at it.
 # The server listens on a socket in the temporary directory and nowhere else.
 # Its files are in $TL_SERVER; the log is $TL_SERVER/log.
 
@@ -40,7 +41,7 @@ tl_server_stop() {
 }
 
 tl_server_ctl() {
-	pg_ctl "$@" -s -w -D "$TL_SERVER/data" -l "$TL_SERVER/log" || {
+	pg_ctl "$@" ${TL_POSTGRES:+-p "$TL_POSTGRES"} -s -w -D "$TL_SERVER/data" -l "$TL_SERVER/log" || {
 		tail -n 40 "$TL_SERVER/log" >&2
 		return 1
 	}

@@ -98,10 +98,7 @@ class Connection:
         """The server's own internal errors: of two commands that change one object at
         once, and of an object that was dropped between two looks at it."""
         if "tuple concurrently" in message:
-            return (
-                re.search(r"\b(DROP|ALTER|CREATE|GRANT|REVOKE|REINDEX|VACUUM|CLUSTER)\b", sql)
-                is not None
-            )
+            return re.search(r"\b(drop|alter|create|grant|revoke|change_|reindex)", sql, re.I)
         gone = re.search(
             r"(?:cache lookup failed for|could not open) (type|relation|function).* (\d+)",
             message,
