@@ -58,7 +58,8 @@ SELECT turn_liveness.fail_deployment('st-3');
 
 -- leases go with the turns: the deployment's, and that of a turn that beats name
 SELECT leases_used AS before FROM turn_liveness.stat \gset
-SELECT turn_liveness.arm_turn('st-5', 'm1'), turn_liveness.heartbeat('st-5'), turn_liveness.heartbeat('st-5', ARRAY['m1']);
+SELECT turn_liveness.arm_turn('st-5', 'm1');
+SELECT turn_liveness.heartbeat('st-5'), turn_liveness.heartbeat('st-5', ARRAY['m1']);
 SELECT leases_used - :before AS more FROM turn_liveness.stat;
 SELECT turn_liveness.discharge_turn('st-5', 'm1');
 SELECT leases_used - :before AS more FROM turn_liveness.stat;

@@ -348,6 +348,7 @@ end_all();
 $worker = worker_pid($node);
 armed('handed over');
 is(beat('handed over'), 1, 'it has beaten');
+armed('another');
 my $dying = session($node);
 armed('attached');
 $dying->query_safe(q{SELECT turn_liveness.attach_worker('attached')});
@@ -360,6 +361,9 @@ is(sql(q{SELECT turn_liveness.arm_turn('handed over', 'm')}), 'pending', 'standi
 is(state_of('beaten'), 'running', 'standing: a beat after the arm counts');
 is(sql(q{SELECT state, first_beat, last_beat FROM turn_liveness.turns WHERE deployment = 'handed over'}), 'waiting||',
 	'standing: a beat before the arm does not');
+is(sql(q{SELECT turn_liveness.heartbeat('another'); SELECT turn_liveness.arm_turn('another', 'next')}), "1\narmed", 'standing: a beat, then an arm');
+is(sql(q{SELECT last_beat FROM turn_liveness.turns WHERE message_id = 'next'}), '', 'standing: which that beat does not cover');
+is(sql(q{SELECT turn_liveness.fail_deployment('another')}), 2, 'standing: failed');
 is(sql(q{SELECT turn_liveness.sweep_expired_turns()}), '0', 'standing: a session sweeps');
 session_ends($dying, 'standing: a session');
 is(beat('attached'), 1, 'standing: and its deployment beats');
