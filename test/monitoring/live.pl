@@ -181,7 +181,8 @@ wait_alert('TurnLivenessWorkerDown', 1, 'the alert for a database without a work
 sql("ALTER DATABASE $database RESET turn_liveness.enabled", 'postgres');
 wait_alert('TurnLivenessWorkerDown', 0, 'and ends with the next worker');
 wait_alert('TurnLivenessPushStuck', 1, 'so does that for a push that no gateway takes');
-wait_alert('TurnLivenessTurnsFail', 1, 'and that for turns that fail');
+# none fails while there is no worker, so it may have ended again
+wait_alert('TurnLivenessTurnsFail', 1, 'and that for turns that fail') unless $seen{TurnLivenessTurnsFail};
 
 # --- the dashboard
 
