@@ -1,13 +1,12 @@
-# Sourced by inside.sh: run the test suites one after the other, whatever
-# becomes of each, and count their tests.
+# Sourced by inside.sh: run the test suites, whatever becomes of each, and count
+# their tests. The TAP suite takes as long as all others: it runs beside them, and
+# is shown when they are done, so that the output is that of one after the other.
 #
 # SUITE="tap regress" chooses suites, TESTS="test/tap/010_x.pl sql/create.sql"
 # chooses files and thereby the suites they belong to.
 
-total_passed=0
-total_failed=0
-summary=()
-log=$TL_TMP/suite.log
+suites=()
+beside=
 makepg=(make -s PG_CONFIG="$TL_PG_CONFIG" with_llvm=no)
 
 # Neither durable nor in the way of DROP DATABASE: the SQL functions are called
@@ -50,7 +49,7 @@ wanted() { # wanted SUITE GLOB
 # Numbers of tests that passed and failed, from what the tools print: prove
 # and pg_prove's last lines; "N passed, N failed"; pg_regress ("test x ... ok"
 # until 15, TAP since).
-count() {
+count() { # count LOG
 	perl -ne '
 		BEGIN { $bad = $died = 0 }
 		$ran = $1 if /^Files=\d+, Tests=(\d+)/;
@@ -69,11 +68,28 @@ count() {
 			if (defined $ran) { ($p, $f) = ($ran - $bad, $bad + $died) }
 			elsif (!defined $p) { ($p, $f) = ($ok // 0, $nok // 0) }
 			print "$p $f\n";
-		}' "$log"
+		}' "$1"
 }
 
 suite() { # suite NAME COMMAND...
-	local name=$1 status=0 passed failed
+	suites+=("$1")
+	run_suite "$@"
+}
+
+# The one that runs beside the others has servers of its own; $TL_SERVER is theirs.
+suite_beside() { # suite_beside NAME COMMAND...
+	suites+=("$1")
+	run_suite "$@" >"$TL_TMP/$1.out" 2>&1 &
+	beside=$!
+}
+show_beside() { # show_beside NAME: from its beginning, then as it goes on
+	tail -n +1 -f --pid="$beside" "$TL_TMP/$1.out"
+	wait "$beside" || true
+}
+
+# Leaves the numbers of its tests in $TL_TMP/NAME.count.
+run_suite() { # run_suite NAME COMMAND...
+	local name=$1 log=$TL_TMP/$1.log status=0 passed failed
 	shift
 	echo
 	echo "=== $name"
@@ -81,37 +97,35 @@ suite() { # suite NAME COMMAND...
 	set +e
 	(
 		set -e
-		trap 'tl_server_stop immediate' EXIT
+		[ "$name" = tap ] || trap 'tl_server_stop immediate' EXIT
 		"$@"
 	) 2>&1 | tee "$log"
 	status=${PIPESTATUS[0]}
 	set -e
-	read -r passed failed < <(count)
+	read -r passed failed < <(count "$log")
 	if [ "$failed" = 0 ] && { [ "$status" != 0 ] || [ "$passed" = 0 ]; }; then
 		[ "$status" != 0 ] || echo "# $name ran no test: that is a failure"
 		failed=1
 	fi
 	if [ "$failed" != 0 ]; then show_logs "$name"; fi
-	total_passed=$((total_passed + passed))
-	total_failed=$((total_failed + failed))
-	summary+=("$(printf '%-10s %5d passed, %d failed' "$name" "$passed" "$failed")")
+	echo "$passed $failed" >"$TL_TMP/$name.count"
 }
 
-show_logs() {
+show_logs() { # show_logs NAME
 	local file script
-	for file in regression.diffs output_iso/regression.diffs; do
-		show "$file" 300
-		rm -f "$file"
-	done
 	if [ "$1" = tap ]; then
-		for script in $(sed -n 's|^test/tap/\([^ ]*\)\.pl .*Wstat.*|\1|p' "$log" | sort -u); do
+		for script in $(sed -n 's|^test/tap/\([^ ]*\)\.pl .*Wstat.*|\1|p' "$TL_TMP/tap.log" | sort -u); do
 			for file in tmp_check/log/"$script"*.log tmp_check/log/regress_log_"$script"; do
 				show "$file" 60
 			done
 		done
-	else
-		show "$TL_SERVER/log" 60
+		return
 	fi
+	for file in regression.diffs output_iso/regression.diffs; do
+		show "$file" 300
+		rm -f "$file"
+	done
+	show "$TL_SERVER/log" 60
 }
 show() {
 	[ -s "$1" ] || return 0
@@ -157,9 +171,10 @@ pgtap() {
 	pg_prove $(files 'test/pgtap/*.sql')
 }
 
+# Four at once keep two processors busy: most of the time a test waits.
 tap() {
 	TEMP_CONFIG=$TL_CONF "${makepg[@]}" installcheck REGRESS= ISOLATION= TAP_TESTS=1 \
-		PROVE_FLAGS="${PROVE_FLAGS:--j2}" \
+		PROVE_FLAGS="${PROVE_FLAGS:--j4}" \
 		PROVE_TESTS="$(files 'test/tap/*.pl' | tr '\n' ' ')"
 }
 
@@ -211,11 +226,11 @@ hostile() {
 	bash test/hostile/run 12 1
 }
 
+if wanted tap 'test/tap/*.pl'; then suite_beside tap tap; fi
 if wanted checkver Makefile; then suite checkver perl test/harness/checkver.pl; fi
 if wanted regress 'sql/*.sql'; then suite regress regress; fi
 if wanted isolation 'test/isolation/specs/*.spec'; then suite isolation isolation; fi
 if wanted pgtap 'test/pgtap/*.sql'; then suite pgtap pgtap; fi
-if wanted tap 'test/tap/*.pl'; then suite tap tap; fi
 if [ -e test/clients/run ] && wanted clients 'test/clients/*'; then suite clients clients; fi
 if [ -e test/gateway/Makefile ] && wanted gateway 'test/gateway/*'; then suite gateway gateway; fi
 if wanted model 'test/model/*'; then suite model model; fi
@@ -225,11 +240,21 @@ if [ -e test/gateway/demo.sh ] && wanted demo test/gateway/demo.sh; then suite d
 # Not without its name: the tests of the TAP suite hold the same.
 if [ -n "$SUITE${TESTS-}" ] && wanted demo-cluster test/gateway/cluster.sh; then suite demo-cluster demo_cluster; fi
 
-if [ ${#summary[@]} = 0 ]; then
-	summary=("no suite is called ${SUITE:-$TESTS}")
+if [ -n "$beside" ]; then show_beside tap; fi
+
+total_passed=0
+total_failed=0
+echo
+for name in "${suites[@]}"; do
+	# one that could not leave its numbers has failed
+	read -r passed failed <"$TL_TMP/$name.count" || { passed=0 failed=1; }
+	printf '%-10s %5d passed, %d failed\n' "$name" "$passed" "$failed"
+	total_passed=$((total_passed + passed))
+	total_failed=$((total_failed + failed))
+done
+if [ ${#suites[@]} = 0 ]; then
+	echo "no suite is called ${SUITE:-$TESTS}"
 	total_failed=1
 fi
-echo
-printf '%s\n' "${summary[@]}"
 echo "$total_passed passed, $total_failed failed"
 [ "$total_failed" = 0 ]
