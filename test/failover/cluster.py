@@ -24,11 +24,11 @@ PASSWORD = secrets.token_hex(16)
 trouble = []                            # of threads of the test
 
 
-def until(condition, name):
-    """Until the condition gives something."""
+def until(condition, name, anyway=False):
+    """Until the condition gives something, or a thread of the test has failed."""
     end = time.monotonic() + PATIENCE
     while not (result := condition()):
-        if trouble:
+        if trouble and not anyway:
             raise RuntimeError(trouble[0])
         if time.monotonic() > end:
             raise TimeoutError(f"never came: {name}")

@@ -101,7 +101,7 @@ def run(cluster):
     except Exception:
         traceback.print_exc()
         check(False, "all came to its end")
-        replies = read(cluster.leader())
+        replies = read(until(cluster.leader, "a leader", anyway=True))
     story = Story(load.log.read(), replies)
     for times, after in zip(blows, [*(b["cut"] for b in blows[1:]), load.log.now()]):
         note(outage(story, times, after))
