@@ -143,13 +143,24 @@ def rounds(seconds, seed):
 def main():
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUND
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 31)
-    return one_round(seconds, seed) if seconds <= ROUND else rounds(seconds, seed)
-
-
-def one_round(seconds, seed):
-    rate = float(os.environ.get("CHAOS_RATE", 500))
+    if seconds > ROUND:
+        return rounds(seconds, seed)
     directory = "%s/chaos.%d" % (os.environ["TL_TMP"], seed)
     os.mkdir(directory)
+    try:
+        bad = one_round(seconds, seed, directory)
+    except Exception:
+        traceback.print_exc()
+        print("0 passed, 1 failed")
+        bad = 1
+    if bad:
+        subprocess.run(["tar", "-C", directory, "--exclude=data.*", "--exclude=jobs.*", "-czf",
+                        "%s/chaos.%d.tar.gz" % (os.environ["TL_OUT"], seed), "."], stderr=subprocess.DEVNULL)
+    return 1 if bad else 0
+
+
+def one_round(seconds, seed, directory):
+    rate = float(os.environ.get("CHAOS_RATE", 500))
     print("# %d seconds, seed %d" % (seconds, seed), flush=True)
     plan = make_plan(seed, seconds)
     server = Server(directory)
@@ -178,17 +189,9 @@ def one_round(seconds, seed):
         json.dump({"problems": problems, **tables(server)}, out)
     server.ctl("stop", "-m", "fast")
     bad = check.report(check.History(directory))
-    if bad:
-        subprocess.run(["tar", "-C", directory, "--exclude=data.*", "--exclude=jobs.*", "-czf",
-                        os.environ["TL_OUT"] + "/chaos.%d.tar.gz" % seed, "."], stderr=subprocess.DEVNULL)
-    elif os.environ.get("KEEP") != "1":
+    if not bad and os.environ.get("KEEP") != "1":
         shutil.rmtree(directory)
-    return 1 if bad else 0
+    return bad
 
 
-try:
-    sys.exit(main())
-except Exception:
-    traceback.print_exc()
-    print("0 passed, 1 failed")
-    sys.exit(1)
+sys.exit(main())
