@@ -1,7 +1,11 @@
-"""chaos.py [SECONDS [SEED]]: clients and faults for that long, then the checker's verdict."""
+"""chaos.py [SECONDS [SEED]]: clients and faults for that long, then the checker's verdict.
+
+A long run is a row of rounds, each of them on a new server and with the next seed.
+"""
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +18,11 @@ import psycopg2
 import check
 from common import Client, Log, Session
 from faults import Faults, make_plan
-from server import Server, go_on
+from server import Server
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GATEWAYS, WORKERS, LISTENERS, PUSHERS = 2, 4, 2, 2
+ROUND = 300
 PATIENCE = 150          # until all turns have ended after the last fault
 
 
@@ -127,12 +132,35 @@ def tables(server):
     return got
 
 
+def rounds(seconds, seed):
+    good = [subprocess.call([sys.executable, __file__, str(min(ROUND, seconds - at)), str(seed + at // ROUND)]) == 0
+            for at in range(0, seconds, ROUND)]
+    print("# of %d rounds:" % len(good))
+    print("%d passed, %d failed" % (good.count(True), good.count(False)))
+    return 0 if all(good) else 1
+
+
 def main():
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUND
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 31)
-    rate = float(os.environ.get("CHAOS_RATE", 500))
-    directory = os.environ["TL_TMP"] + "/chaos"
+    if seconds > ROUND:
+        return rounds(seconds, seed)
+    directory = "%s/chaos.%d" % (os.environ["TL_TMP"], seed)
     os.mkdir(directory)
+    try:
+        bad = one_round(seconds, seed, directory)
+    except Exception:
+        traceback.print_exc()
+        print("0 passed, 1 failed")
+        bad = 1
+    if bad:
+        subprocess.run(["tar", "-C", directory, "--exclude=data.*", "--exclude=jobs.*", "-czf",
+                        "%s/chaos.%d.tar.gz" % (os.environ["TL_OUT"], seed), "."], stderr=subprocess.DEVNULL)
+    return 1 if bad else 0
+
+
+def one_round(seconds, seed, directory):
+    rate = float(os.environ.get("CHAOS_RATE", 500))
     print("# %d seconds, seed %d" % (seconds, seed), flush=True)
     plan = make_plan(seed, seconds)
     server = Server(directory)
@@ -161,15 +189,9 @@ def main():
         json.dump({"problems": problems, **tables(server)}, out)
     server.ctl("stop", "-m", "fast")
     bad = check.report(check.History(directory))
-    if bad:
-        subprocess.run(["tar", "-C", directory, "--exclude=data.*", "--exclude=jobs.*", "-czf",
-                        os.environ["TL_OUT"] + "/chaos.%d.tar.gz" % seed, "."], stderr=subprocess.DEVNULL)
-    return 1 if bad else 0
+    if not bad and os.environ.get("KEEP") != "1":
+        shutil.rmtree(directory)
+    return bad
 
 
-try:
-    sys.exit(main())
-except Exception:
-    traceback.print_exc()
-    print("0 passed, 1 failed")
-    sys.exit(1)
+sys.exit(main())

@@ -50,9 +50,11 @@ class Session:
         self.on_connect, self.lock_timeout = on_connect, lock_timeout
 
     def connect(self):
+        if os.getppid() != PARENT:
+            os._exit(1)         # the run is over
         while self.db is None or self.db.closed:
             if os.getppid() != PARENT:
-                sys.exit(1)
+                os._exit(1)
             try:
                 self.db = psycopg2.connect(self.client.dsn)
                 self.db.autocommit = True

@@ -3,6 +3,7 @@
 Each is told to faults.log when it has begun and when it is about to end, so that what is certain
 lies between the two lines.
 """
+import os
 import random
 import signal
 import time
@@ -64,6 +65,9 @@ class Faults:
             pid = draw.choice(pids)[0] if pids else self.server.processes()[1]
             tell("begin", what=kind)
             send(signal.SIGKILL, [pid])
+            # the postmaster ends the others as soon as it hears of it
+            while os.path.exists("/proc/%d" % pid):
+                time.sleep(0.01)
             time.sleep(0.2)
             self.server.wait_ready()
             tell("end")
