@@ -173,6 +173,11 @@ pgtap() {
 
 # Four at once keep two processors busy: most of the time a test waits.
 tap() {
+	# what InitOnce.pm copies
+	initdb -D "$TL_TMP/template" -A trust -N >"$TL_TMP/initdb.log" 2>&1 || {
+		cat "$TL_TMP/initdb.log"
+		return 1
+	}
 	TEMP_CONFIG=$TL_CONF "${makepg[@]}" installcheck REGRESS= ISOLATION= TAP_TESTS=1 \
 		PROVE_FLAGS="${PROVE_FLAGS:--j4}" \
 		PROVE_TESTS="$(files 'test/tap/*.pl' | tr '\n' ' ')"

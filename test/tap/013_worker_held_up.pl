@@ -122,34 +122,43 @@ ok($node->poll_query_until('unarmed', 'SELECT count(*) = 0 FROM turn_liveness.la
 
 # --- mail that comes while it fails a batch is not lost
 
-# now the look that no flag asked for has been, and the next is a minute off
-advance($node, '61s');
-my $step;
-for my $try (1 .. 10)
-{
-	# a turn that it has failed since: it is through with what it does besides
-	$node->safe_psql('postgres', "SELECT turn_liveness.arm_turn('before', '$try', admission => '1ms')");
-	wait_ended($node, 'before', $try);
-	$locker = session($node);
-	$locker->query_safe('BEGIN; LOCK TABLE turn_liveness.reply');
-	$node->safe_psql('postgres', "SELECT turn_liveness.arm_turn('batch', '$try ' || i, admission => '300ms') FROM generate_series(1, 5) i");
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $pid")
-	  or die 'the worker does not wait for the table of replies';
-	$step = $node->safe_psql('postgres', "SELECT query FROM pg_stat_activity WHERE pid = $pid");
-	last if $step eq 'failing lapsed turns';
-	# retention was faster
+my $batches = 0;
+my $mail_in_a_batch = sub {
+	my ($round) = @_;
+	my $step;
+
+	# now the look that no flag asked for has been, and the next is a minute off
+	advance($node, '61s');
+	for (1 .. 10)
+	{
+		my $try = ++$batches;
+
+		# a turn that it has failed since: it is through with what it does besides
+		$node->safe_psql('postgres', "SELECT turn_liveness.arm_turn('before', '$try', admission => '1ms')");
+		wait_ended($node, 'before', $try);
+		$locker = session($node);
+		$locker->query_safe('BEGIN; LOCK TABLE turn_liveness.reply');
+		$node->safe_psql('postgres', "SELECT turn_liveness.arm_turn('batch', '$try ' || i, admission => '300ms') FROM generate_series(1, 5) i");
+		$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $pid")
+		  or die 'the worker does not wait for the table of replies';
+		$step = $node->safe_psql('postgres', "SELECT query FROM pg_stat_activity WHERE pid = $pid");
+		last if $step eq 'failing lapsed turns';
+		# retention was faster
+		$locker->query_safe('COMMIT');
+		$locker->quit;
+	}
+	is($step, 'failing lapsed turns', 'the worker is at a batch');
+	# more than a quarter of the mailbox, and less than a letter may be
+	$node->safe_psql('postgres', "SELECT turn_liveness.arm_turn('mail' || i, 'm$round', admission => '300ms') FROM generate_series(1, 150) i");
+	my $since = clock_us($node);
 	$locker->query_safe('COMMIT');
 	$locker->quit;
-}
-is($step, 'failing lapsed turns', 'the worker is at a batch');
-# more than a quarter of the mailbox, and less than a letter may be
-$node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('mail' || i, 'm', admission => '300ms') FROM generate_series(1, 150) i});
-my $since = clock_us($node);
-$locker->query_safe('COMMIT');
-$locker->quit;
-ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM turn_liveness.turn WHERE deployment LIKE 'mail%' AND outcome IS NULL}),
-	'what came while it failed a batch is failed');
-cmp_ok((clock_us($node) - $since) / 1e6, '<', 55, 'not by a look at everything');
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM turn_liveness.turn WHERE deployment LIKE 'mail%' AND outcome IS NULL}),
+		'what came while it failed a batch is failed');
+	return (clock_us($node) - $since) / 1e6;
+};
+# a machine may be too busy for a minute
+in_time($node, 55, 0, 'not by a look at everything', $mail_in_a_batch);
 
 # --- a shutdown does not wait for a lock that a prepared transaction holds
 
