@@ -140,11 +140,14 @@ def beats_in_vain(history):
 
 # --- false failures: when could the turn have lapsed at the earliest?
 
+STALLS = ("stop_server", "stop_sweeper", "lock", "rewrite")
+
+
 class Graces:
     """When the server started, pauses ended and the sweep was on again; cuts of the workers' path."""
 
     def __init__(self, history):
-        self.starts, self.floors, self.off, self.cuts = [], [], [], []
+        self.starts, self.floors, self.off, self.cuts, stalls = [], [], [], [], []
         for line in history.log:
             if line.endswith("database system is ready to accept connections"):
                 self.starts.append(float(line.split()[0]) - 0.05)
@@ -162,6 +165,10 @@ class Graces:
                         self.floors.append((end, "sweep on"))
                 elif fault["fault"] == "cut":
                     self.cuts.append((begin, end))
+                if fault["fault"] in STALLS:
+                    stalls.append((begin, end))
+        # the length of a silence counts on a clock that stands still while the worker is held up
+        self.cuts = [(begin, end) for begin, end in self.cuts if not any(b < end and begin < e for b, e in stalls)]
         self.starts.sort()
         self.floors += [(start, "start") for start in self.starts]
         self.floors.sort()
