@@ -74,16 +74,16 @@ typedef bool TU_UpdateIndexes;
  * it.
  */
 #if PG_VERSION_NUM >= 190000
-#define tl_table_tuple_update_compat(rel, tid, slot, snapshot, wait, failure, lockmode, which) \
+#define tl_table_tuple_update_compat(rel, tid, slot, snapshot, failure, lockmode, which) \
 	table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), 0, snapshot, \
-					   InvalidSnapshot, wait, failure, lockmode, which)
+					   InvalidSnapshot, true, failure, lockmode, which)
 #define tl_table_tuple_delete_compat(rel, tid, snapshot, failure) \
 	table_tuple_delete(rel, tid, GetCurrentCommandId(true), 0, snapshot, \
 					   InvalidSnapshot, true, failure)
 #else
-#define tl_table_tuple_update_compat(rel, tid, slot, snapshot, wait, failure, lockmode, which) \
+#define tl_table_tuple_update_compat(rel, tid, slot, snapshot, failure, lockmode, which) \
 	table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), snapshot, \
-					   InvalidSnapshot, wait, failure, lockmode, which)
+					   InvalidSnapshot, true, failure, lockmode, which)
 #define tl_table_tuple_delete_compat(rel, tid, snapshot, failure) \
 	table_tuple_delete(rel, tid, GetCurrentCommandId(true), snapshot, \
 					   InvalidSnapshot, true, failure, false)

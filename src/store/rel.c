@@ -208,10 +208,10 @@ tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *s
 							GetCurrentCommandId(true), mode, wait, 0, &failure);
 }
 
-/* Replace a row; TM_BeingModified if it is held and the caller cannot wait. */
-static TM_Result
-update(TlRel *r, ItemPointer tid, Snapshot snapshot, bool wait,
-	   const Datum *values, const bool *nulls)
+/* Replace a row; waits for a transaction that holds it. */
+TM_Result
+tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
+			  const Datum *values, const bool *nulls)
 {
 	TM_FailureData failure;
 	LockTupleMode lockmode;
@@ -219,7 +219,7 @@ update(TlRel *r, ItemPointer tid, Snapshot snapshot, bool wait,
 	TM_Result	result;
 
 	store(r, values, nulls);
-	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot, wait,
+	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot,
 										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
@@ -230,28 +230,17 @@ update(TlRel *r, ItemPointer tid, Snapshot snapshot, bool wait,
 	return result;
 }
 
-TM_Result
-tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
-			  const Datum *values, const bool *nulls)
-{
-	return update(r, tid, snapshot, true, values, nulls);
-}
-
 /*
- * A row that no transaction holds needs no lock before its update.  A lock that
- * does not conflict, or of this transaction, looks to the update as if the row
- * were held: the lock tells them apart.
+ * heap_update() without a wait asserts that it meets no row that is held.  So
+ * the caller's transaction locks the row before, which can pass over it.
  */
 TM_Result
 tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
 						  const Datum *values, const bool *nulls)
 {
-	TM_Result	result = update(r, tid, snapshot, false, values, nulls);
+	TM_Result	result = tl_rel_lock(r, tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip);
 
-	if (result == TM_BeingModified &&
-		(result = tl_rel_lock(r, tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip)) == TM_Ok)
-		result = update(r, tid, snapshot, true, values, nulls);
-	return result;
+	return result == TM_Ok ? tl_rel_update(r, tid, snapshot, values, nulls) : result;
 }
 
 /* Delete a row; waits as tl_rel_update does. */
