@@ -48,6 +48,7 @@ call_limit(void)
 				 errmsg("no server \"%s\" names the nodes", TL_EXTENSION),
 				 errhint("CREATE SERVER %s FOREIGN DATA WRAPPER plproxy "
 						 "OPTIONS (p0 'host=...', p1 'host=...').", TL_EXTENSION)));
+	/* cppcheck-suppress nullPointerRedundantCheck ; an error goes away */
 	foreach(cell, server->options)
 	{
 		DefElem    *option = lfirst_node(DefElem, cell);
@@ -128,7 +129,7 @@ turn_liveness_on_node(PG_FUNCTION_ARGS)
 	FmgrInfo   *remote = flinfo->fn_extra ? flinfo->fn_extra : remote_function(flinfo);
 	MemoryContext context = CurrentMemoryContext;
 	int			limit = call_limit();
-	Datum		result;
+	Datum		result = (Datum) 0;
 	bool		timed_out;
 
 	enable_timeout_after(LOCK_TIMEOUT, limit * 1000);
