@@ -115,10 +115,18 @@ shows('notifying',
 	},
 	sub { $watch->query_safe(q{SELECT turn_liveness.reject_turn('rejected', 'm} . ++$prepared . q{', '{}', 'no')}) },
 	sub { $watch->query_safe("SELECT pg_cancel_backend($other_pid)"); $other->query('SELECT 1') });
+sub claim
+{
+	$node->safe_psql('postgres', q{SELECT turn_liveness.reject_turn('claimed', 'm} . ++$prepared . q{', '{"platform": "claimed"}', 'no')});
+	$node->safe_psql('postgres', q{SELECT count(*) FROM turn_liveness.claim_replies('gw', platforms => '{claimed}')});
+}
+shows('parking claimed replies', sub { claim(); lock_table('turn_liveness.delivery')->() }, passes('2 s'));
 shows('looking for replies that are due again',
 	sub {
-		$node->safe_psql('postgres', q{SELECT turn_liveness.reject_turn('claimed', 'm} . ++$prepared . q{', '{"platform": "claimed"}', 'no')});
-		$node->safe_psql('postgres', q{SELECT count(*) FROM turn_liveness.claim_replies('gw', platforms => '{claimed}')});
+		claim();
+		advance($node, '2 s');
+		$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM turn_liveness.delivery WHERE gateway IS NOT NULL AND parked_until IS NULL')
+		  or die 'the claim is not parked';
 		lock_table('turn_liveness.delivery')->();
 	},
 	passes('31 s'));
