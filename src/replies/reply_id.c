@@ -91,7 +91,8 @@ move_to(Oid sequence, int64 last, int64 to)
 	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(to));
 	SetUserIdAndSecContext(user, context);
 	ereport(LOG,
-			(errmsg("the ids of replies of database \"%s\" go on after " INT64_FORMAT,
+			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+			 errmsg("the ids of replies of database \"%s\" go on after " INT64_FORMAT,
 					get_database_name(MyDatabaseId), to),
 			 errdetail("The last one was " INT64_FORMAT ".", last)));
 }
