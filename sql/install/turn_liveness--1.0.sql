@@ -30,25 +30,19 @@ CREATE TYPE turn_liveness.election AS ENUM ('won', 'lost', 'stale', 'unknown');
  * constraints each table has.
  */
 
--- one row a turn
+-- one row a turn; what its end changes stands behind the rest, for an update logs a row from its first changed column on
 CREATE TABLE turn_liveness.turn (
-	deployment		text COLLATE "C" NOT NULL	-- the key's first part
+	deployment		text COLLATE "C" NOT NULL	-- the key's second part
 		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
-	message_id		text COLLATE "C" NOT NULL	-- and its second
+	message_id		text COLLATE "C" NOT NULL	-- and its first: many clients' ids rise, so that new entries share pages
 		CHECK (octet_length(message_id) BETWEEN 1 AND 255),
-	outcome			"char"						-- NULL: owed; a answer, e error, d discharged
-		CHECK (outcome IN ('a', 'e', 'd')),
+	conversation_id	text COLLATE "C" NOT NULL	-- the reply's address: routing's conversationId, or the deployment
+		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
+	armed_at		timestamptz NOT NULL,		-- when it was first armed
 	epoch			bigint NOT NULL,			-- installation it was armed in << 32 | run its times are of
 	begun			timestamptz NOT NULL,		-- first armed: the duration counts from here
 	armed			timestamptz NOT NULL,		-- armed, or armed again: the admission counts from here
 	next_check		timestamptz NOT NULL,		-- the sweep looks at it then
-	seen			timestamptz,				-- it became visible then; infinity: by COMMIT PREPARED, and no sweep has seen it
-	beat			timestamptz,				-- last beat that was written into the row
-	started			timestamptz,				-- the beat in the row that started it
-	frozen			timestamptz,				-- the deadline of a withheld turn
-	suspended		timestamptz,				-- it waits for a human since then: its duration stands still
-	wait_until		timestamptz,				-- and for so long at most
-	lapsed			timestamptz,				-- it is offered for rescue since then, unless it beat after that
 	generation		integer NOT NULL			-- 1, and one more with each hand-over: fences what earlier holders do
 		CHECK (generation > 0),
 	admission_ms	integer NOT NULL			-- it may wait so long for its first beat
@@ -59,15 +53,21 @@ CREATE TABLE turn_liveness.turn (
 		CHECK (duration_ms > 0),
 	rescue_ms		integer NOT NULL			-- and be offered so long once it has lapsed
 		CHECK (rescue_ms >= 0),
+	seen			timestamptz,				-- it became visible then; infinity: by COMMIT PREPARED, and no sweep has seen it
+	beat			timestamptz,				-- last beat that was written into the row
+	started			timestamptz,				-- the beat in the row that started it
+	frozen			timestamptz,				-- the deadline of a withheld turn
+	suspended		timestamptz,				-- it waits for a human since then: its duration stands still
+	wait_until		timestamptz,				-- and for so long at most
+	lapsed			timestamptz,				-- it is offered for rescue since then, unless it beat after that
 	lapse_code		"char"						-- why it is offered: u unresponsive, n never started, d session ended
 		CHECK (lapse_code IN ('u', 'n', 'd')),
 	taken			integer,					-- the generation that start_turn took last
 	worker			text						-- and the worker's name for itself
 		CHECK (octet_length(worker) <= 255),
-	armed_at		timestamptz NOT NULL,		-- when it was first armed
 	rearmed_at		timestamptz,				-- when it was armed again the last time
-	conversation_id	text COLLATE "C" NOT NULL	-- the reply's address: routing's conversationId, or the deployment
-		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
+	outcome			"char"						-- NULL: owed; a answer, e error, d discharged
+		CHECK (outcome IN ('a', 'e', 'd')),
 	routing			jsonb						-- as it was passed; NULL once the turn has ended
 		CHECK (jsonb_typeof(routing) = 'object'
 			   AND coalesce(jsonb_typeof(routing -> 'platform'), 'null') IN ('string', 'null')
@@ -82,7 +82,7 @@ CREATE TABLE turn_liveness.turn (
 	request			uuid,						-- digest of the reply that ended it: its repetition is won again
 	reply_id		bigint,						-- the reply that ended it
 	last_update		bigint,						-- its latest update
-	PRIMARY KEY (deployment, message_id)
+	PRIMARY KEY (message_id, deployment)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
 CREATE INDEX turn_owed_check ON turn_liveness.turn (next_check) WHERE outcome IS NULL;
@@ -123,19 +123,20 @@ CREATE TABLE turn_liveness.reply (
 	PRIMARY KEY (conversation_id, reply_id)
 );
 
--- what changes while a reply is delivered: one narrow row for each reply
+-- what changes while a reply is delivered: one narrow row for each reply, in the same order;
+-- a page has room for its rows as open, claimed and delivered: no claim waits for pruning to stay on its page (HOT)
 CREATE TABLE turn_liveness.delivery (
 	reply_id		bigint PRIMARY KEY,			-- of the reply
-	state			"char" NOT NULL				-- o open: due or claimed; d delivered or discharged, x dead
-		CHECK (state IN ('o', 'd', 'x')),
-	attempt			integer NOT NULL			-- claims so far
-		CHECK (attempt >= 0),
-	due_at			timestamptz NOT NULL,		-- open: due from then on, -infinity: since it was stored; done: since then
 	kept_at			timestamptz NOT NULL,		-- when it was stored
 	conversation_id	text COLLATE "C" NOT NULL	-- of the reply
 		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
 	platform		text COLLATE "C" NOT NULL	-- likewise
 		CHECK (octet_length(platform) BETWEEN 1 AND 255),
+	state			"char" NOT NULL				-- o open: due or claimed; d delivered or discharged, x dead
+		CHECK (state IN ('o', 'd', 'x')),
+	attempt			integer NOT NULL			-- claims so far
+		CHECK (attempt >= 0),
+	due_at			timestamptz NOT NULL,		-- open: due from then on, -infinity: since it was stored; done: since then
 	gateway			text COLLATE "C"			-- holds it, held it last, or delivered it
 		CHECK (octet_length(gateway) BETWEEN 1 AND 255),
 	claimed_at		timestamptz,				-- the last claim
@@ -143,7 +144,7 @@ CREATE TABLE turn_liveness.delivery (
 	last_error		text,						-- of release_replies
 	parked_until	timestamptz,				-- open, and due_at is that far ahead: out of the way of claims
 	CHECK (parked_until IS NULL OR state = 'o')
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 35, autovacuum_vacuum_scale_factor = 0.05);
 -- A claim changes no column that stands here, so it makes no entry in any index.
 CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WHERE state = 'o';
 CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, reply_id) WHERE state = 'o' AND parked_until IS NULL;

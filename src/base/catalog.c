@@ -49,7 +49,7 @@ static const Definition definitions[TL_NRELATIONS] = {
 	[TL_LATE_REPLY] = {.name = "late_reply"},
 	[TL_REPLY_SEQUENCE] = {.name = "reply_id_seq"},
 	[TL_IDX_TURN_KEY] =
-	{"turn_pkey", TL_TURN, "UNIQUE ", "deployment, message_id", NULL},
+	{"turn_pkey", TL_TURN, "UNIQUE ", "message_id, deployment", NULL},
 	[TL_IDX_TURN_OWED_DEPLOYMENT] =
 	{"turn_owed_deployment", TL_TURN, "", "deployment", OWED},
 	[TL_IDX_TURN_OWED_CHECK] =

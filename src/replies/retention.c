@@ -115,7 +115,7 @@ hold_turns(Batch *batch, TupleTableSlot *reply)
 	qsort(ids, known, sizeof(Datum), tl_compare_texts);
 	known = qunique(ids, known, sizeof(Datum), tl_compare_texts);
 	for (i = 0; i < known; i++)
-		if (tl_scan_find(&batch->turns, deployment, ids[i]) &&
+		if (tl_scan_find(&batch->turns, ids[i], deployment) &&
 			!slot_attisnull(batch->turns.slot, TURN_OUTCOME) &&
 			!hold(batch, TL_TURN, batch->turns.slot))
 			return false;

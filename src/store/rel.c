@@ -146,8 +146,8 @@ is_free(TlRel *r, TlIndex key, const Datum *values, TransactionId *wait, ItemPoi
 	InitDirtySnapshot(dirty);
 	if (key == TL_IDX_TURN_KEY)
 	{
-		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[0]);
-		tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[1]);
+		tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, values[1]);
+		tl_scan_key_text(&scan, 2, BTEqualStrategyNumber, values[0]);
 	}
 	else
 		ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);

@@ -40,9 +40,9 @@ static const struct
 	const char *columns;
 	int			nchecks;
 }			shapes[TL_NTABLES] = {
-	[TL_TURN] = {"ttclzzzzzzzzzziiiiicitzztjtttull", 12},
+	[TL_TURN] = {"tttzlzzziiiiizzzzzzzcitzcjtttull", 12},
 	[TL_REPLY] = {"ltatttjctcitzzzz", 7},
-	[TL_DELIVERY] = {"lcizztttzztz", 6},
+	[TL_DELIVERY] = {"lzttciztzztz", 6},
 	[TL_LATE_REPLY] = {"utatjezz", 3},
 };
 

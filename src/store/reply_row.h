@@ -21,12 +21,12 @@ enum
 enum
 {
 	DELIVERY_REPLY_ID = 1,
-	DELIVERY_STATE,
-	DELIVERY_ATTEMPT,
-	DELIVERY_DUE_AT,			/* -infinity: since it was stored; done: since then */
 	DELIVERY_KEPT_AT,			/* when it was stored */
 	DELIVERY_CONVERSATION_ID,
 	DELIVERY_PLATFORM,
+	DELIVERY_STATE,
+	DELIVERY_ATTEMPT,
+	DELIVERY_DUE_AT,			/* -infinity: since it was stored; done: since then */
 	DELIVERY_GATEWAY,			/* holds it, or did until the claim timed out */
 	DELIVERY_CLAIMED_AT,
 	DELIVERY_DELIVERED_AT,

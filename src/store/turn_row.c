@@ -148,8 +148,8 @@ tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment, const text *mes
 			 Snapshot snapshot, TlTurn *turn)
 {
 	scan->nkeys = 0;
-	tl_scan_key_text(scan, TURN_DEPLOYMENT, BTEqualStrategyNumber, PointerGetDatum(deployment));
-	tl_scan_key_text(scan, TURN_MESSAGE_ID, BTEqualStrategyNumber, PointerGetDatum(message_id));
+	tl_scan_key_text(scan, 1, BTEqualStrategyNumber, PointerGetDatum(message_id));
+	tl_scan_key_text(scan, 2, BTEqualStrategyNumber, PointerGetDatum(deployment));
 	tl_scan_begin(scan, turns, TL_IDX_TURN_KEY, snapshot);
 	if (!tl_scan_next(scan, ForwardScanDirection))
 		return false;

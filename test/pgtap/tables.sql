@@ -10,7 +10,7 @@ SELECT tables_are('turn_liveness', ARRAY['turn', 'reply', 'delivery', 'late_repl
 SELECT sequences_are('turn_liveness', ARRAY['reply_id_seq']);
 
 -- one row, one key for each turn: everything hangs on it
-SELECT col_is_pk('turn_liveness', 'turn', ARRAY['deployment', 'message_id'], 'the key of a turn');
+SELECT col_is_pk('turn_liveness', 'turn', ARRAY['message_id', 'deployment'], 'the key of a turn');
 SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_collation l ON l.oid = a.attcollation
 	WHERE c.relnamespace = 'turn_liveness'::regnamespace AND (c.relkind = 'i' OR c.relkind = 'r' AND a.attname IN ('deployment', 'message_id', 'message_ids', 'conversation_id', 'platform', 'gateway')) AND l.collname <> 'C' AND l.collname <> 'default'$$, 'no collation of the system');
 SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_collation l ON l.oid = a.attcollation

@@ -11,7 +11,7 @@
 -- is a constant here.
 CREATE SCHEMA bare;
 CREATE TABLE bare.turn (LIKE turn_liveness.turn INCLUDING DEFAULTS INCLUDING STORAGE,
-	PRIMARY KEY (deployment, message_id)) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+	PRIMARY KEY (message_id, deployment)) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE TABLE bare.reply (LIKE turn_liveness.reply INCLUDING DEFAULTS INCLUDING STORAGE,
 	PRIMARY KEY (reply_id));
 CREATE TABLE bare.delivery (LIKE turn_liveness.delivery INCLUDING DEFAULTS INCLUDING STORAGE,

@@ -2,7 +2,7 @@
 -- the sweep is held against.
 CREATE SCHEMA raw;
 CREATE TABLE raw.turn (LIKE turn_liveness.turn INCLUDING DEFAULTS INCLUDING STORAGE,
-	PRIMARY KEY (deployment, message_id)) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
+	PRIMARY KEY (message_id, deployment)) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE TABLE raw.reply (LIKE turn_liveness.reply INCLUDING DEFAULTS INCLUDING STORAGE,
 	PRIMARY KEY (conversation_id, reply_id));
 CREATE TABLE raw.delivery (LIKE turn_liveness.delivery INCLUDING DEFAULTS INCLUDING STORAGE,
@@ -29,7 +29,7 @@ CREATE FUNCTION raw.sweep() RETURNS bigint LANGUAGE sql AS $$
 		RETURNING reply_id, conversation_id, platform
 	), deliveries AS (
 		INSERT INTO raw.delivery
-		SELECT reply_id, 'o', 0, '-infinity', now(), conversation_id, platform FROM replies
+		SELECT reply_id, now(), conversation_id, platform, 'o', 0, '-infinity' FROM replies
 		RETURNING 1
 	)
 	SELECT count(*) FROM deliveries
