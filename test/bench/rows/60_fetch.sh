@@ -6,8 +6,8 @@ fetch_us() { sql "SELECT bench.us('SELECT count(*) FROM $1')" ; }
 row_fetch() {
 	new_db bench_fetch
 	# stored by hand: only their number counts
-	sql "INSERT INTO turn_liveness.reply (reply_id, deployment, message_ids, conversation_id, platform, payload, outcome, decided_by, created_at)
-		 SELECT nextval('turn_liveness.reply_id_seq'), 'e' || g, '{m}', 'e' || g, 'api', '{\"finalText\": \"some text\"}', 'a', 'r', now() FROM generate_series(1, 300000) g;
+	sql "INSERT INTO turn_liveness.reply (reply_id, deployment, message_ids, conversation_id, platform, payload, outcome, decided_by, generation, created_at)
+		 SELECT nextval('turn_liveness.reply_id_seq'), 'e' || g, '{m}', 'e' || g, 'api', '{\"finalText\": \"some text\"}', 'a', 'r', 1, now() FROM generate_series(1, 300000) g;
 		 INSERT INTO turn_liveness.delivery (reply_id, state, attempt, due_at, kept_at, conversation_id, platform)
 		 SELECT reply_id, 'o', 0, '-infinity', now(), conversation_id, platform FROM turn_liveness.reply;
 		 CREATE TABLE bench.names AS SELECT array_agg('w' || g) AS names, array_agg(0::bigint) AS cursors FROM generate_series(1, 20000) g"
