@@ -291,6 +291,7 @@ tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 	if (s->opened)
 		s->index = index_open(oid, AccessShareLock);
 	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
+	s->scan->xs_want_itup = s->reads_entries;
 	s->slot = table_slot_create(r->rel, NULL);
 	tl_scan_restart(s);
 }
@@ -299,6 +300,22 @@ bool
 tl_scan_next(TlScan *s, ScanDirection direction)
 {
 	return index_getnext_slot(s->scan, direction, s->slot);
+}
+
+bool
+tl_scan_next_until(TlScan *s, int attno, int64 until)
+{
+	Assert(s->reads_entries);
+	while (index_getnext_tid(s->scan, ForwardScanDirection) != NULL)
+	{
+		bool		isnull;
+		Datum		value = index_getattr(s->scan->xs_itup, attno, s->scan->xs_itupdesc, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		if (DatumGetInt64(value) <= until && index_fetch_heap(s->scan, s->slot))
+			return true;
+	}
+	return false;
 }
 
 /* An index looks at its keys' arguments with the first row, not before. */

@@ -126,13 +126,12 @@ class Ddl:
         index = self.pick(
             (
                 "turn_owed_deployment",
-                "turn_owed_check",
                 "turn_owed_lapsed",
                 "turn_owed_conversation",
                 "delivery_open_conversation",
                 "delivery_open_platform",
                 "delivery_dead",
-                "delivery_delivered",
+                "delivery_parked",
                 "late_reply_kept",
             )
         )
