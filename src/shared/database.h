@@ -37,6 +37,7 @@ typedef struct TlWorkerSlot
 	bool		closed;			/* its database lets no session in, but may later */
 	int64		next_try_us;	/* monotonic: the launcher starts none before */
 	int64		excluded_until_us;	/* the same, for a command that needs the database */
+	int64		short_since_us; /* monotonic: no process is free for a worker; 0: one was */
 	uint64		prepared;		/* hash of a prepared transaction that wants it afresh */
 	pg_atomic_uint64 step_since_us; /* monotonic: when its last step began; without lock */
 	int64		skipped_since_us;	/* monotonic: a step that it could not do since then */

@@ -124,6 +124,7 @@ tl_worker_publish(Oid dboid, bool make)
 		db->worker.pid = MyProcPid;
 		db->worker.latch = MyLatch;
 		db->worker.look_again = false;
+		db->worker.short_since_us = 0;
 	}
 	LWLockRelease(&tl_shared->directory);
 	/* the exit callback finds no slot to withdraw from */

@@ -18,7 +18,10 @@
  * The launcher tells the log once of each database that no worker serves for
  * want of a slot or of a process, and shows in pg_stat_activity how many there
  * are.  It serves none of them in turn: a database that has had its worker for
- * a while and then has none would meet its deadlines by chance.
+ * a while and then has none would meet its deadlines by chance.  A worker wakes
+ * the launcher on its exit, but its process is free only when the postmaster
+ * has noticed, and wakes the launcher again.  So a roll tries each database
+ * that waits for a process, and tells the log when the want has lasted.
  *
  * The postmaster signals the launcher when a worker ends.  Workers and sessions
  * set its latch when they change a slot.  So the launcher sleeps until the next
@@ -44,6 +47,8 @@
 
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
 #define MAX_SLEEP			(3600 * TL_SECOND)
+#define LASTING				TL_SECOND	/* the postmaster takes less to free a process */
+#define TOLD				PG_INT64_MAX	/* since when it lasts: the log knows */
 
 extern PGDLLEXPORT void tl_launcher_main(Datum arg);
 
@@ -63,9 +68,8 @@ static BackgroundWorkerHandle *look = NULL; /* the last worker that did; NULL: n
 static Oid	look_dboid = InvalidOid;
 static int64 look_until = 0;	/* no other look before; 0: the last one is over */
 static bool look_refused = false;	/* it found no slot free */
-static bool look_starved = false;	/* no process was free for it; the log knows */
+static int64 look_short_since = 0;	/* no process is free for it; 0: one was */
 static List *refused = NIL;		/* oids of databases that found no slot free */
-static List *starved = NIL;		/* the same for a process: the log knows */
 
 /* Until then sessions set the latch under the directory lock. */
 static void
@@ -146,17 +150,37 @@ report_refusal(const char *database)
 					 "turn_liveness.database_capacity")));
 }
 
+/*
+ * The launcher found no process free.  Returns when it is to try again, and
+ * whether the log is to be told, which happens once.
+ */
+static int64
+note_shortage(int64 *since, int64 now, bool *news)
+{
+	if (*since == 0)
+		*since = now;
+	*news = *since <= now - LASTING;
+	if (*news)
+		*since = TOLD;
+	return *since == TOLD ? now + TL_WORKER_RETRY : *since + LASTING;
+}
+
 /* No background worker is free for a database that has a slot. */
 static void
-report_shortage(TlDatabase *db, Form_pg_database form)
+report_shortage(TlDatabase *db, Form_pg_database form, int64 now)
 {
+	TlWorkerSlot *slot = &db->worker;
+	bool		news = false;
+
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	if (db->dboid == form->oid && db->worker.pid == 0 && db->worker.state == TL_WORKER_WANTED)
-		db->worker.state = TL_WORKER_NO_SLOT;
+	if (db->dboid == form->oid && slot->pid == 0 && slot->state == TL_WORKER_WANTED)
+	{
+		slot->state = TL_WORKER_NO_SLOT;
+		slot->next_try_us = note_shortage(&slot->short_since_us, now, &news);
+	}
 	LWLockRelease(&tl_shared->directory);
-	if (list_member_oid(starved, form->oid))
+	if (!news)
 		return;
-	starved = lappend_oid(starved, form->oid);
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("out of background worker slots: no %s worker for database \"%s\"",
@@ -168,11 +192,13 @@ report_shortage(TlDatabase *db, Form_pg_database form)
 
 /* None is free to look into this database, nor into those after it. */
 static void
-report_no_look(Form_pg_database form)
+report_no_look(Form_pg_database form, int64 now)
 {
-	if (look_starved)
+	bool		news;
+
+	look_until = note_shortage(&look_short_since, now, &news);
+	if (!news)
 		return;
-	look_starved = true;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("out of background worker slots: no process looks for %s in database \"%s\" and others",
@@ -189,7 +215,6 @@ visit_database(Roll *roll, Form_pg_database form)
 	/* a worker needs a database that allows connections and is no template */
 	bool		open = form->datallowconn && !form->datistemplate &&
 		form->datconnlimit != INVALID_DATABASE;
-	bool		served = false;
 	bool		due;
 	TlDatabase *db;
 
@@ -200,7 +225,6 @@ visit_database(Roll *roll, Form_pg_database form)
 	{
 		roll->gone[db - tl_shared->databases] = InvalidOid;
 		db->worker.closed = !open;
-		served = db->worker.pid != 0;
 	}
 	if (due)
 	{
@@ -211,10 +235,8 @@ visit_database(Roll *roll, Form_pg_database form)
 
 	if (db != NULL)
 		refused = list_delete_oid(refused, form->oid);
-	if (served)
-		starved = list_delete_oid(starved, form->oid);
 	if (due && open && !start_worker(form->oid, NULL))
-		report_shortage(db, form);
+		report_shortage(db, form, roll->now);
 	roll->without_slot += list_member_oid(refused, form->oid);
 	if (form->oid == roll->refused)
 		report_refusal(NameStr(form->datname));
@@ -230,15 +252,14 @@ visit_database(Roll *roll, Form_pg_database form)
 	if (look != NULL)
 		pfree(look);
 	look = NULL;
-	/* if all background workers are in use, the look is tried again then */
 	if (start_worker(look_dboid, &look))
 	{
 		looked = lappend_oid(looked, look_dboid);
-		look_starved = false;
+		look_short_since = 0;
 		roll->unlooked--;
 	}
 	else
-		report_no_look(form);
+		report_no_look(form, roll->now);
 }
 
 /*
@@ -281,6 +302,9 @@ begin_roll(Roll *roll)
 	{
 		TlDatabase *db = &tl_shared->databases[i];
 
+		/* the postmaster may have freed a process */
+		if (db->worker.state == TL_WORKER_NO_SLOT)
+			db->worker.next_try_us = 0;
 		roll->gone[i] = due_at(db) <= roll->now ? db->dboid : InvalidOid;
 		if (db->dboid == look_dboid)
 			look_until = 0;
@@ -355,7 +379,7 @@ end_roll(const Roll *roll)
 		appendStringInfo(&activity, ", no room for: %d", roll->without_slot);
 	if (waiting > 0)
 		appendStringInfo(&activity, ", no process for: %d", waiting);
-	if (look_starved)
+	if (look_short_since != 0)
 		appendStringInfo(&activity, ", not looked at: %d", roll->unlooked);
 	pgstat_report_activity(STATE_IDLE, activity.data);
 	pfree(activity.data);
