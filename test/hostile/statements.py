@@ -22,6 +22,41 @@ LOCKS = (
 )
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "READ UNCOMMITTED")
 
+# Several calls in one statement, and in one block: see fill().
+SEVERAL = (
+    "SELECT {}, {}, {}",
+    "SELECT * FROM {} x, {} y LIMIT 50",
+    "SELECT {3} FROM generate_series(1, 3)",
+    "SELECT 1 FROM hostile.many WHERE i < 4 AND {3} IS NULL",
+    "VALUES (({})::text), (({})::text)",
+    "WITH a AS MATERIALIZED (SELECT {}), b AS (SELECT {})"
+    " SELECT * FROM b LEFT JOIN a ON {} IS NOT NULL LIMIT 9",
+    "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {select}",
+    "INSERT INTO hostile.sink SELECT left(({})::text, 12)",
+    "SELECT * FROM {} LIMIT 1",
+    "SELECT ({}).*",
+    "{select}; {select}; SELECT 1 / 0",
+    "{select}; COMMIT; {select}",
+    "SELECT count(*) OVER (PARTITION BY ({3})::text) FROM generate_series(1, 3)",
+    "SELECT x FROM ROWS FROM ({}, {}) WITH ORDINALITY x LIMIT 9",
+    "MERGE INTO hostile.sink s USING (SELECT ({})::text AS v) n ON s.v = n.v"
+    " WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (left(n.v, 12))",
+    "DELETE FROM hostile.sink",
+)
+BLOCKS = (
+    "BEGIN PERFORM {}; PERFORM {}; EXCEPTION WHEN OTHERS THEN PERFORM {}; END",
+    "BEGIN FOR i IN 1..{how often} LOOP BEGIN PERFORM {n};"
+    " IF i % 3 = 0 THEN RAISE division_by_zero; END IF;"
+    " EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END",
+    "BEGIN PERFORM {}; COMMIT; PERFORM {}; ROLLBACK;"
+    " PERFORM {}; COMMIT AND CHAIN; PERFORM {}; END",
+    "DECLARE r record; BEGIN FOR r IN SELECT {} LOOP PERFORM {}; COMMIT; END LOOP; END",
+    "BEGIN PERFORM {}; BEGIN PERFORM {};"
+    " RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN PERFORM {};"
+    " END; PERFORM {}; RAISE EXCEPTION 'out'; END",
+    "BEGIN PERFORM {}; EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(0); END",
+)
+
 
 # What a session finds: roles, a table whose triggers call us, functions that run
 # what they are given with the rights of their owner or in a parallel worker.
@@ -148,84 +183,22 @@ class Statements(Ddl):
     def quoted(self, sql):
         return f"$q${sql}$q$"
 
+    def fill(self, form, times=1):
+        """Each {} is a call, {3} one that runs three times, {n} one in a loop of n, {select} a query."""
+
+        def piece(found):
+            what = found[1]
+            return self.select() if what == "select" else self.call(times if what == "n" else int(what or 1))
+
+        return re.sub(r"\{(select|n|\d?)\}", piece, form.replace("{how often}", str(times)))
+
     def several(self):
-        form = self.rng.randrange(16)
-        if form == 0:
-            return f"SELECT {self.call()}, {self.call()}, {self.call()}"
-        if form == 1:
-            return f"SELECT * FROM {self.call()} x, {self.call()} y LIMIT 50"
-        if form == 2:
-            return f"SELECT {self.call(3)} FROM generate_series(1, 3)"
-        if form == 3:
-            return f"SELECT 1 FROM hostile.many WHERE i < 4 AND {self.call(3)} IS NULL"
-        if form == 4:
-            return f"VALUES (({self.call()})::text), (({self.call()})::text)"
-        if form == 5:
-            return (
-                f"WITH a AS MATERIALIZED (SELECT {self.call()}), b AS (SELECT {self.call()})"
-                f" SELECT * FROM b LEFT JOIN a ON {self.call()} IS NOT NULL LIMIT 9"
-            )
-        if form == 6:
-            return f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {self.select()}"
-        if form == 7:
-            return f"INSERT INTO hostile.sink SELECT left(({self.call()})::text, 12)"
-        if form == 8:
-            return f"SELECT * FROM {self.call()} LIMIT 1"
-        if form == 9:
-            return f"SELECT ({self.call()}).*"
-        if form == 10:
-            return f"{self.select()}; {self.select()}; SELECT 1 / 0"
-        if form == 11:
-            return f"{self.select()}; COMMIT; {self.select()}"
-        if form == 12:
-            return (
-                f"SELECT count(*) OVER (PARTITION BY ({self.call(3)})::text)"
-                " FROM generate_series(1, 3)"
-            )
-        if form == 13:
-            return f"SELECT x FROM ROWS FROM ({self.call()}, {self.call()}) WITH ORDINALITY x LIMIT 9"
-        if form == 14:
-            return (
-                f"MERGE INTO hostile.sink s USING (SELECT ({self.call()})::text AS v) n ON s.v = n.v"
-                " WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (left(n.v, 12))"
-            )
-        return "DELETE FROM hostile.sink"
+        return self.fill(SEVERAL[self.rng.randrange(len(SEVERAL))])
 
     def block(self):
         """Subtransactions, and commits inside of procedures."""
-        form = self.rng.randrange(6)
-        if form == 0:
-            return (
-                f"DO $b$ BEGIN PERFORM {self.call()}; PERFORM {self.call()};"
-                f" EXCEPTION WHEN OTHERS THEN PERFORM {self.call()}; END $b$"
-            )
-        if form == 1:
-            n = self.pick((2, 10, 60))
-            return (
-                f"DO $b$ BEGIN FOR i IN 1..{n} LOOP BEGIN PERFORM {self.call(n)};"
-                " IF i % 3 = 0 THEN RAISE division_by_zero; END IF;"
-                " EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $b$"
-            )
-        if form == 2:
-            return (
-                f"DO $b$ BEGIN PERFORM {self.call()}; COMMIT; PERFORM {self.call()}; ROLLBACK;"
-                f" PERFORM {self.call()}; COMMIT AND CHAIN; PERFORM {self.call()}; END $b$"
-            )
-        if form == 3:
-            return (
-                f"DO $b$ DECLARE r record; BEGIN FOR r IN SELECT {self.call()} LOOP"
-                f" PERFORM {self.call()}; COMMIT; END LOOP; END $b$"
-            )
-        if form == 4:
-            return (
-                f"DO $b$ BEGIN PERFORM {self.call()}; BEGIN PERFORM {self.call()};"
-                f" RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN PERFORM {self.call()};"
-                f" END; PERFORM {self.call()}; RAISE EXCEPTION 'out'; END $b$"
-            )
-        return (
-            f"DO $b$ BEGIN PERFORM {self.call()};"
-            " EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(0); END $b$"
-        )
+        form = BLOCKS[self.rng.randrange(len(BLOCKS))]
+        return f"DO $b$ {self.fill(form, self.pick((2, 10, 60)) if '{n}' in form else 1)} $b$"
 
     def inside(self):
         how = self.pick(("run", "definer", "safe", "stable"))
