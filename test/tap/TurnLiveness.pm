@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Basename qw(dirname);
 use IO::Select;
 use IO::Socket::INET;
 use InitOnce;
@@ -299,10 +300,8 @@ sub notified
 	return $found;
 }
 
-# A library to preload that shifts the wall clock of a whole server, and no
-# other clock: libfaketime leaves out what PostgreSQL 15 starts from a signal
-# handler, such as background workers.  Returns its path and a function that
-# sets the offset in seconds, at once for all processes; nothing without a compiler.
+# The library of wall_clock.c.  Returns its path and a function that sets the
+# offset in seconds, at once for all processes; nothing without a compiler.
 sub wall_clock_shim
 {
 	my ($dir) = @_;
@@ -312,69 +311,11 @@ sub wall_clock_shim
 		close $file;
 	};
 
-	open my $source, '>', "$dir/wall_clock.c" or die $!;
-	print $source <<'END';
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static volatile int64_t *offset;
-static int (*real_clock) (clockid_t, struct timespec *);
-
-__attribute__((constructor)) static void
-begin(void)
-{
-	int			fd = open(getenv("WALL_CLOCK_OFFSET"), O_RDONLY);
-
-	real_clock = (int (*) (clockid_t, struct timespec *)) dlsym(RTLD_NEXT, "clock_gettime");
-	offset = mmap(NULL, sizeof(*offset), PROT_READ, MAP_SHARED, fd, 0);
-	close(fd);
-}
-
-int
-clock_gettime(clockid_t which, struct timespec *ts)
-{
-	int			result = real_clock(which, ts);
-
-	if (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)
-		ts->tv_sec += *offset;
-	return result;
-}
-
-int
-gettimeofday(struct timeval *restrict tv, void *restrict zone)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	tv->tv_sec = ts.tv_sec;
-	tv->tv_usec = ts.tv_nsec / 1000;
-	return 0;
-}
-
-time_t
-time(time_t *t)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	if (t)
-		*t = ts.tv_sec;
-	return ts.tv_sec;
-}
-END
-	close $source;
 	open my $file, '>', "$dir/offset" or die $!;
 	close $file;
 	$set->(0);
 	return
-	  if system('cc', '-shared', '-fPIC', '-o', "$dir/wall_clock.so", "$dir/wall_clock.c", '-ldl') != 0;
+	  if system('cc', '-shared', '-fPIC', '-o', "$dir/wall_clock.so", dirname(__FILE__) . '/wall_clock.c', '-ldl') != 0;
 	return ("$dir/wall_clock.so", $set);
 }
 
