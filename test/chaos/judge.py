@@ -219,7 +219,8 @@ def candidates(history, key, end, marked):
     found = [s for s in signs(history, key) if s[1].begin < end]
     sure = {}               # kind -> when the last of those began that surely took place
     for kind, call, _ in found:
-        if call.sure and call.end < end and not (marked and kind in ("sign", "weak", "start")):
+        # one that came while the sweep was failing the turn may have been told that it goes on
+        if call.sure and call.end < end - 2 * EPSILON and not (marked and kind in ("sign", "weak", "start")):
             sure[kind] = max(sure.get(kind, 0), call.begin)
     for kind, call, item in found:
         over = max((begin for k, begin in sure.items() if kind in COVERS[k]), default=0)
