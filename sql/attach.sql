@@ -23,10 +23,10 @@ SELECT tl_test.advance('190 s');
 SELECT turn_liveness.sweep_expired_turns();
 SELECT error_code, decided_by FROM turn_liveness.replies WHERE deployment = 'at-1';
 
--- waits until a session is gone, half a minute at the most
+-- waits until a session is gone, three minutes at the most
 CREATE FUNCTION tl_test.wait_for_end(session integer) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	FOR i IN 1 .. 6000 LOOP
+	FOR i IN 1 .. 36000 LOOP
 		IF NOT EXISTS (SELECT FROM pg_stat_get_activity(session)) THEN
 			RETURN;
 		END IF;

@@ -64,7 +64,7 @@ class Session:
                     self.on_connect(self)
             except psycopg2.Error:
                 self.db = None
-                time.sleep(0.1)
+                time.sleep(0.1)     # until the server is back: a fault lasts as long as it lasts
 
     def call(self, op, items, sql, args=(), fate="commit", hold=0, gid=None):
         """One transaction: its rows, or None if it is not known to be committed.

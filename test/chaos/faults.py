@@ -62,13 +62,15 @@ class Faults:
             pids = self.server.query("""
                 SELECT pid FROM pg_stat_activity
                 WHERE backend_type = %s AND pid <> pg_backend_pid() ORDER BY pid""", kind)
-            pid = draw.choice(pids)[0] if pids else self.server.processes()[1]
+            children = self.server.processes()[1:]
+            pid = draw.choice(pids)[0] if pids else children[0]
             tell("begin", what=kind)
             send(signal.SIGKILL, [pid])
-            # the postmaster ends the others as soon as it hears of it
-            while os.path.exists("/proc/%d" % pid):
+            # a server that is ready before the postmaster has ended all others is the old one,
+            # or the process had ended by itself
+            until = time.time() + 20
+            while time.time() < until and any(os.path.exists("/proc/%d" % child) for child in [pid] + children):
                 time.sleep(0.01)
-            time.sleep(0.2)
             self.server.wait_ready()
             tell("end")
 

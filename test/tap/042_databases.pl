@@ -92,7 +92,7 @@ like($err, qr/53400: too many databases use turn_liveness\nDETAIL:  At most $mos
 is( $node->safe_psql('more1', q{
 SELECT turn_liveness.arm_turn('e', 'm1', admission => '1h', silence => '1h'), turn_liveness.arm_turn('e', 'm2', admission => '1ms', silence => '1ms');
 SELECT turn_liveness.heartbeat('e', '{m1}');
-SELECT pg_sleep(0.01);
+SELECT pg_sleep(0.01);	-- without a place in shared memory the wall clock counts: the millisecond is over
 SELECT turn_liveness.sweep_expired_turns();
 SELECT string_agg(message_ids[1] || ' ' || error_code, ',') FROM turn_liveness.replies WHERE deployment = 'e'}),
 	"armed|armed\n1\n\n1\nm2 WORKER_NEVER_STARTED", 'beats and sweep_expired_turns() serve as without preload');

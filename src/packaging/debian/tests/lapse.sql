@@ -5,6 +5,7 @@
 \set QUIET 1
 SET client_min_messages = warning;
 
+-- until the worker runs, a minute at the most
 DO $$
 BEGIN
 	FOR tenth IN 1 .. 600 LOOP
@@ -21,6 +22,7 @@ SELECT turn_liveness.arm_turn('conv-lapse', 'm1', silence => '1 s') AS armed,
        turn_liveness.arm_turn('conv-owed', 'm1') AS other \gset
 SELECT turn_liveness.start_turn('conv-lapse', 'm1', 'worker-a') AS generation \gset
 
+-- until the turn has failed, a minute at the most
 DO $$
 BEGIN
 	FOR tenth IN 1 .. 600 LOOP
