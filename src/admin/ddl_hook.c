@@ -56,8 +56,9 @@ static ProcessUtility_hook_type prev_utility = NULL;
 
 /* databases to look at once this transaction is committed; in its memory */
 static List *wanted = NIL;
-static uint64 preparing = 0;	/* hash of the identifier in PREPARE TRANSACTION */
-static Oid	excluded = InvalidOid;	/* no worker there until this transaction ends */
+static uint64 preparing = 0;	/* hash of the name in PREPARE TRANSACTION */
+/* no worker there until this transaction ends */
+static Oid	excluded = InvalidOid;
 static bool dropping;			/* the command drops that one */
 
 static bool

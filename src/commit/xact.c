@@ -34,7 +34,7 @@
 #include "shared/clock.h"
 #include "shared/lease.h"
 
-#define MAX_TOUCHED	10000		/* more than that: the whole database's generation */
+#define MAX_TOUCHED	10000		/* more: the whole database's generation */
 #define MAX_LETTER	(TL_MAILBOX_SIZE / 2)
 /* shorter than the time for which a beat tries a row that is held (beat.c) */
 #define LONG_US		(500 * TL_MS)
@@ -56,7 +56,7 @@ typedef struct Written
 	ItemPointerData tid;
 	bool		armed;			/* it armed the turn, too */
 	int64		since;			/* written then */
-	int64		patience;		/* it is stamped if the transaction takes longer */
+	int64		patience;		/* a transaction that takes longer stamps it */
 } Written;
 
 /* a death whose turns are dealt with, unless this savepoint is rolled back */
@@ -84,8 +84,9 @@ typedef struct Pending
 	int64		due_again;
 	bool		everything;		/* too many touched to name */
 	bool		announced;		/* the hand-overs, to the leases */
-	bool		rolled_back;	/* a savepoint: numbers of ended turns are void */
-	bool		owes_more;		/* it armed or changed turns: they are void too */
+	/* a savepoint: numbers of ended turns are void */
+	bool		rolled_back;
+	bool		owes_more;		/* it armed or changed turns: void too */
 	bool		lapsed;			/* it offered turns for rescue */
 	bool		look_turns;
 	bool		look_replies;

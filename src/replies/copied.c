@@ -24,7 +24,7 @@
 #include "replies/outbox.h"
 
 #define NOTE	"turn_liveness.copied"
-#define MAX_LABEL	4096		/* the name that a DBA gave the backup is in it */
+#define MAX_LABEL	4096		/* with the name that a DBA gave the backup */
 
 /* The beginning of a file as a string; false if there is none. */
 static bool

@@ -38,7 +38,7 @@ typedef struct Claim
 	int64		look;			/* at that time */
 } Claim;
 
-static Claim *claims = NULL;	/* in TopMemoryContext, in the order of letters */
+static Claim *claims = NULL;	/* TopMemoryContext; in the order of letters */
 static int	first = 0;
 static int	nclaims = 0;
 

@@ -218,7 +218,7 @@ tl_payload_request(const text *deployment, text **ids, int nids, Jsonb *reply)
 		depth += begins - ends;
 		if (token == WJB_KEY && depth == 1 && value.val.string.len == 9 &&
 			memcmp(value.val.string.val, "timestamp", 9) == 0)
-			(void) JsonbIteratorNext(&it, &value, true);	/* its value as a whole */
+			(void) JsonbIteratorNext(&it, &value, true);	/* its value */
 		else
 			mix(half, token, begins || ends ? NULL : &value);
 	}

@@ -42,7 +42,7 @@
 #define TIMELINE_SHIFT			32
 #define MAX_TIMELINE			(UINT32_C(1) << (NODE_SHIFT - TIMELINE_SHIFT))
 
-static bool fits = false;		/* the same as ids_fit, where there is no slot */
+static bool fits = false;		/* as ids_fit, where there is no slot */
 
 /* No id is given out up to this one. */
 static int64

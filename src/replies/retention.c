@@ -41,7 +41,7 @@
 #define LOOKS		5			/* at so many records for one that may go */
 #define PAUSE				(10 * TL_SECOND)
 #define PAUSE_AFTER_FULL	(100 * TL_MS)	/* records went */
-#define PAUSE_IN_WALK		TL_SECOND		/* none did, but the walk has not ended */
+#define PAUSE_IN_WALK		TL_SECOND		/* none, but the walk goes on */
 #define MAX_YOUNG	1000		/* so many in a row: those behind are younger */
 
 /* a row that the batch has locked */

@@ -27,7 +27,8 @@ typedef struct TlTimes
 	int64		seen;			/* it became visible later than it was armed */
 	int64		beat;			/* last row-backed beat */
 	int64		started;		/* row-backed beat that started it */
-	int64		frozen;			/* withheld: its deadline, which beats do not move */
+	/* withheld: its deadline, which beats do not move */
+	int64		frozen;
 	int64		suspended;		/* it waits for a human since then */
 	int64		wait_until;		/* and for so long at most */
 	int64		lapsed;			/* it was offered for rescue then */
@@ -51,11 +52,12 @@ typedef enum TlLapse
 typedef struct TlSigns
 {
 	int64		beat;			/* last beat of the deployment */
-	int64		solo;			/* its beat that started the only turn it owed */
+	int64		solo;			/* its beat that started its only owed turn */
 	int64		turn_first;		/* first and last beat that named the turn */
 	int64		turn_last;
-	int32		fence;			/* these two are of that generation; 0 = of any */
-	int64		seen;			/* first look of this process at a row that came late */
+	int32		fence;			/* the generation of these two; 0 = any */
+	/* first look of this process at a row that came late */
+	int64		seen;
 } TlSigns;
 
 /*
@@ -76,11 +78,13 @@ typedef struct TlGrace
 	int64		epoch;			/* of this place and run */
 	int64		start;			/* start of the server, or its promotion */
 	int64		downtime;		/* before that start */
-	bool		start_is_unsure;	/* rows of another run count from their first sight */
+	/* rows of another run count from their first sight */
+	bool		start_is_unsure;
 	int64		resumed;		/* sweep was turned on again */
 	int64		pause;			/* end of the last pause of server or sweeper */
 	int64		restore_grace;
-	bool		crowd;			/* mass silence: many beat before the last call */
+	/* mass silence: many beat before the last call */
+	bool		crowd;
 	int64		last_call;		/* of any worker */
 	TlGap		gaps[TL_GAPS];	/* mass silences that calls ended */
 	int64		hold_max;
@@ -89,7 +93,8 @@ typedef struct TlGrace
 typedef struct TlVerdict
 {
 	int64		deadline;		/* effective: the turn is live before it */
-	bool		offered;		/* it lapsed, and the deadline ends its rescue window */
+	/* it lapsed, and the deadline ends its rescue window */
+	bool		offered;
 	bool		offer;			/* at the deadline it is offered, not failed */
 	int64		first_beat;		/* 0 = none */
 	int64		last_beat;

@@ -43,7 +43,7 @@
 #include "shared/database.h"
 
 #define TICK_REACH		(2 * TL_SECOND)
-#define SKEW			(50 * TL_MS)	/* of the wall clock: noted from here on */
+#define SKEW			(50 * TL_MS)	/* of the wall clock: noted from here */
 #define FARTHEST		(365000 * USECS_PER_DAY)	/* a thousand years */
 
 static bool ticks_here = false; /* this process is the worker */

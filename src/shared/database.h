@@ -23,7 +23,7 @@ typedef enum TlWorkerState
 	TL_WORKER_WANTED,			/* the launcher starts one */
 	TL_WORKER_RUNNING,
 	TL_WORKER_DISABLED,			/* turn_liveness.enabled is off there */
-	TL_WORKER_NO_SLOT			/* max_worker_processes is used up; tried again */
+	TL_WORKER_NO_SLOT			/* no background worker is free; tried again */
 } TlWorkerState;
 
 /* the worker of a database, see worker_slot.c; under TlShared.directory */
@@ -34,13 +34,17 @@ typedef struct TlWorkerSlot
 	Latch	   *latch;
 	bool		look_again;		/* wanted afresh when this worker has ended */
 	bool		failed;			/* the last worker ended with an error */
-	bool		closed;			/* its database lets no session in, but may later */
+	bool		closed;			/* its database lets no session in for now */
 	int64		next_try_us;	/* monotonic: the launcher starts none before */
-	int64		excluded_until_us;	/* the same, for a command that needs the database */
-	int64		short_since_us; /* monotonic: no process is free for a worker; 0: one was */
-	uint64		prepared;		/* hash of a prepared transaction that wants it afresh */
-	pg_atomic_uint64 step_since_us; /* monotonic: when its last step began; without lock */
-	int64		skipped_since_us;	/* monotonic: a step that it could not do since then */
+	/* the same, for a command that needs the database */
+	int64		excluded_until_us;
+	/* monotonic: no process is free for a worker; 0: one was */
+	int64		short_since_us;
+	uint64		prepared;		/* hash of the transaction that wants it anew */
+	/* monotonic: when its last step began; without lock */
+	pg_atomic_uint64 step_since_us;
+	/* monotonic: a step that it could not do since then */
+	int64		skipped_since_us;
 	char		skipped[TL_STEP_LEN];
 } TlWorkerSlot;
 
@@ -56,12 +60,12 @@ typedef struct TlRun
 /* The clock of a database, see clock.c. */
 typedef struct TlClockState
 {
-	pg_atomic_uint64 offset;	/* from the run's clock: what pauses have lost */
+	pg_atomic_uint64 offset;	/* from the run's clock: lost in pauses */
 	pg_atomic_uint64 limit;
 	pg_atomic_uint64 push;		/* tests move the clock: the worker does it */
 	pg_atomic_uint64 pause_us;	/* when the last pause ended */
 	pg_atomic_uint32 ticking;	/* a worker ticks */
-	pg_atomic_uint32 no_pauses; /* tests: a late tick of a busy machine is none */
+	pg_atomic_uint32 no_pauses; /* tests: a late tick is none */
 } TlClockState;
 
 /* Where our clock stood when the wall clock left it, and by how much. */
@@ -78,7 +82,7 @@ typedef struct TlGraceState
 	pg_atomic_uint32 sweep_off;
 	pg_atomic_uint64 asked_us;	/* the silence since this call was looked at */
 	pg_atomic_uint64 crowd_us;	/* many deployments beat before this call */
-	TlGap		gaps[TL_GAPS];	/* silences that calls ended; under the directory */
+	TlGap		gaps[TL_GAPS];	/* silences, ended; under the directory */
 } TlGraceState;
 
 /* cumulative counters, in the order of the columns of stat_row */
@@ -137,10 +141,10 @@ typedef struct TlDatabase
 {
 	/* each beat reads these, a process seldom writes them: one cache line */
 	TlClockState clock;
-	pg_atomic_uint64 last_call_us;	/* a worker's session called us, see grace.c */
+	pg_atomic_uint64 last_call_us;	/* of a worker's session, see grace.c */
 	pg_atomic_uint32 generation;	/* changes that no lease was told of */
-	pg_atomic_uint32 recheck;	/* counts go stale by time too (subscriptions) */
-	pg_atomic_uint32 refuses;	/* turn_liveness.accept is off, says the worker */
+	pg_atomic_uint32 recheck;	/* counts go stale by time (subscriptions) */
+	pg_atomic_uint32 refuses;	/* turn_liveness.accept is off */
 
 	/* under TlShared.directory */
 	Oid			dboid;			/* InvalidOid: free */
@@ -152,11 +156,13 @@ typedef struct TlDatabase
 	/* the last pauses of the clock: the worker writes them (clock.c) */
 	TlPause		pauses[TL_KEPT_PAUSES];
 	uint32		npauses;
-	int64		skew;			/* from our clock to the wall clock, as noted last */
+	int64		skew;			/* from our clock to the wall clock, as noted */
 
 	pg_atomic_uint32 ids_fit;	/* to this run, see reply_id.c */
-	pg_atomic_uint32 rows_beaten;	/* beats went to rows: some may be missing there */
-	pg_atomic_uint64 logged_late_us;	/* the log told of late replies that were not kept */
+	/* beats went to rows: some may be missing there */
+	pg_atomic_uint32 rows_beaten;
+	/* the log told of late replies that were not kept */
+	pg_atomic_uint64 logged_late_us;
 
 	/* the worker's appointments, see worker_round.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */
@@ -173,7 +179,7 @@ typedef struct TlDatabase
 	bool		look_turns;		/* rows may have come without a letter */
 	bool		look_replies;	/* the same for replies: notify {} */
 	bool		latch_set;		/* the worker's latch was set for this mail */
-	LWLock		mailbox_lock;	/* the next owner of the slot finds zero before it */
+	LWLock		mailbox_lock;	/* a new owner of the slot finds zero above */
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;
 
@@ -189,8 +195,10 @@ typedef struct TlShared
 	TlRun		clock;
 	uint64		seeds[3];		/* of the lease hashes */
 	pg_atomic_uint32 generation;	/* source of generations, never repeated */
-	int64		rescan_us;		/* monotonic: the launcher looks at each database again */
-	int64		no_looks_until_us;	/* monotonic: a command needs one without a slot */
+	/* monotonic: the launcher looks at each database again */
+	int64		rescan_us;
+	/* monotonic: a command needs one without a slot */
+	int64		no_looks_until_us;
 	Oid			refused;		/* a worker found no slot free for this one */
 	TlDatabase	databases[FLEXIBLE_ARRAY_MEMBER];	/* tl_database_capacity */
 } TlShared;

@@ -30,7 +30,7 @@
 #include "shared/lease.h"
 #include "shared/lease_table.h"
 
-#define RECHECK_SHIFT	20		/* cached_at counts in units of about a second */
+#define RECHECK_SHIFT	20		/* cached_at counts about seconds */
 #define RECHECK_UNITS	4
 #define MAX_MOVING		63		/* that the field can hold */
 
@@ -179,7 +179,8 @@ tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, uint32 gener
 {
 	TlLease    *lease;
 	TlLease    *target;
-	bool		current = owed == 0;	/* the lease went meanwhile, and the beat with it */
+	/* the lease went meanwhile, and the beat with it */
+	bool		current = owed == 0;
 
 	(void) lock(deployment, owed > 0 && fence == 0 ? LW_SHARED : LW_EXCLUSIVE);
 	lease = tl_lease_find(deployment);

@@ -22,13 +22,14 @@ typedef struct TlLease
 	TlLeaseKey	key;
 	pg_atomic_uint64 beat;		/* a deployment's or a named turn's last beat */
 	pg_atomic_uint64 first;		/* deployment: solo beat; turn: first beat */
-	pg_atomic_uint64 named;		/* deployment: last beat that named a turn; turn: its fence */
+	/* deployment: last beat that named a turn; turn: its fence */
+	pg_atomic_uint64 named;
 	pg_atomic_uint64 cache;		/* generation << 32 | owed */
 	pg_atomic_uint32 generation;	/* of a deployment */
 	pg_atomic_uint32 cached_at;
 	uint32		next;			/* in the chain or the free list; 0 = none */
 	uint16		database;		/* slot number, for reclaiming and counting */
-	uint8		incarnation;	/* of the slot: another database may have it now */
+	uint8		incarnation;	/* of the slot, which changes hands */
 	uint8		used:1;
 	uint8		is_turn:1;
 	uint8		moving:6;		/* hand-overs that are about to commit */

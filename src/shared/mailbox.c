@@ -103,7 +103,7 @@ tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_re
 	int64		now = tl_clock_now();
 	int64		first = PG_INT64_MAX;	/* when the worker must look at a row */
 	bool		replies = false;
-	bool		claims = false;	/* they can wait: the worker looks later anyway */
+	bool		claims = false;	/* they can wait: the worker looks later */
 	bool		wake;
 	TlMail		mail;
 	int			at = 0;

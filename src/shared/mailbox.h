@@ -15,8 +15,8 @@
 typedef enum TlMailType
 {
 	TL_MAIL_WATCH,				/* an owed row to keep an eye on */
-	TL_MAIL_REPLY,				/* conversation, platform: something is due or ended */
-	TL_MAIL_LAPSED,				/* deployment: a turn of it is offered for rescue */
+	TL_MAIL_REPLY,				/* conversation, platform: due, or ended */
+	TL_MAIL_LAPSED,				/* deployment: a turn of it is offered */
 	TL_MAIL_CLAIMED				/* a reply was claimed: see parking.c */
 } TlMailType;
 

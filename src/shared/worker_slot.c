@@ -25,7 +25,8 @@
 #include "shared/clock.h"
 #include "shared/worker_slot.h"
 
-#define LOOK_RETRY		(60 * TL_SECOND)	/* after a worker that failed before it had a slot */
+/* after a worker that failed before it had a slot */
+#define LOOK_RETRY		(60 * TL_SECOND)
 
 /* The caller holds the directory exclusively. */
 static void
@@ -51,7 +52,8 @@ tl_worker_want(Oid dboid)
 	if (db != NULL)
 		want_in_slot(&db->worker);
 	else if (dboid == MyDatabaseId)
-		tl_shared->rescan_us = 0;	/* a worker tells the log that there is no room */
+		/* a worker tells the log that there is no room */
+		tl_shared->rescan_us = 0;
 	/* any other database without a slot is new: a worker is to look there */
 	tl_wake_launcher();
 	LWLockRelease(&tl_shared->directory);

@@ -17,7 +17,7 @@ typedef struct TlRel
 {
 	Relation	rel;
 	int			natts;			/* columns that we know */
-	TupleTableSlot *slot;		/* the row that is written; NULL: reading only */
+	TupleTableSlot *slot;		/* the row to write; NULL: reading only */
 	struct TlIndexes *indexes;	/* likewise */
 } TlRel;
 

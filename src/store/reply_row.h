@@ -26,7 +26,8 @@ enum
 	DELIVERY_PLATFORM,
 	DELIVERY_STATE,
 	DELIVERY_ATTEMPT,
-	DELIVERY_DUE_AT,			/* -infinity: since it was stored; done: since then */
+	/* -infinity: since it was stored; done: since then */
+	DELIVERY_DUE_AT,
 	DELIVERY_GATEWAY,			/* holds it, or did until the claim timed out */
 	DELIVERY_CLAIMED_AT,
 	DELIVERY_DELIVERED_AT,

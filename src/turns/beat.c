@@ -32,7 +32,8 @@
 #include "turns/turn.h"
 
 #define MAX_TRIES		10		/* generations that move under a probe */
-#define PATIENCE_US		TL_SECOND	/* for held rows, of one call, in real time */
+/* for held rows, of one call, in real time */
+#define PATIENCE_US		TL_SECOND
 #define PAUSE_MS		5
 
 /* how many elements ahead a batch asks the memory */
@@ -44,12 +45,13 @@ typedef struct Beat
 {
 	text	   *deployment;		/* NULL: not valid, so nothing is owed */
 	text	   *message_id;		/* NULL: all that the deployment owes */
-	int32		fence;			/* the generation that the caller holds; 0: it says none */
+	/* the generation that the caller holds; 0: it says none */
+	int32		fence;
 	TlLeaseKey	key;			/* the deployment's */
-	TlLeaseKey	turn;			/* the named turn's, or the deployment's again */
+	TlLeaseKey	turn;			/* the turn's, or the deployment's again */
 	int32		owed;			/* the verdict */
-	bool		starts;			/* in rows: it starts the turn, if none did before */
-	int			nrows;			/* rows to write, for it has no lease: their ids */
+	bool		starts;			/* in rows: it starts the turn, as the first */
+	int			nrows;			/* rows to write, without a lease: their ids */
 	text	  **rows;
 } Beat;
 

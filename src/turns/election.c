@@ -47,7 +47,7 @@ typedef struct Commit
 	Candidate  *won;
 	int			nwon;
 	const TlNamed *judging;		/* the turn that is being judged */
-	bool		stale;			/* another generation than the caller's holds some turn */
+	bool		stale;			/* another generation holds some turn */
 	bool		ended;			/* some turn had ended before */
 	bool		same_request;	/* ... by an equal call */
 	text	   *conversation;	/* of a turn that had ended */

@@ -24,7 +24,7 @@ typedef struct Ending
 	const text *error_code;		/* or NULL */
 	char		decided_by;
 	TimestampTz armed_before;	/* DT_NOEND: whenever it was armed */
-	int64		called;			/* by the liveness clock; 0: whenever it was armed */
+	int64		called;			/* liveness clock; 0: whenever it was armed */
 	int			ended;
 } Ending;
 

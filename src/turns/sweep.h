@@ -12,20 +12,20 @@ typedef enum TlSweepStatus
 	TL_SWEEP_GONE,				/* not owed any more, or not there */
 	TL_SWEEP_FAILED,
 	TL_SWEEP_LIVE,				/* look again at look_us */
-	TL_SWEEP_BUSY				/* an open transaction holds it: look again soon */
+	TL_SWEEP_BUSY				/* a transaction holds it: look again soon */
 } TlSweepStatus;
 
 /* a row that may have lapsed, and what became of it */
 typedef struct TlSweepItem
 {
 	ItemPointerData tid;
-	int64		seen;			/* when it was first seen, if it became visible late */
+	int64		seen;			/* first seen, if it became visible late */
 	int64		attached;		/* its session attached then, */
 	int64		died;			/* and ended then; 0 = it did not */
 	TlSweepStatus status;
-	bool		unmarked;		/* no beat was missing when it was looked at first */
+	bool		unmarked;		/* no beat was missing at the first look */
 	int64		look_us;
-	int64		busy_since;		/* a transaction holds it, though it has lapsed */
+	int64		busy_since;		/* it has lapsed, and a transaction holds it */
 } TlSweepItem;
 
 /*

@@ -47,8 +47,9 @@
 
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
 #define MAX_SLEEP			(3600 * TL_SECOND)
-#define LASTING				TL_SECOND	/* the postmaster takes less to free a process */
-#define TOLD				PG_INT64_MAX	/* since when it lasts: the log knows */
+/* the postmaster takes less to free a process */
+#define LASTING				TL_SECOND
+#define TOLD				PG_INT64_MAX	/* the log knows of it */
 
 extern PGDLLEXPORT void tl_launcher_main(Datum arg);
 
@@ -63,10 +64,11 @@ typedef struct Roll
 	Oid		   *gone;			/* for each slot: was due, and not seen yet */
 } Roll;
 
-static List *looked = NIL;		/* oids of databases that a worker looked into */
-static BackgroundWorkerHandle *look = NULL; /* the last worker that did; NULL: none was free */
+static List *looked = NIL;		/* oids of databases that were looked into */
+/* the worker of the last look; NULL: none was free */
+static BackgroundWorkerHandle *look = NULL;
 static Oid	look_dboid = InvalidOid;
-static int64 look_until = 0;	/* no other look before; 0: the last one is over */
+static int64 look_until = 0;	/* no other before; 0: the last one is over */
 static bool look_refused = false;	/* it found no slot free */
 static int64 look_short_since = 0;	/* no process is free for it; 0: one was */
 static List *refused = NIL;		/* oids of databases that found no slot free */

@@ -38,8 +38,8 @@ typedef struct Entry
 	dlist_node	node;			/* in the bucket of due */
 	int64		due;			/* NOWHERE: given out, and in no bucket */
 	TlWatch		watch;
-	int64		seen;			/* first seen, of a row that became visible late */
-	int64		busy_since;		/* a transaction holds it, though it has lapsed */
+	int64		seen;			/* first seen, if it became visible late */
+	int64		busy_since;		/* it has lapsed, and a transaction holds it */
 } Entry;
 
 static HTAB *entries = NULL;

@@ -21,7 +21,7 @@ typedef struct TlStep
 	const char *name;			/* shows in pg_stat_activity and stat */
 	int64		(*work) (int64 now);	/* returns next; 0: it found a lock */
 	bool		essential;		/* it waits for locks, the others do not */
-	uint32		tables;			/* bits of TlTable: begin only if they are free */
+	uint32		tables;			/* bits of TlTable: only if they are free */
 	int64		next;			/* not before (liveness clock) */
 } TlStep;
 

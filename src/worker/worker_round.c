@@ -34,11 +34,13 @@
 #include "worker/worker.h"
 
 #define LATE_US				TL_SECOND		/* from an arm to its commit */
-#define PAUSE_US			TL_SECOND		/* before a look that is asked for again */
+/* before a look that is asked for again */
+#define PAUSE_US			TL_SECOND
 #define HOUSEKEEPING_US		(10 * TL_SECOND)
 #define GATHER_FEW_US		(5 * TL_MS)		/* between notifications */
-#define MANY				16		/* names: so many are load, see notify_interval */
-#define RESCAN_SHARE		100		/* a scan may take a hundredth of the time, */
+/* names: so many are load, see notify_interval */
+#define MANY				16
+#define RESCAN_SHARE		100		/* a scan takes a hundredth of the time, */
 #define REVIEW_US			(60 * TL_SECOND)
 #define REVIEW_SHARE		400		/* one without a reason even less */
 
@@ -57,8 +59,8 @@ typedef enum Step
 } Step;
 
 static TlStep steps[RETENTION + 1];
-static int64 generation = -1;	/* of catalog.c, when the tables were looked at */
-static Oid	turn_file = InvalidOid; /* the watch list's addresses are of this file */
+static int64 generation = -1;	/* of catalog.c, at the look at the tables */
+static Oid	turn_file = InvalidOid; /* the watch list's addresses are of it */
 static int64 next_rescan = 0;	/* of the owed turns, if a letter asks for it */
 static int64 due_again_from = DT_NOBEGIN;
 static StringInfoData letter;

@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 use File::Basename qw(dirname);
+use File::Find qw(find);
 use JSON::PP;
 use Test::More;
 
@@ -81,9 +82,21 @@ foreach my $file (@sources)
 		my $is_comment = $in_comment || $line =~ m{^\s*/\*};
 		$in_comment = 1 if $line =~ m{/\*(?!.*\*/)};
 		$in_comment = 0 if $line =~ m{\*/\s*$};
+		$is_comment ||= $line =~ m{\*/\s*$};
 		push @wide, "$file:$n" if $is_comment && columns($line) > 80;
 	}
 }
+find(
+	{
+		no_chdir => 1,
+		wanted => sub {
+			$File::Find::prune = 1 if m{/(?:results|tmp_check|node_modules|__pycache__)$};
+			return unless -f && (/\.(?:c|h|js|mjs|p[lmy]|sh|spec|sql)$/ || m{/run$});
+			my $lines = () = slurp($_) =~ /\n/g;
+			push @long, "$_: $lines" if $lines > 500;
+		}
+	},
+	'test', glob('sql/*.sql'));
 foreach my $file (@sources, glob('src/*.md sql/install/*.sql test/gateway/*.[ch] test/bench/*.c'))
 {
 	my $n = 0;
@@ -129,7 +142,7 @@ sub holds
 cmp_ok(scalar @sources, '>', 50, 'the sources are there: ' . @sources . ' files');
 holds('src/: each folder includes only from itself and those below it', @upward);
 holds('src/: no files include each other in a circle', @circles);
-holds('src/: no file has more than 500 lines', @long);
+holds('no source, script or test has more than 500 lines', @long);
 holds('src/: no comment goes past column 80', @wide);
 holds('each sentence has a named actor', @words);
 is(`$^X test/isolation/pairs.pl --check`, '', 'the isolation specs pair_* are what test/isolation/pairs.pl writes');
