@@ -161,18 +161,8 @@ all_ended(void)
 static void
 check(PGconn *conn)
 {
-	int			good = 0;
+	int			good = check_clients();
 
-	for (int i = 0; i < NSCENARIOS; i++)
-	{
-		Scenario   *scenario = &scenarios[i];
-
-		good += scenario->ends == 1;
-		if (scenario->ends != 1)
-			complain("\"%s\" ended %d times", scenario->name, scenario->ends);
-		if (scenario->sees != NULL && strcmp(scenario->saw, scenario->sees) != 0)
-			complain("the client of \"%s\" saw \"%s\"", scenario->name, scenario->saw);
-	}
 	expect(conn, "the nodes that answer", "SELECT count(*) FROM turn_liveness.stat", NULL, "3");
 	expect(conn, "turns still owed", "SELECT count(*) FROM turn_liveness.turns", NULL, "0");
 	expect(conn, "ids given out twice", "SELECT count(*) - count(DISTINCT reply_id) FROM turn_liveness.replies", NULL, "0");
@@ -182,9 +172,9 @@ check(PGconn *conn)
 		   "SELECT generation FROM turn_liveness.get_turn($1, $1) WHERE state = 'answer'", scenarios[RESCUED].name, "2");
 
 	if (wrong)
-		printf("\nWRONG: %d of %d clients saw exactly one terminal event\n", good, NSCENARIOS);
+		printf("\nWRONG: %d of %d clients saw exactly one terminal event\n", good, NSCENARIOS - 1);
 	else
-		printf("\n%d clients on 3 nodes, each saw exactly one terminal event; 3 workers and 1 node killed; %.1f s\n",
+		printf("\n%d clients on 3 nodes, each saw exactly one terminal event; 1 push; 3 workers and 1 node killed; %.1f s\n",
 			   good, (now_ms() - started_at) / 1000.0);
 }
 
@@ -198,24 +188,8 @@ main(int argc, char **argv)
 	conn = ask_connect();
 	for (int i = 0; i < NSCENARIOS; i++)
 		choose_name(conn, i);
-	started_at = now_ms();
-	atexit(clean_up);
-	gateway_start(&gateways[0], argv[1], "gateway-a");
-	gateway_start(&gateways[1], argv[1], "gateway-b");
-	while (!gateways[0].connected || !gateways[1].connected)
-		wait_for_news(-1);
-	printf("Three nodes behind a proxy. Gateway A holds the clients' streams, gateway B runs the workers.\n\n"
-		   "  %-9s  %-38s %-14s  %s\n", "message", "what happens", "", "its client sees");
-
-	for (int i = 0; i < NSCENARIOS; i++)
-	{
-		if (i == PUSHED)
-			continue;
-		scenarios[i].client.owner = &scenarios[i];
-		client_open(&scenarios[i].client, gateways[0].port, scenarios[i].name);
-		while (!scenarios[i].client.open)
-			wait_for_news(-1);
-	}
+	begin(argv[1], "Three nodes behind a proxy. Gateway A holds the clients' streams, gateway B runs the workers.");
+	open_streams();
 	send_first();
 	while (!drive_workers())
 		wait_for_news(-1);

@@ -15,7 +15,7 @@ typedef struct Scenario
 {
 	const char *name;			/* the conversation and the message id */
 	const char *body;			/* what the client sends */
-	const char *sees;			/* what the client must see */
+	const char *sees;			/* what the client must see; NULL: it is pushed, and has no client */
 	const char *happens;		/* shown, with the time of the event */
 	int			signal;			/* for the worker, once it has beaten */
 
@@ -62,8 +62,9 @@ extern int64_t started_at;
 extern bool wrong;
 
 extern void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
-extern void clean_up(void);
-extern void gateway_start(Gateway *gateway, const char *program, const char *name);
+extern void begin(const char *program, const char *title);
+extern void open_streams(void);
+extern int	check_clients(void);
 extern void happened(Scenario *scenario, const char *happens);
 extern void show(const Scenario *scenario, const char *saw);
 extern void wait_for_news(int most);

@@ -38,7 +38,7 @@ complain(const char *format,...)
 }
 
 /* whatever happens, no process of ours stays behind */
-void
+static void
 clean_up(void)
 {
 	for (int i = 0; i < nscenarios; i++)
@@ -58,7 +58,7 @@ clean_up(void)
 	}
 }
 
-void
+static void
 gateway_start(Gateway *gateway, const char *program, const char *name)
 {
 	Buffer		option = {0};
@@ -287,4 +287,53 @@ wait_for_news(int most)
 		if (fds[2 + i].revents != 0 && !client_read(&scenarios[i].client, client_event))
 			die("the stream of \"%s\" ended", scenarios[i].name);
 	}
+}
+
+/* starts both gateways, and waits until they are connected to the database */
+void
+begin(const char *program, const char *title)
+{
+	started_at = now_ms();
+	atexit(clean_up);
+	gateway_start(&gateways[0], program, "gateway-a");
+	gateway_start(&gateways[1], program, "gateway-b");
+	while (!gateways[0].connected || !gateways[1].connected)
+		wait_for_news(-1);
+	printf("%s\n\n  %-9s  %-38s %-14s  %s\n", title, "message", "what happens", "", "its client sees");
+}
+
+/* opens the stream of each client */
+void
+open_streams(void)
+{
+	for (int i = 0; i < nscenarios; i++)
+	{
+		if (scenarios[i].sees == NULL)
+			continue;
+		scenarios[i].client.owner = &scenarios[i];
+		client_open(&scenarios[i].client, gateways[0].port, scenarios[i].name);
+		while (!scenarios[i].client.open)
+			wait_for_news(-1);
+	}
+}
+
+/* the number of clients that saw exactly one terminal event */
+int
+check_clients(void)
+{
+	int			good = 0;
+
+	for (int i = 0; i < nscenarios; i++)
+	{
+		Scenario   *scenario = &scenarios[i];
+
+		if (scenario->ends != 1)
+			complain("\"%s\" ended %d times", scenario->name, scenario->ends);
+		if (scenario->sees == NULL)
+			continue;
+		good += scenario->ends == 1;
+		if (strcmp(scenario->saw, scenario->sees) != 0)
+			complain("the client of \"%s\" saw \"%s\"", scenario->name, scenario->saw);
+	}
+	return good;
 }
