@@ -133,7 +133,7 @@ sub looks
 	wait_until('the worker tells its statistics',
 		sub { worker_looked($node); $node->safe_psql('postgres', $updates) > $before })
 	  or die 'the worker does not tell its statistics';
-	return $node->safe_psql('postgres', q{SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'turn_owed_check'});
+	return $node->safe_psql('postgres', q{SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'turn_owed_deployment'});
 }
 
 # A look that no flag asked for is due a minute after the last one.  When a busy machine
