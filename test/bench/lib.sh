@@ -113,8 +113,8 @@ load_cpu() {
 }
 cpu_result() { # cpu_result ROW MEASURE OURS AGAINST OTHER: of the last pairs
 	local a b
-	a=$(tail -n +2 "$B/cpu.$3" | median)
-	b=$(tail -n +2 "$B/cpu.$5" | median)
+	a=$(tail -n "$npairs" "$B/cpu.$3" | median)
+	b=$(tail -n "$npairs" "$B/cpu.$5" | median)
 	result "$1" "$2" "$(human "$a")" "$4" "$(human "$b")" "$(calc "$a / $b")" "" "" -
 }
 
@@ -145,11 +145,12 @@ load() {
 # pairs ROW N A B: run the functions A and B in turn N times, A B A B; each
 # prints one number.  Sets ours, other (medians), rmin, rmed, rmax: of the
 # pairs' ratios ours / other, or of the differences where pair_op is "diff";
-# and noise: how far one round of B is from the next, in percent, in the median.
+# their number npairs; and noise: how far one round of B is from the next, in percent, in the median.
 pair_op=ratio
 noise=
 pairs() {
 	local row=$1 n=$2 i a b file=$B/pairs.$1
+	npairs=$n
 	: >"$file"
 	for ((i = 1; i <= n; i++)); do
 		a=$("$3") || return 1

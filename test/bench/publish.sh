@@ -28,4 +28,6 @@ put() { # put TEXT FILE
 put $results/README-table.md test/bench/README.md
 put $results/README-rows.md README.md
 mkdir -p test/bench/plots
-cp $results/turns.svg $results/beats.svg test/bench/plots/
+for plot in turns beats growth_sizes growth_turns start pinned_turns pinned_sizes; do
+	cp $results/$plot.svg test/bench/plots/
+done

@@ -10,6 +10,8 @@ environment() {
 		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it,
 		  insert the reply and its delivery row.  Columns as ours, no index but the primary keys, no
 		  NOTIFY (sql/bare.sql)
+		the least SQL: insert a row; in one statement delete it and insert the reply.  Two tables with
+		  their keys (sql/least.sql)
 		the origin: its statements one by one on its job table with 18 indexes, a NOTIFY of its own
 		  (sql/origin.sql)
 		PL/pgSQL: the same API with a row for each beat, NOTIFY in the transaction, a sweep for
@@ -78,6 +80,11 @@ readme_table() {
 		echo
 		echo '![turns/s against clients, with and without NOTIFY in the transaction](plots/turns.svg)'
 		echo '![beats/s against live turns](plots/beats.svg)'
+		echo '![sizes while retention is under way](plots/growth_sizes.svg)'
+		echo '![what comes and goes meanwhile](plots/growth_turns.svg)'
+		echo '![start of a worker](plots/start.svg)'
+		echo '![turns/s under an idle transaction](plots/pinned_turns.svg)'
+		echo '![sizes under an idle transaction](plots/pinned_sizes.svg)'
 	} >"$TL_OUT/README-table.md"
 	{
 		markdown_table "$readme_rows" 6
@@ -86,13 +93,14 @@ readme_table() {
 	} >"$TL_OUT/README-rows.md"
 }
 
-# lines FILE NAME TITLE XLABEL YLABEL LOGSCALE: one line for each series
+# lines FILE NAME TITLE XLABEL YLABEL [LOGSCALE]: one line for each series
 lines() {
 	# a point is no line
 	[ -s "$B/$1" ] && [ "$(cut -f2 "$B/$1" | sort -u | wc -l)" -gt 1 ] || return 0
-	local series what=()
+	local series what=() log=${6-} point="pointtype 7 pointsize 0.5"
+	[ -n "$log" ] || point="pointtype 7 pointsize 0.2" # over time
 	while read -r series; do
-		what+=("'<grep \"^$series	\" $B/$1 | sort -t \"	\" -g -k 2' using 2:3 with linespoints linewidth 2 pointtype 7 pointsize 0.5 title '$series'")
+		what+=("'<grep \"^$series	\" $B/$1 | sort -t \"	\" -g -k 2' using 2:3 with linespoints linewidth 2 $point title '$series'")
 	done < <(cut -f1 "$B/$1" | awk '!s[$0]++')
 	cp "$B/$1" "$TL_OUT/$2.tsv"
 	gnuplot <<-X
@@ -102,13 +110,13 @@ lines() {
 		set title '$3'
 		set xlabel '$4'
 		set ylabel '$5'
-		set logscale $6
-		set xtics ($(cut -f2 "$B/$1" | sort -gu | paste -sd,))
+		${log:+set logscale $log}
+		${log:+set xtics ($(cut -f2 "$B/$1" | sort -gu | paste -sd,))}
 		set format x '%.0f'
 		set rmargin 8
 		set grid
 		set key outside below
-		set yrange [$([ "$6" = x ] && echo 0):]
+		set yrange [$([ "$log" = xy ] || echo 0):]
 		plot $(IFS=,; echo "${what[*]}")
 	X
 }
@@ -117,6 +125,11 @@ plots() {
 	lines plot.turns turns "Turns, ten sessions listening" "clients" "turns/s" x
 	lines plot.turns_slow turns_slow_flush "Turns, flush + 1 ms, ten sessions listening" "clients" "turns/s" x
 	lines plot.lapsed sweep_lapsed "Sweep" "lapsed turns" "seconds" xy
+	lines plot.growth_sizes growth_sizes "Retention under way" "seconds" "GB"
+	lines plot.growth_turns growth_turns "Retention under way" "seconds" "a second"
+	lines plot.start start "Start of a worker" "owed turns" "seconds; 100 MB" xy
+	lines plot.pinned_turns pinned_turns "Under an idle transaction" "seconds of load" "turns/s"
+	lines plot.pinned_sizes pinned_sizes "Under an idle transaction" "seconds of load" "MB"
 	if [ -s "$B/plot.live" ]; then
 		sed -i 's/	0	/	1	/' "$B/plot.live" # zero on a logarithmic axis
 		lines plot.live sweep_live "Sweep of 2,000 lapsed turns" "live turns beside them" "seconds" x

@@ -33,9 +33,10 @@ done
 # worker_cpu counts.
 all="heartbeat fenced beat_cost heartbeats
 	beat_peers beat_million beat_session fetch sweep sweep_peers sweep_live worker_cpu shmem
-	turns_bare turns_origin turns_plain notify notify_off listeners
+	turns_bare turns_least turns_origin turns_plain notify notify_off listeners
 	life_bare life_wal latency wakeup
-	slow_flush"
+	slow_flush
+	growth start pinned"
 if [ "${1-}" = list ]; then
 	# shellcheck disable=SC2086
 	printf '%s\n' $all

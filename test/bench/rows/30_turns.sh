@@ -29,6 +29,10 @@ turn_scripts() { # turn_scripts BYTES: arm and commit in every way
 		WITH e AS (UPDATE bare.turn SET outcome = 'a', request = '00000000-0000-0000-0000-000000000001' WHERE deployment = 'w' || :d AND message_id = $id AND outcome IS NULL), r AS (INSERT INTO bare.reply (reply_id, deployment, message_ids, conversation_id, platform, organization_id, payload, outcome, decided_by, generation, armed_at, created_at) VALUES (nextval('bare.reply_id_seq'), 'w' || :d, ARRAY[$id], 'w' || :d, 'api', 'o1', '$payload', 'a', 'r', 1, now(), now()) RETURNING reply_id) INSERT INTO bare.delivery (reply_id, state, attempt, due_at, kept_at, conversation_id, platform) SELECT reply_id, 'o', 0, '-infinity', now(), 'w' || :d, 'api' FROM r;
 	E
 
+	# the least: see least.sql
+	echo "INSERT INTO least.turn (message_id, deployment, routing) VALUES ($id, 'w' || :d, '$routing');" >"$B/least.arm"
+	echo "WITH e AS (DELETE FROM least.turn WHERE message_id = $id AND deployment = 'w' || :d RETURNING deployment) INSERT INTO least.reply (conversation_id, payload) SELECT deployment, '$payload' FROM e;" >"$B/least.commit"
+
 	# PL/pgSQL
 	sed 's/turn_liveness\.arm/plain.arm/' "$B/ours.arm" >"$B/plain.arm"
 	sed 's/turn_liveness\.commit/plain.commit/' "$B/ours.commit" >"$B/plain.commit"
@@ -46,7 +50,7 @@ turn_scripts() { # turn_scripts BYTES: arm and commit in every way
 		COMMIT;
 		SELECT pg_notify(E'runs_lobu\072thread_response', 'thread_response');
 	E
-	for who in ours notify bare plain origin; do
+	for who in ours notify bare least plain origin; do
 		{
 			printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)"
 			cat "$B/$who.arm" "$B/$who.commit"
@@ -64,10 +68,10 @@ turns() { PGOPTIONS=$by_index load_cpu "turn_$1" "$T" "$2" -D n=0 -D run="$(next
 
 turns_db() {
 	if ! want_db bench_turns; then
-		pg -f test/bench/sql/bare.sql -f test/bench/sql/plain.sql -f test/bench/sql/origin.sql
+		pg -f test/bench/sql/bare.sql -f test/bench/sql/least.sql -f test/bench/sql/plain.sql -f test/bench/sql/origin.sql
 		turn_scripts 200
 		local who T=1
-		for who in ours notify bare plain origin; do turns $who 64 >/dev/null; done
+		for who in ours notify bare least plain origin; do turns $who 64 >/dev/null; done
 	fi
 	[ -n "$listeners" ] || listen 10 turn_liveness plain runs_lobu:thread_response
 }
@@ -79,6 +83,7 @@ turns_end() {
 turns_ours() { turns ours 64; }
 turns_notify() { turns notify 64; }
 turns_bare() { turns bare 64; }
+turns_least() { turns least 64; }
 turns_plain() { turns plain 64; }
 turns_origin() { turns origin 64; }
 
@@ -88,6 +93,13 @@ row_turns_bare() {
 	pairs turns_bare "$N" turns_ours turns_bare
 	paired turns_bare "turns/s (arm, commit the reply), 64 clients, 10 listening" "bare SQL, same rows, keys only" "ge 0.92"
 	cpu_result turns_cpu "the server's CPU for one of these turns, µs" turn_ours "bare SQL" turn_bare
+}
+row_turns_least() {
+	local T=$L warm=$W
+	turns_db
+	pairs turns_least "$N" turns_ours turns_least
+	paired turns_least "turns/s, 64 clients, 10 listening" "the least SQL: a row, then a reply in its place" "ge 0.75"
+	cpu_result least_cpu "the server's CPU for one of these turns, µs" turn_ours "the least SQL" turn_least
 }
 row_turns_origin() {
 	turns_db

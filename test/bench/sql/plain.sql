@@ -74,6 +74,23 @@ BEGIN
 	RETURN 'won';
 END $$;
 
+-- the oldest due replies of these platforms, for this gateway alone
+CREATE FUNCTION plain.claim_replies(g text, conversations text[], platforms text[], max_replies integer DEFAULT 100)
+RETURNS SETOF plain.reply LANGUAGE sql AS $$
+	UPDATE plain.reply SET state = 'claimed', attempt = attempt + 1, gateway = g, due_at = clock_timestamp() + interval '30 s'
+	WHERE reply_id IN (
+		SELECT reply_id FROM plain.reply
+		WHERE state IN ('due', 'claimed') AND platform = ANY (platforms) AND due_at <= clock_timestamp()
+		  AND (conversations IS NULL OR conversation_id = ANY (conversations))
+		ORDER BY due_at LIMIT max_replies FOR UPDATE SKIP LOCKED)
+	RETURNING *
+$$;
+CREATE FUNCTION plain.ack_replies(g text, ids bigint[]) RETURNS integer LANGUAGE sql AS $$
+	WITH acknowledged AS (
+		UPDATE plain.reply SET state = 'delivered' WHERE reply_id = ANY (ids) AND gateway = g AND state = 'claimed' RETURNING 1)
+	SELECT count(*)::integer FROM acknowledged
+$$;
+
 -- What pg_cron runs every few seconds: SELECT plain.sweep()
 CREATE FUNCTION plain.sweep(max_turns integer DEFAULT 1000) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
