@@ -129,7 +129,7 @@ plots() {
 	lines plot.growth_turns growth_turns "Retention under way" "seconds" "a second"
 	lines plot.start start "Start of a worker" "owed turns" "seconds; 100 MB" xy
 	lines plot.pinned_turns pinned_turns "Under an idle transaction" "seconds of load" "turns/s"
-	lines plot.pinned_sizes pinned_sizes "Under an idle transaction" "seconds of load" "MB"
+	lines plot.pinned_sizes pinned_sizes "Under an idle transaction" "lives" "MB"
 	if [ -s "$B/plot.live" ]; then
 		sed -i 's/	0	/	1	/' "$B/plot.live" # zero on a logarithmic axis
 		lines plot.live sweep_live "Sweep of 2,000 lapsed turns" "live turns beside them" "seconds" x

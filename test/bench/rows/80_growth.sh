@@ -6,6 +6,7 @@
 
 GROWTH=${BENCH_GROWTH:-$([ "$mode" = quick ] && echo 100000 || echo 10000000)}
 GROWTH_SECONDS=$([ "$mode" = quick ] && echo 4 || echo 420)
+GROWTH_EVERY=$([ "$mode" = quick ] && echo 1 || echo 5)
 growth_clients=4
 
 # one turn, from its arm to its acknowledgement, and a stream that reads it
@@ -82,7 +83,7 @@ growth_watch() {
 	while kill -0 "$1" 2>/dev/null; do
 		growth_sample
 		vacuum_cpu >>"$B/growth.vacuum"
-		sleep "$([ "$mode" = quick ] && echo 0.5 || echo 5)"
+		sleep $GROWTH_EVERY
 	done >"$B/growth.samples"
 }
 
@@ -95,7 +96,7 @@ growth_retention() {
 	worker_pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
 	server=$(server_us)
 	worker=$(worker_cpu)
-	pgbench -n -M prepared -c 8 -j "$cores" -T $GROWTH_SECONDS -R "$1" -P 5 -D n=0 -D run="$(next_run)" -D after="$(sql "SELECT last_value FROM turn_liveness.reply_id_seq")" -f "$B/growth.life" >"$B/growth.out" 2>&1 </dev/null &
+	pgbench -n -M prepared -c 8 -j "$cores" -T $GROWTH_SECONDS -R "$1" -P $GROWTH_EVERY -D n=0 -D run="$(next_run)" -D after="$(sql "SELECT last_value FROM turn_liveness.reply_id_seq")" -f "$B/growth.life" >"$B/growth.out" 2>&1 </dev/null &
 	pid=$!
 	growth_watch $pid
 	wait $pid || fatal "$(cat "$B/growth.out")"
@@ -130,7 +131,11 @@ growth_results() {
 		' "$B/growth.samples" >"$B/plot.growth_sizes"
 	{
 		awk -v OFS='\t' '/^progress:/ { print "new turns", $2, $4 }' "$B/growth.out"
-		awk -v OFS='\t' 'NR > 1 { print "records gone", ($1 - t0) / 1000, ($6 - gone) * 1000 / ($1 - t) } NR == 1 { t0 = $1 } { t = $1; gone = $6 }' "$B/growth.samples"
+		# the worker tells the statistics once a second
+		awk -v OFS='\t' '
+			NR == 1 { t0 = $1 }
+			NR > 2 { print "records gone", ($1 - t0) / 1000, ($6 - gone[NR - 2]) * 1000 / ($1 - t[NR - 2]) }
+			{ t[NR] = $1; gone[NR] = $6 }' "$B/growth.samples"
 	} >"$B/plot.growth_turns"
 }
 

@@ -1,12 +1,13 @@
 # The start of a worker that finds so many owed turns: how soon it has looked at
 # all, what memory it takes, and whether a turn that is due then fails in time.
 #
-# The turns are copies of one that arm_turn wrote.  Each may wait for three hours
-# and be silent for a minute: the worker looks at each of them once a minute, and
-# none lapses.
+# The turns are copies of one that arm_turn wrote.  Each may wait for three hours,
+# so none lapses.  Half of them may be silent for a minute: the worker looks at
+# those once a minute.  The others are as patient as they wait: the worker's
+# calendar ends three and a half minutes ahead, and files them anew from there.
 
 START_COUNTS=${BENCH_START:-$([ "$mode" = quick ] && echo "10000 100000" || echo "100000 1000000 10000000")}
-START_SECONDS=$([ "$mode" = quick ] && echo 3 || echo 90)
+START_SECONDS=$([ "$mode" = quick ] && echo 3 || echo 240)
 
 start_worker() { sql "SELECT worker_pid FROM turn_liveness.stat_row() WHERE worker_state = 'running'"; }
 # start_memory FIELD: megabytes, of the worker's process
@@ -40,7 +41,8 @@ row_start() {
 		sql "ALTER DATABASE bench_start SET turn_liveness.enabled = off"
 		wait_for "the worker to leave" "SELECT worker_state = 'disabled' FROM turn_liveness.stat_row()"
 		sql "SELECT bench.copies('turn', $((before + 1)), $count, \$j\${\"deployment\": \"'w' || g\", \"conversation_id\": \"'w' || g\", \"message_id\": \"'m' || 1000000000 + g\",
-			\"begun\": \"t.begun + g * interval '1 us'\", \"armed\": \"t.armed + g * interval '1 us'\", \"next_check\": \"t.next_check + g * interval '1 us'\"}\$j\$)" >/dev/null
+			\"begun\": \"t.begun + g * interval '1 us'\", \"armed\": \"t.armed + g * interval '1 us'\", \"next_check\": \"t.next_check + g * interval '1 us'\",
+			\"silence_ms\": \"CASE WHEN g % 2 = 0 THEN t.silence_ms ELSE t.admission_ms END\"}\$j\$)" >/dev/null
 		sql "VACUUM ANALYZE"
 		sql "ALTER DATABASE bench_start RESET turn_liveness.enabled"
 		tl_server_restart

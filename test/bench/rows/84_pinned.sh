@@ -44,7 +44,8 @@ pinned_ours() { pinned_slice ours; }
 pinned_plain() { pinned_slice plain; }
 pinned_points() { # pinned_points WAY SERIES
 	awk -v OFS='\t' -v s="$2" -v every="$PINNED_SECONDS" '{ print s, NR * every, $1 }' "$B/pinned.sizes.$1" >>"$B/plot.pinned_turns"
-	awk -v OFS='\t' -v s="$2" -v every="$PINNED_SECONDS" '{ print s, NR * every, $2 / 1e6 }' "$B/pinned.sizes.$1" >>"$B/plot.pinned_sizes"
+	paste -d' ' "$B/pinned.sizes.$1" "$B/pinned.lives.$1" |
+		awk -v OFS='\t' -v s="$2" '{ lives += $3; print s, lives, $2 / 1e6 }' >>"$B/plot.pinned_sizes"
 }
 pinned_per_life() { # pinned_per_life WAY BEFORE: bytes that its tables grew for each life
 	calc "($(tail -n 1 "$B/pinned.sizes.$1" | cut -d' ' -f2) - $2) / ($(paste -sd+ "$B/pinned.lives.$1"))"

@@ -10,6 +10,6 @@ BEGIN
 	SELECT string_agg(coalesce(changes ->> attname, 't.' || quote_ident(attname)), ', ' ORDER BY attnum) INTO columns
 	FROM pg_attribute
 	WHERE attrelid = format('turn_liveness.%I', kind)::regclass AND attnum > 0 AND NOT attisdropped;
-	EXECUTE format('INSERT INTO turn_liveness.%I SELECT %s FROM bench.%1$I t, generate_series(%3$s, %4$s) g',
+	EXECUTE format('INSERT INTO turn_liveness.%I SELECT %s FROM bench.%1$I t, generate_series(%3$s, %4$s::bigint) g',
 				   kind, columns, first, last);
 END $$;
