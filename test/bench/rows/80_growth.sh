@@ -83,7 +83,7 @@ growth_watch() {
 	while kill -0 "$1" 2>/dev/null; do
 		growth_sample
 		vacuum_cpu >>"$B/growth.vacuum"
-		sleep $GROWTH_EVERY
+		sleep "$GROWTH_EVERY"
 	done >"$B/growth.samples"
 }
 
@@ -96,7 +96,7 @@ growth_retention() {
 	worker_pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
 	server=$(server_us)
 	worker=$(worker_cpu)
-	pgbench -n -M prepared -c 8 -j "$cores" -T $GROWTH_SECONDS -R "$1" -P $GROWTH_EVERY -D n=0 -D run="$(next_run)" -D after="$(sql "SELECT last_value FROM turn_liveness.reply_id_seq")" -f "$B/growth.life" >"$B/growth.out" 2>&1 </dev/null &
+	pgbench -n -M prepared -c 8 -j "$cores" -T "$GROWTH_SECONDS" -R "$1" -P "$GROWTH_EVERY" -D n=0 -D run="$(next_run)" -D after="$(sql "SELECT last_value FROM turn_liveness.reply_id_seq")" -f "$B/growth.life" >"$B/growth.out" 2>&1 </dev/null &
 	pid=$!
 	growth_watch $pid
 	wait $pid || fatal "$(cat "$B/growth.out")"

@@ -13,10 +13,11 @@ start_worker() { sql "SELECT worker_pid FROM turn_liveness.stat_row() WHERE work
 # start_memory FIELD: megabytes, of the worker's process
 start_memory() { awk -v field="$1:" '$1 == field { printf "%.0f", $2 / 1024 }' "/proc/$worker_pid/status"; }
 
-# start_due SECONDS: turns that are due one after the other; milliseconds from the
+# due_turns SECONDS: turns that are due one after the other; milliseconds from the
 # deadline of each to its failure
-start_due() {
+due_turns() {
 	local end run
+	sql "CREATE SEQUENCE bench.due"
 	end=$(($(date +%s) + $1)) run=$(next_run)
 	{
 		while [ "$(date +%s)" -lt $end ]; do
@@ -35,14 +36,14 @@ row_start() {
 	sql "ALTER DATABASE bench_start SET turn_liveness.enabled = off"
 	wait_for "the worker to leave" "SELECT worker_state = 'disabled' FROM turn_liveness.stat_row()"
 	sql "SELECT turn_liveness.arm_turn('w0', 'm0', '{\"platform\": \"api\", \"channelId\": \"c1\", \"userId\": \"u1\", \"organizationId\": \"o1\"}', '3 hours')" >/dev/null
-	sql "CREATE TABLE bench.turn AS TABLE turn_liveness.turn; CREATE SEQUENCE bench.due"
+	sql "CREATE TABLE bench.turn AS TABLE turn_liveness.turn"
 	pg -f test/bench/sql/copies.sql
 	for count in $START_COUNTS; do
 		sql "ALTER DATABASE bench_start SET turn_liveness.enabled = off"
 		wait_for "the worker to leave" "SELECT worker_state = 'disabled' FROM turn_liveness.stat_row()"
 		sql "SELECT bench.copies('turn', $((before + 1)), $count, \$j\${\"deployment\": \"'w' || g\", \"conversation_id\": \"'w' || g\", \"message_id\": \"'m' || 1000000000 + g\",
-			\"begun\": \"t.begun + g * interval '1 us'\", \"armed\": \"t.armed + g * interval '1 us'\", \"next_check\": \"t.next_check + g * interval '1 us'\",
-			\"silence_ms\": \"CASE WHEN g % 2 = 0 THEN t.silence_ms ELSE t.admission_ms END\"}\$j\$)" >/dev/null
+			\"begun\": \"t.begun + g * interval '1 us'\", \"armed\": \"t.armed + g * interval '1 us'\", \"silence_ms\": \"CASE WHEN g % 2 = 0 THEN t.silence_ms ELSE t.admission_ms END\",
+			\"next_check\": \"CASE WHEN g % 2 = 0 THEN t.next_check ELSE t.armed + t.admission_ms * interval '1 ms' END + g * interval '1 us'\"}\$j\$)" >/dev/null
 		sql "VACUUM ANALYZE"
 		sql "ALTER DATABASE bench_start RESET turn_liveness.enabled"
 		tl_server_restart
@@ -55,7 +56,7 @@ row_start() {
 	done
 	result start "from the server's start until the worker has looked at $count owed turns, s" "$(human "$seconds")" - - "$(human "$seconds")" "" "" -
 	result start_memory "the worker's own memory then, MB (at its most, with the shared memory that it touched: $(start_memory VmHWM))" "$(start_memory RssAnon)" "with ${START_COUNTS%% *}" "$small" "$(calc "$(start_memory RssAnon) / $small")" "" "" -
-	start_due $START_SECONDS
+	due_turns "$START_SECONDS"
 	result start_due "from the deadline of one turn to its failure, ms, median of $(wc -l <"$B/due") in the next $START_SECONDS s (worst $(human "$(quantile 1 <"$B/due")"))" "$(human "$(median <"$B/due")")" - - "$(human "$(median <"$B/due")")" "" "" -
 	drop_db bench_start
 }

@@ -3,6 +3,7 @@
 # turn; what is left of turns/s, and how the tables grow.
 
 PINNED_SLICES=$([ "$mode" = quick ] && echo 3 || echo 20)
+PINNED_DUE=$([ "$mode" = quick ] && echo 2 || echo 75)
 PINNED_SECONDS=$([ "$mode" = quick ] && echo 1 || echo 10)
 
 pinned_scripts() {
@@ -70,6 +71,7 @@ row_pinned() {
 	wait_for "the snapshot" "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction' AND backend_xmin IS NOT NULL"
 	pairs pinned "$PINNED_SLICES" pinned_ours pinned_plain
 	noise= # each round is slower than the last
+	due_turns "$PINNED_DUE"
 	exec {pin}>&-
 
 	last_ours=$(tail -n 1 "$B/pinned.sizes.ours" | cut -d' ' -f1)
@@ -80,6 +82,7 @@ row_pinned() {
 	size_ours=$(pinned_per_life ours "$size_ours")
 	size_plain=$(pinned_per_life plain "$size_plain")
 	result pinned_size "bytes by which tables and indexes grow for each of these lives" "$(human "$size_ours")" "PL/pgSQL" "$(human "$size_plain")" "$(calc "$size_ours / $size_plain")" "" "" -
+	result pinned_due "from the deadline of one turn to its failure, ms, median of $(wc -l <"$B/due") in the next $PINNED_DUE s (worst $(human "$(quantile 1 <"$B/due")"))" "$(human "$(median <"$B/due")")" - - "$(human "$(median <"$B/due")")" "" "" -
 	pinned_points ours ours
 	pinned_points plain "PL/pgSQL"
 	drop_db bench_pinned
