@@ -25,6 +25,7 @@ wake_us() {
 
 row_listeners() {
 	local n T=$L warm=$W
+	[ $mode = long ] || T=1 warm=1
 	unlisten
 	tl_server_restart "max_connections = 700"
 	turns_db

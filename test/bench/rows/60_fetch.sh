@@ -1,13 +1,15 @@
 # read_replies and claim_replies: 20,000 conversations named, none due; 300,000
-# replies due elsewhere.  And a claim by the platform of 300,000 replies of which
-# none is due: others hold them, or they are delayed, or delivered.
+# (quick: 100,000) replies due elsewhere.  And a claim by the platform of as many
+# replies of which none is due: others hold them, or they are delayed, or delivered.
 
 fetch_us() { sql "SELECT bench.us('SELECT count(*) FROM $1')" ; }
 row_fetch() {
+	local due=300000
+	[ $mode = long ] || due=100000
 	new_db bench_fetch
 	# stored by hand: only their number counts
 	sql "INSERT INTO turn_liveness.reply (reply_id, deployment, message_ids, conversation_id, platform, payload, outcome, decided_by, generation, created_at)
-		 SELECT nextval('turn_liveness.reply_id_seq'), 'e' || g, '{m}', 'e' || g, 'api', '{\"finalText\": \"some text\"}', 'a', 'r', 1, now() FROM generate_series(1, 300000) g;
+		 SELECT nextval('turn_liveness.reply_id_seq'), 'e' || g, '{m}', 'e' || g, 'api', '{\"finalText\": \"some text\"}', 'a', 'r', 1, now() FROM generate_series(1, $due) g;
 		 INSERT INTO turn_liveness.delivery (reply_id, state, attempt, due_at, kept_at, conversation_id, platform)
 		 SELECT reply_id, 'o', 0, '-infinity', now(), conversation_id, platform FROM turn_liveness.reply;
 		 CREATE TABLE bench.names AS SELECT array_agg('w' || g) AS names, array_agg(0::bigint) AS cursors FROM generate_series(1, 20000) g"
@@ -16,7 +18,7 @@ row_fetch() {
 	for what in "read_replies((SELECT names FROM bench.names), (SELECT cursors FROM bench.names))" \
 		"claim_replies(''gateway-1'', (SELECT names FROM bench.names))"; do
 		for ((i = 0; i <= N; i++)); do fetch_us "turn_liveness.$what"; done | tail -n +2 | awk '{ print $1 / 1000 }' | sort -g >"$B/fetch"
-		result "${what%%_*}" "${what%%(*} with 20,000 conversations named, 300,000 due elsewhere, ms" \
+		result "${what%%_*}" "${what%%(*} with 20,000 conversations named, $due due elsewhere, ms" \
 			"$(human "$(median <"$B/fetch")")" - - "$(human "$(median <"$B/fetch")")" "$(human "$(head -n 1 "$B/fetch")")" "$(human "$(tail -n 1 "$B/fetch")")" "le 100"
 	done
 	local held="gateway = 'gateway-2', claimed_at = now()"
@@ -25,10 +27,10 @@ row_fetch() {
 		sql "UPDATE turn_liveness.delivery SET state = '$state', attempt = 1, due_at = turn_liveness.clock_now() + interval '1 h', parked_until = NULL, $set"
 		# a claim is parked by the worker, a delay by the function that makes it
 		[ "$how" != delayed ] || sql "UPDATE turn_liveness.delivery SET parked_until = due_at"
-		[ "$how" != claimed ] || wait_for "parked claims" "SELECT count(*) = 300000 FROM turn_liveness.delivery WHERE parked_until = due_at"
+		[ "$how" != claimed ] || wait_for "parked claims" "SELECT count(*) = $due FROM turn_liveness.delivery WHERE parked_until = due_at"
 		sql "VACUUM turn_liveness.delivery"
 		for ((i = 0; i <= N; i++)); do fetch_us "turn_liveness.claim_replies(''gateway-1'', platforms => ''{api}'')"; done | tail -n +2 | awk '{ print $1 / 1000 }' | sort -g >"$B/fetch"
-		result "claim_$how" "claim_replies by platform, 300,000 of it $how, none due, ms" \
+		result "claim_$how" "claim_replies by platform, $due of it $how, none due, ms" \
 			"$(human "$(median <"$B/fetch")")" - - "$(human "$(median <"$B/fetch")")" "$(human "$(head -n 1 "$B/fetch")")" "$(human "$(tail -n 1 "$B/fetch")")" "le 100"
 	done
 	drop_db bench_fetch

@@ -5,7 +5,7 @@
 # come at the rate at which new ones come then.
 
 GROWTH=${BENCH_GROWTH:-$([ "$mode" = quick ] && echo 100000 || echo 10000000)}
-GROWTH_SECONDS=$([ "$mode" = quick ] && echo 4 || echo 420)
+GROWTH_SECONDS=$([ "$mode" = quick ] && echo 4 || echo 360)
 GROWTH_EVERY=$([ "$mode" = quick ] && echo 1 || echo 5)
 growth_clients=4
 

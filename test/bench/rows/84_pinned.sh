@@ -2,9 +2,9 @@
 # be cleared away.  The whole life, with two beats, and the same in PL/pgSQL, in
 # turn; what is left of turns/s, and how the tables grow.
 
-PINNED_SLICES=$([ "$mode" = quick ] && echo 3 || echo 20)
+PINNED_SLICES=$([ "$mode" = quick ] && echo 3 || echo 15)
 PINNED_DUE=$([ "$mode" = quick ] && echo 2 || echo 75)
-PINNED_SECONDS=$([ "$mode" = quick ] && echo 1 || echo 10)
+PINNED_SECONDS=$([ "$mode" = quick ] && echo 1 || echo 8)
 
 pinned_scripts() {
 	local who claim='' ack=''
