@@ -30,7 +30,7 @@ due_turns() {
 }
 
 row_start() {
-	local count before=0 seconds small worker_pid
+	local count before=0 seconds small i worker_pid
 	unlisten
 	new_db bench_start
 	sql "ALTER DATABASE bench_start SET turn_liveness.enabled = off"
@@ -47,7 +47,12 @@ row_start() {
 		sql "VACUUM ANALYZE"
 		sql "ALTER DATABASE bench_start RESET turn_liveness.enabled"
 		tl_server_restart
-		until worker_pid=$(start_worker) && [ -n "$worker_pid" ]; do sleep 0.02; done
+		worker_pid=
+		for ((i = 0; i < 10000 && !worker_pid; i++)); do
+			sleep 0.02
+			worker_pid=$(start_worker)
+		done
+		[ -n "$worker_pid" ] || fatal "the worker does not run"
 		seconds=$(sql "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")
 		small=${small:-$(start_memory RssAnon)}
 		point start "seconds until it runs" "$count" "$seconds"
