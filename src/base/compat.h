@@ -38,23 +38,10 @@ extern PGDLLEXPORT void _PG_init(void);
 typedef bool TU_UpdateIndexes;
 #define TU_None		false
 #define TU_All		true
-#endif
-
-/*
- * Make the index entries of a row that was inserted or updated.  An index that
- * is not open is passed over.
- */
-#if PG_VERSION_NUM >= 190000
-#define tl_insert_index_tuples_compat(rri, slot, estate, update, which) \
-	ExecInsertIndexTuples(rri, estate, ((update) ? EIIT_IS_UPDATE : 0) | \
-						  ((which) == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0), \
-						  slot, NIL, NULL)
-#elif PG_VERSION_NUM >= 160000
-#define tl_insert_index_tuples_compat(rri, slot, estate, update, which) \
-	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, (which) == TU_Summarizing)
+#define tl_wants_entry_compat(which, info)	(which)
 #else
-#define tl_insert_index_tuples_compat(rri, slot, estate, update, which) \
-	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
+#define tl_wants_entry_compat(which, info) \
+	((which) == TU_All || ((which) == TU_Summarizing && (info)->ii_Summarizing))
 #endif
 
 /* Begin a scan of an index. */

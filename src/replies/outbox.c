@@ -6,9 +6,10 @@
  * index entry under one short lock of the conversation, so that entries of a
  * conversation appear in the order of their ids (see src/README.md, "The
  * cursor"). The lock is heavyweight, because making an index entry may wait
- * for I/O.  While a backend holds it, it waits for no row, and for no lock but
- * the sequence's (reply_id.c); an error gives the lock back with the
- * transaction's other locks.
+ * for I/O.  A group of replies takes the locks of all its conversations, in
+ * the order of COLLATE "C".  While a backend holds one, it waits for no row,
+ * and for no lock but the next of these and the sequence's (reply_id.c); an
+ * error gives the locks back with the transaction's others.
  *
  * Counters count at the close: a batch that an error undoes is not counted.
  */
@@ -22,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/args.h"
 #include "base/guc.h"
 #include "commit/xact.h"
 #include "replies/outbox.h"
@@ -80,10 +82,11 @@ failure_counter(const TlReply *reply)
 		reply->decided_by == TL_DECIDED_REPLY ? TL_COUNT_FAILED_OTHER : TL_COUNT_FAILED_PROVIDER;
 }
 
-static int64
-insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
+/* Make the row of a reply; the id is not known yet. */
+static void
+make_reply(const TlReply *reply, TimestampTz created, Datum *values, bool *nulls)
 {
-	Datum		values[REPLY_NATTS] = {
+	const Datum row[REPLY_NATTS] = {
 		[REPLY_DEPLOYMENT - 1] = PointerGetDatum(reply->deployment),
 		[REPLY_MESSAGE_IDS - 1] = PointerGetDatum(
 			construct_array((Datum *) reply->message_ids, reply->nids, TEXTOID, -1, false,
@@ -102,34 +105,22 @@ insert_reply(TlOutbox *outbox, const TlReply *reply, TimestampTz created)
 		[REPLY_LAST_BEAT - 1] = reply->last_beat ? TimestampTzGetDatum(reply->last_beat) : 0,
 		[REPLY_CREATED_AT - 1] = TimestampTzGetDatum(created)
 	};
-	bool		nulls[REPLY_NATTS] = {false};
-	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(reply->conversation),
-										   VARSIZE_ANY_EXHDR(reply->conversation), 0);
-	LOCKTAG		tag;
-	int64		id;
 	int			i;
 
+	memcpy(values, row, sizeof(row));
 	/* none of the columns behind the id has zero for a value */
+	nulls[REPLY_REPLY_ID - 1] = false;
 	for (i = REPLY_REPLY_ID; i < REPLY_NATTS; i++)
-		nulls[i] = values[i] == 0;
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
-						 LOCK_CLASS_CONVERSATION);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	id = tl_reply_id_next();
-	values[REPLY_REPLY_ID - 1] = Int64GetDatum(id);
-	tl_rel_insert(&outbox->replies, values, nulls);
-	LockRelease(&tag, ExclusiveLock, false);
-	return id;
+		nulls[i] = row[i] == 0;
 }
 
-int64
-tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
+/* Make the row of its delivery. */
+static void
+make_delivery(const TlReply *reply, TimestampTz created, int64 now, Datum *values, bool *nulls)
 {
-	TimestampTz created = GetCurrentTimestamp();
-	int64		id = insert_reply(outbox, reply, created);
 	bool		discharged = reply->outcome == TL_OUTCOME_DISCHARGED;
-	const Datum values[DELIVERY_NATTS] = {
-		[DELIVERY_REPLY_ID - 1] = Int64GetDatum(id),
+	const Datum row[DELIVERY_NATTS] = {
+		[DELIVERY_REPLY_ID - 1] = Int64GetDatum(reply->id),
 		[DELIVERY_STATE - 1] = CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN),
 		[DELIVERY_DUE_AT - 1] = TimestampTzGetDatum(discharged ? now : DT_NOBEGIN),
 		[DELIVERY_KEPT_AT - 1] = TimestampTzGetDatum(now),
@@ -137,20 +128,86 @@ tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now)
 		[DELIVERY_PLATFORM - 1] = PointerGetDatum(reply->platform),
 		[DELIVERY_DELIVERED_AT - 1] = TimestampTzGetDatum(created)
 	};
-	const bool	nulls[DELIVERY_NATTS] = {
+	const bool	null[DELIVERY_NATTS] = {
 		[DELIVERY_GATEWAY - 1] = true, [DELIVERY_CLAIMED_AT - 1] = true,
 		[DELIVERY_DELIVERED_AT - 1] = !discharged, [DELIVERY_LAST_ERROR - 1] = true,
 		[DELIVERY_PARKED_UNTIL - 1] = true
 	};
 
-	Assert(outbox->is_open);
-	tl_rel_insert(&outbox->deliveries, values, nulls);
-	outbox->counts[reply->outcome == TL_OUTCOME_ANSWER ? TL_COUNT_ANSWERED :
-				   discharged ? TL_COUNT_DISCHARGED :
-				   reply->outcome == TL_OUTCOME_UPDATE ? TL_COUNT_UPDATES :
-				   failure_counter(reply)] += reply->nids;
-	tl_xact_reply(reply->conversation, reply->platform);
+	memcpy(values, row, sizeof(row));
+	memcpy(nulls, null, sizeof(null));
+}
+
+/*
+ * Lock the conversations of some replies, each once, in their order, so that
+ * two groups cannot deadlock; returns how many locks that are.
+ */
+static int
+lock_conversations(TlReply *const *replies, int n, LOCKTAG *tags)
+{
+	int			ntags = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		const text *conversation = replies[i]->conversation;
+		uint64		hash;
+		int			order = i == 0 ? -1 :
+			tl_compare_texts(&replies[i - 1]->conversation, &conversation);
+
+		Assert(order <= 0);
+		if (order == 0)
+			continue;
+		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(conversation),
+								   VARSIZE_ANY_EXHDR(conversation), 0);
+		SET_LOCKTAG_ADVISORY(tags[ntags], MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+							 LOCK_CLASS_CONVERSATION);
+		(void) LockAcquire(&tags[ntags++], ExclusiveLock, false, false);
+	}
+	return ntags;
+}
+
+/*
+ * The order of the conversations is that of the ids, and of the keys of all our
+ * indexes but for their platforms.
+ */
+void
+tl_outbox_store(TlOutbox *outbox, TlReply *const *replies, int n, int64 now)
+{
+	TimestampTz created = GetCurrentTimestamp();
+	Datum		values[TL_OUTBOX_GROUP * REPLY_NATTS];
+	bool		nulls[TL_OUTBOX_GROUP * REPLY_NATTS];
+	LOCKTAG		tags[TL_OUTBOX_GROUP];
+	int			ntags;
+	int			i;
+
+	StaticAssertStmt((int) REPLY_NATTS >= (int) DELIVERY_NATTS, "room for either");
+	Assert(outbox->is_open && n <= TL_OUTBOX_GROUP);
+	for (i = 0; i < n; i++)
+		make_reply(replies[i], created, values + i * REPLY_NATTS, nulls + i * REPLY_NATTS);
+
+	ntags = lock_conversations(replies, n, tags);
+	for (i = 0; i < n; i++)
+	{
+		replies[i]->id = tl_reply_id_next();
+		values[i * REPLY_NATTS + REPLY_REPLY_ID - 1] = Int64GetDatum(replies[i]->id);
+	}
+	tl_rel_insert_many(&outbox->replies, n, values, nulls);
+	while (ntags > 0)
+		LockRelease(&tags[--ntags], ExclusiveLock, false);
+
+	for (i = 0; i < n; i++)
+		make_delivery(replies[i], created, now, values + i * DELIVERY_NATTS,
+					  nulls + i * DELIVERY_NATTS);
+	tl_rel_insert_many(&outbox->deliveries, n, values, nulls);
+	for (i = 0; i < n; i++)
+	{
+		outbox->counts[replies[i]->outcome == TL_OUTCOME_ANSWER ? TL_COUNT_ANSWERED :
+					   replies[i]->outcome == TL_OUTCOME_DISCHARGED ? TL_COUNT_DISCHARGED :
+					   replies[i]->outcome == TL_OUTCOME_UPDATE ? TL_COUNT_UPDATES :
+					   failure_counter(replies[i])] += replies[i]->nids;
+		tl_xact_reply(replies[i]->conversation, replies[i]->platform);
+	}
 	/* an id that a crash takes back would be given out again */
 	ForceSyncCommit();
-	return id;
 }

@@ -31,7 +31,11 @@ typedef struct TlReply
 	TimestampTz armed_at;		/* the three: 0 = none */
 	TimestampTz first_beat;
 	TimestampTz last_beat;
+	int64		id;				/* since it was stored */
 } TlReply;
+
+/* so many are stored at once, at most */
+#define TL_OUTBOX_GROUP	64
 
 /* the outbox, open while a function writes to it; zeroed: not open yet */
 typedef struct TlOutbox
@@ -44,8 +48,11 @@ typedef struct TlOutbox
 
 /* open it, unless it is open; it stays so in the current memory context */
 extern void tl_outbox_open(TlOutbox *outbox);
-/* store a reply that is due now, or was discharged; returns its id */
-extern int64 tl_outbox_store(TlOutbox *outbox, const TlReply *reply, int64 now);
+/*
+ * store replies that are due now, or were discharged: at most TL_OUTBOX_GROUP,
+ * in the order of their conversations (tl_compare_texts); they get their ids
+ */
+extern void tl_outbox_store(TlOutbox *outbox, TlReply *const *replies, int n, int64 now);
 /* close it if it is open, and count what was stored */
 extern void tl_outbox_close(TlOutbox *outbox);
 

@@ -13,11 +13,46 @@
 
 #include "replies/outbox.h"
 
-/* what a payload takes from the routing; the first two are always there */
-static const char *const routed[] = {
-	"platform", "teamId", "channelId", "conversationId", "userId", "platformMetadata",
-	"organizationId", "traceparent"
+/*
+ * The members that a payload may have besides those of the caller, in the order
+ * in which jsonb keeps keys: shorter ones first.  An object whose keys are
+ * pushed in that order needs no sorting.
+ */
+enum
+{
+	ERROR_TEXT, TEAM_ID, USER_ID, PLATFORM, CHANNEL_ID, ERROR_CODE, MESSAGE_ID, TIMESTAMP,
+	GENERATION, TRACEPARENT, CONVERSATION_ID, ORGANIZATION_ID, METADATA, MESSAGE_IDS,
+	NMEMBERS
 };
+
+static const struct
+{
+	const char *key;
+	bool		routed;			/* taken from the routing */
+}			members[NMEMBERS] = {
+	[ERROR_TEXT] = {"error", false},
+	[TEAM_ID] = {"teamId", true},
+	[USER_ID] = {"userId", true},
+	[PLATFORM] = {"platform", true},
+	[CHANNEL_ID] = {"channelId", true},
+	[ERROR_CODE] = {"errorCode", false},
+	[MESSAGE_ID] = {"messageId", false},
+	[TIMESTAMP] = {"timestamp", false},
+	[GENERATION] = {"generation", false},
+	[TRACEPARENT] = {"traceparent", true},
+	[CONVERSATION_ID] = {"conversationId", true},
+	[ORGANIZATION_ID] = {"organizationId", true},
+	[METADATA] = {"platformMetadata", true},
+	[MESSAGE_IDS] = {"processedMessageIds", false},
+};
+
+/* a payload that is being made; a member of type jbvNull is not there */
+typedef struct Payload
+{
+	JsonbValue	members[NMEMBERS];
+	const text *const *ids;		/* of MESSAGE_IDS */
+	TlJsonbState state;
+} Payload;
 
 static JsonbValue
 string_value(const char *string, int len)
@@ -49,64 +84,105 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 	return value;
 }
 
-/* Begin the object: what the routing gives, the generation, and the time. */
+/*
+ * Begin a payload: what the routing gives, the generation, and the time.  The
+ * platform and the team are always there.
+ */
 static void
-begin(TlJsonbState *state, Jsonb *routing, int32 generation)
+begin(Payload *payload, Jsonb *routing, int32 generation)
 {
-	JsonbValue	platform = cstring_value(TL_DEFAULT_PLATFORM);
-	JsonbValue	value;
+	JsonbValue *value = payload->members;
 	int			i;
 
-	if (get(routing, "platform", &value))
-		platform = value;
-	tl_push_jsonb_compat(state, WJB_BEGIN_OBJECT, NULL);
-	for (i = 0; i < lengthof(routed); i++)
-	{
-		bool		is_given = get(routing, routed[i], &value);
+	memset(payload, 0, sizeof(*payload));
+	for (i = 0; i < NMEMBERS; i++)
+		if (!members[i].routed || get(routing, members[i].key, &value[i]) == NULL)
+			value[i].type = jbvNull;
+	if (value[PLATFORM].type == jbvNull)
+		value[PLATFORM] = cstring_value(TL_DEFAULT_PLATFORM);
+	if (value[TEAM_ID].type == jbvNull)
+		value[TEAM_ID] = value[PLATFORM];
 
-		if (!is_given && i >= 2)
-			continue;
-		push(state, WJB_KEY, cstring_value(routed[i]));
-		push(state, WJB_VALUE, is_given ? value : platform);
-	}
-
-	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric(
+	value[TIMESTAMP].type = value[GENERATION].type = jbvNumeric;
+	value[TIMESTAMP].val.numeric = int64_to_numeric(
 		GetCurrentTimestamp() / 1000 +
 		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (USECS_PER_DAY / 1000));
-	push(state, WJB_KEY, cstring_value("timestamp"));
-	push(state, WJB_VALUE, value);
-	value.val.numeric = int64_to_numeric(generation);
-	push(state, WJB_KEY, cstring_value("generation"));
-	push(state, WJB_VALUE, value);
+	value[GENERATION].val.numeric = int64_to_numeric(generation);
 }
 
-/* The members of the caller's object, as they are. */
+/* The turns that it ends. */
 static void
-push_members(TlJsonbState *state, Jsonb *object)
+set_ids(Payload *payload, const text *const *ids, int nids)
 {
-	JsonbIterator *it = JsonbIteratorInit(&object->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
-
-	(void) JsonbIteratorNext(&it, &value, true);	/* its object begins */
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
-		tl_push_jsonb_compat(state, token, &value);
+	payload->members[MESSAGE_ID] = text_value(ids[0]);
+	payload->members[MESSAGE_IDS].type = jbvArray;
+	payload->members[MESSAGE_IDS].val.array.nElems = nids;
+	payload->ids = ids;
 }
 
-/* End the object: the turns that it ends. */
-static Jsonb *
-end(TlJsonbState *state, const text *const *ids, int nids)
+/* Push a member that is there. */
+static void
+push_member(Payload *payload, int i)
 {
-	int			i;
+	JsonbValue *value = &payload->members[i];
+	int			j;
 
-	push(state, WJB_KEY, cstring_value("messageId"));
-	push(state, WJB_VALUE, text_value(ids[0]));
-	push(state, WJB_KEY, cstring_value("processedMessageIds"));
-	tl_push_jsonb_compat(state, WJB_BEGIN_ARRAY, NULL);
-	for (i = 0; i < nids; i++)
-		push(state, WJB_ELEM, text_value(ids[i]));
-	tl_push_jsonb_compat(state, WJB_END_ARRAY, NULL);
+	if (value->type == jbvNull)
+		return;
+	push(&payload->state, WJB_KEY, cstring_value(members[i].key));
+	if (i != MESSAGE_IDS)
+	{
+		push(&payload->state, WJB_VALUE, *value);
+		return;
+	}
+	tl_push_jsonb_compat(&payload->state, WJB_BEGIN_ARRAY, NULL);
+	for (j = 0; j < value->val.array.nElems; j++)
+		push(&payload->state, WJB_ELEM, text_value(payload->ids[j]));
+	tl_push_jsonb_compat(&payload->state, WJB_END_ARRAY, NULL);
+}
+
+/* Where does a key stand to that of a member, in jsonb's order? */
+static int
+compare_key(const JsonbValue *key, int i)
+{
+	int			len = strlen(members[i].key);
+
+	return key->val.string.len != len ? key->val.string.len - len :
+		memcmp(key->val.string.val, members[i].key, len);
+}
+
+/*
+ * Push all members, and those of the caller's object in between.  Of two equal
+ * keys the caller's is kept, but for the ids of the turns.
+ */
+static Jsonb *
+finish(Payload *payload, Jsonb *object)
+{
+	TlJsonbState *state = &payload->state;
+	JsonbIterator *it = object != NULL ? JsonbIteratorInit(&object->root) : NULL;
+	JsonbValue	key;
+	JsonbValue	value;
+	int			i = 0;
+
+	tl_push_jsonb_compat(state, WJB_BEGIN_OBJECT, NULL);
+	if (it != NULL)
+		(void) JsonbIteratorNext(&it, &key, true);	/* its object begins */
+	while (it != NULL && JsonbIteratorNext(&it, &key, true) == WJB_KEY)
+	{
+		(void) JsonbIteratorNext(&it, &value, true);
+		while (i < NMEMBERS && compare_key(&key, i) > 0)
+			push_member(payload, i++);
+		if (i < NMEMBERS && compare_key(&key, i) == 0)
+		{
+			if ((i == MESSAGE_ID || i == MESSAGE_IDS) && payload->members[i].type != jbvNull)
+				continue;
+			i++;
+		}
+		push(state, WJB_KEY, key);
+		push(state, WJB_VALUE, value);
+	}
+	for (; i < NMEMBERS; i++)
+		push_member(payload, i);
 	tl_push_jsonb_compat(state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state->result);
 }
@@ -115,44 +191,38 @@ Jsonb *
 tl_payload_error(Jsonb *routing, const text *message_id, int32 generation,
 				 const text *error, const text *error_code)
 {
-	TlJsonbState state = {0};
+	Payload		payload;
 
-	begin(&state, routing, generation);
-	push(&state, WJB_KEY, cstring_value("error"));
-	push(&state, WJB_VALUE, text_value(error));
+	begin(&payload, routing, generation);
+	payload.members[ERROR_TEXT] = text_value(error);
 	if (error_code)
-	{
-		push(&state, WJB_KEY, cstring_value("errorCode"));
-		push(&state, WJB_VALUE, text_value(error_code));
-	}
-	return end(&state, &message_id, 1);
+		payload.members[ERROR_CODE] = text_value(error_code);
+	set_ids(&payload, &message_id, 1);
+	return finish(&payload, NULL);
 }
 
 /*
- * Of two equal keys jsonb keeps the one that was pushed last: the reply's own
- * members replace the routing's, and our ids replace the reply's.
+ * The reply's own members replace the routing's, and our ids replace the
+ * reply's.
  */
 Jsonb *
 tl_payload_reply(Jsonb *reply, Jsonb *routing, text **won, int nwon, int32 generation)
 {
-	TlJsonbState state = {0};
+	Payload		payload;
 
-	begin(&state, routing, generation);
-	push_members(&state, reply);
-	return end(&state, (const text *const *) won, nwon);
+	begin(&payload, routing, generation);
+	set_ids(&payload, (const text *const *) won, nwon);
+	return finish(&payload, reply);
 }
 
 Jsonb *
 tl_payload_update(Jsonb *update, Jsonb *routing, const text *message_id, int32 generation)
 {
-	TlJsonbState state = {0};
+	Payload		payload;
 
-	begin(&state, routing, generation);
-	push_members(&state, update);
-	push(&state, WJB_KEY, cstring_value("messageId"));
-	push(&state, WJB_VALUE, text_value(message_id));
-	tl_push_jsonb_compat(&state, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(state.result);
+	begin(&payload, routing, generation);
+	payload.members[MESSAGE_ID] = text_value(message_id);
+	return finish(&payload, update);
 }
 
 /* A non-empty "error": not null, false or "". */

@@ -3,7 +3,7 @@
  *		Reading and writing our tables directly.
  *
  * Functions read rows through index scans and write them through the table
- * access method and ExecInsertIndexTuples, not through SQL.  So no trigger and
+ * access method and those of their indexes, not through SQL.  So no trigger and
  * no rule fires, no search_path is consulted, and the caller needs no privilege
  * on a table: EXECUTE on the function is the whole gate.  Indexes that a DBA
  * adds are kept up to date all the same.
@@ -28,6 +28,7 @@
 
 #include "access/nbtree.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
@@ -52,13 +53,13 @@ tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts)
 
 /* With assertions: the row belongs to no index that was left closed. */
 static void
-check_closed(TlRel *r)
+check_closed(TlRel *r, TupleTableSlot *slot)
 {
 #ifdef USE_ASSERT_CHECKING
 	ExprContext *econtext = GetPerTupleExprContext(r->indexes->estate);
 	int			i;
 
-	econtext->ecxt_scantuple = r->slot;
+	econtext->ecxt_scantuple = slot;
 	for (i = 0; i < r->indexes->rri->ri_NumIndices; i++)
 	{
 		IndexInfo  *info = r->indexes->rri->ri_IndexRelationInfo[i];
@@ -74,44 +75,106 @@ check_closed(TlRel *r)
 }
 
 /*
- * Make a row of the table in the slot that is written.  Columns of a DBA's
- * become NULL; a NULL in a NOT NULL column would be read as a value.
+ * Make a row of the table in a slot that is written.  Columns of a DBA's become
+ * NULL; a NULL in a NOT NULL column would be read as a value.
  */
 static void
-store(TlRel *r, const Datum *values, const bool *nulls)
+store(TlRel *r, TupleTableSlot *slot, const Datum *values, const bool *nulls)
 {
 	TupleDesc	desc = RelationGetDescr(r->rel);
 	int			i;
 
-	ExecClearTuple(r->slot);
-	memcpy(r->slot->tts_values, values, r->natts * sizeof(Datum));
-	memcpy(r->slot->tts_isnull, nulls, r->natts * sizeof(bool));
-	memset(r->slot->tts_isnull + r->natts, true, (desc->natts - r->natts) * sizeof(bool));
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, r->natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, r->natts * sizeof(bool));
+	memset(slot->tts_isnull + r->natts, true, (desc->natts - r->natts) * sizeof(bool));
 	for (i = 0; i < desc->natts; i++)
-		if (r->slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
+		if (slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
 			tl_not_as_installed(errmsg("column \"%s\" of table \"%s.%s\" must accept null values",
 									   NameStr(TupleDescAttr(desc, i)->attname),
 									   TL_SCHEMA, RelationGetRelationName(r->rel)),
 								errhint("Use ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL."));
-	ExecStoreVirtualTuple(r->slot);
-	r->slot->tts_tableOid = RelationGetRelid(r->rel);
-	check_closed(r);
+	ExecStoreVirtualTuple(slot);
+	slot->tts_tableOid = RelationGetRelid(r->rel);
+	check_closed(r, slot);
 }
 
-/* Make the index entries of the row that was written. */
+/*
+ * Make the entry of a row that was written in the i-th index, unless that is
+ * closed or the row does not belong there.  No update changes the columns of a
+ * key of ours, so there it finds no other row, and need not look.
+ */
 static void
-index_row(TlRel *r, bool update, TU_UpdateIndexes which)
+index_row(TlRel *r, int i, TupleTableSlot *slot, bool update, TU_UpdateIndexes which)
 {
-	tl_insert_index_tuples_compat(r->indexes->rri, r->slot, r->indexes->estate, update, which);
+	EState	   *estate = r->indexes->estate;
+	Relation	index = r->indexes->rri->ri_IndexRelationDescs[i];
+	IndexInfo  *info = r->indexes->rri->ri_IndexRelationInfo[i];
+	Datum		values[INDEX_MAX_KEYS];
+	bool		isnull[INDEX_MAX_KEYS];
+
+	if (index == NULL || !info->ii_ReadyForInserts || !tl_wants_entry_compat(which, info))
+		return;
+	GetPerTupleExprContext(estate)->ecxt_scantuple = slot;
+	if (info->ii_Predicate != NIL)
+	{
+		if (info->ii_PredicateState == NULL)
+			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, estate);
+		if (!ExecQual(info->ii_PredicateState, GetPerTupleExprContext(estate)))
+			return;
+	}
+	FormIndexDatum(info, slot, estate, values, isnull);
+	(void) index_insert(index, values, isnull, &slot->tts_tid, r->rel,
+						index->rd_index->indisunique && !(update && r->indexes->bits[i] != 0) ?
+						UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, update, info);
+}
+
+/*
+ * Make the entries of rows that were written, index by index: one after the
+ * other finds the pages of the index in the processor's cache.
+ */
+static void
+index_rows(TlRel *r, TupleTableSlot **slots, int n, bool update, TU_UpdateIndexes which)
+{
+	int			i;
+	int			j;
+
+	for (i = 0; i < r->indexes->rri->ri_NumIndices; i++)
+		for (j = 0; j < n; j++)
+			index_row(r, i, slots[j], update, which);
 	ResetPerTupleExprContext(r->indexes->estate);
 }
 
-void
-tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls)
+/* Have that many slots, which live as long as the table is open. */
+static TupleTableSlot **
+make_slots(TlRel *r, int n)
 {
-	store(r, values, nulls);
-	table_tuple_insert(r->rel, r->slot, GetCurrentCommandId(true), 0, NULL);
-	index_row(r, false, TU_All);
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(r->slot));
+
+	if (r->slots == NULL)
+		r->slots = palloc(n * sizeof(TupleTableSlot *));
+	else if (n > r->nslots)
+		r->slots = repalloc(r->slots, n * sizeof(TupleTableSlot *));
+	for (; r->nslots < n; r->nslots++)
+		r->slots[r->nslots] = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsVirtual);
+	MemoryContextSwitchTo(old);
+	return r->slots;
+}
+
+/* What many rows take is freed with the caller's memory context. */
+void
+tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls)
+{
+	TupleTableSlot **slots = n == 1 ? &r->slot : make_slots(r, n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		store(r, slots[i], values + i * r->natts, nulls + i * r->natts);
+	if (n == 1)
+		table_tuple_insert(r->rel, slots[0], GetCurrentCommandId(true), 0, NULL);
+	else
+		table_multi_insert(r->rel, slots, n, GetCurrentCommandId(true), 0, NULL);
+	index_rows(r, slots, n, false, TU_All);
 	CommandCounterIncrement();
 }
 
@@ -209,6 +272,19 @@ tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *s
 							GetCurrentCommandId(true), mode, wait, 0, &failure);
 }
 
+TM_Result
+tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode, LockWaitPolicy wait)
+{
+	if (r->locked == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(r->slot));
+
+		r->locked = table_slot_create(r->rel, NULL);
+		MemoryContextSwitchTo(old);
+	}
+	return tl_rel_lock_into(r, tid, snapshot, r->locked, mode, wait);
+}
+
 /* Replace a row; waits for a transaction that holds it. */
 TM_Result
 tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
@@ -219,13 +295,13 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	TU_UpdateIndexes update_indexes;
 	TM_Result	result;
 
-	store(r, values, nulls);
+	store(r, r->slot, values, nulls);
 	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot,
 										  &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 	{
 		if (update_indexes != TU_None)
-			index_row(r, true, update_indexes);
+			index_rows(r, &r->slot, 1, true, update_indexes);
 		CommandCounterIncrement();
 	}
 	return result;

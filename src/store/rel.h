@@ -18,6 +18,9 @@ typedef struct TlRel
 	Relation	rel;
 	int			natts;			/* columns that we know */
 	TupleTableSlot *slot;		/* the row to write; NULL: reading only */
+	TupleTableSlot *locked;		/* the row that was locked last, or NULL */
+	TupleTableSlot **slots;		/* many rows that are written */
+	int			nslots;
 	struct TlIndexes *indexes;	/* likewise */
 } TlRel;
 
@@ -68,7 +71,9 @@ extern bool tl_rel_has_columns(TlTable table, TupleDesc desc);
 
 /* rel.c */
 extern void tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts);
-extern void tl_rel_insert(TlRel *r, const Datum *values, const bool *nulls);
+/* insert n rows: r->natts values of the first, then those of the next */
+extern void tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls);
+#define tl_rel_insert(r, values, nulls)	tl_rel_insert_many(r, 1, values, nulls)
 /* false, and nothing was written, if a row with this key is there */
 extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 									   const Datum *values, const bool *nulls);
@@ -87,8 +92,8 @@ extern TM_Result tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot s
  */
 extern TM_Result tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot,
 								  TupleTableSlot *slot, LockTupleMode mode, LockWaitPolicy wait);
-#define tl_rel_lock(r, tid, snapshot, mode, wait) \
-	tl_rel_lock_into(r, tid, snapshot, (r)->slot, mode, wait)
+extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
+							 LockWaitPolicy wait);
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
 /* a condition on column attno (from 1) of the index */

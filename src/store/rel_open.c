@@ -213,7 +213,7 @@ open_indexes(TlRel *r, TlTable table, uint32 without)
 		/* notes of access methods live as long as this call */
 		rri->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
 	}
-	r->slot = table_slot_create(r->rel, NULL);
+	r->slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsVirtual);
 	r->indexes = indexes;
 }
 
@@ -268,6 +268,10 @@ tl_rel_close(TlRel *r)
 	if (indexes != NULL)
 	{
 		ExecDropSingleTupleTableSlot(r->slot);
+		if (r->locked != NULL)
+			ExecDropSingleTupleTableSlot(r->locked);
+		for (i = 0; i < r->nslots; i++)
+			ExecDropSingleTupleTableSlot(r->slots[i]);
 		if (kept[indexes->table] == NULL)
 		{
 			kept[indexes->table] = indexes;

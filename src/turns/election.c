@@ -106,23 +106,36 @@ end_turn(TlTurn *turn, char outcome, const pg_uuid_t *request, int64 reply_id)
 }
 
 void
-tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
-			const text *error, const text *error_code, char decided_by)
+tl_ending_make(TlEnding *ending, TlTurn *turn, const TlVerdict *verdict, int64 now,
+			   const text *error, const text *error_code, char decided_by)
 {
-	text	   *message_id = tl_turn_text(turn, TURN_MESSAGE_ID);
-	TlReply		reply;
+	TlReply    *reply = &ending->reply;
 
-	tl_turn_address(&reply, turn, verdict, now);
-	reply.message_ids = &message_id;
-	reply.nids = 1;
-	reply.outcome = error != NULL ? TL_OUTCOME_ERROR : TL_OUTCOME_DISCHARGED;
+	ending->turn = turn;
+	ending->message_id = tl_turn_text(turn, TURN_MESSAGE_ID);
+	tl_turn_address(reply, turn, verdict, now);
+	reply->message_ids = &ending->message_id;
+	reply->nids = 1;
+	reply->outcome = error != NULL ? TL_OUTCOME_ERROR : TL_OUTCOME_DISCHARGED;
 	if (error != NULL)
-		reply.payload = tl_payload_error(tl_turn_routing(turn), message_id, reply.generation, error,
-										 error_code);
-	reply.error_code = error_code;
-	reply.decided_by = decided_by;
+		reply->payload = tl_payload_error(tl_turn_routing(turn), ending->message_id,
+										  reply->generation, error, error_code);
+	reply->error_code = error_code;
+	reply->decided_by = decided_by;
+}
+
+void
+tl_turns_end(TlOutbox *outbox, TlEnding *endings, int n, int64 now)
+{
+	TlReply    *replies[TL_OUTBOX_GROUP];
+	int			i;
+
+	for (i = 0; i < n; i++)
+		replies[i] = &endings[i].reply;
 	tl_outbox_open(outbox);
-	end_turn(turn, reply.outcome, NULL, tl_outbox_store(outbox, &reply, now));
+	tl_outbox_store(outbox, replies, n, now);
+	for (i = 0; i < n; i++)
+		end_turn(endings[i].turn, replies[i]->outcome, NULL, replies[i]->id);
 }
 
 /* Nothing is written here: the reply comes first, when all turns are locked. */
@@ -212,7 +225,6 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 	for (i = 0; i < commit->nwon; i++)
 	{
 		TlReply    *reply = &won[i]->reply;
-		int64		reply_id;
 
 		if (!won[i]->listed)
 			continue;
@@ -229,10 +241,10 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 		reply->outcome = commit->outcome;
 		reply->error_code = commit->error_code;
 		reply->decided_by = TL_DECIDED_REPLY;
-		reply_id = tl_outbox_store(&outbox, reply, now);
+		tl_outbox_store(&outbox, &reply, 1, now);
 		for (j = 0; j < reply->nids; j++)
 		{
-			end_turn(&group[j]->turn, commit->outcome, commit->request, reply_id);
+			end_turn(&group[j]->turn, commit->outcome, commit->request, reply->id);
 			tl_turn_write(turns, &group[j]->turn, snapshot, false);
 		}
 	}

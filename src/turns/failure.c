@@ -44,6 +44,17 @@ is_to_be_ended(const TlTurn *turn, void *arg)
 		 tl_epoch_run(turn->times.epoch) != tl_epoch_run(tl_clock_epoch()));
 }
 
+/* Store the terminal record of a turn, and make it ended. */
+static void
+store(Ending *ending, TlTurn *turn, const TlVerdict *verdict, int64 now)
+{
+	TlEnding	record;
+
+	tl_ending_make(&record, turn, verdict, now, ending->error, ending->error_code,
+				   ending->decided_by);
+	tl_turns_end(&ending->outbox, &record, 1, now);
+}
+
 /* The row is locked: armed_before is judged on the version that ends here. */
 static TlTurnChange
 end_turn(TlTurn *turn, void *arg)
@@ -55,8 +66,7 @@ end_turn(TlTurn *turn, void *arg)
 	if (!is_to_be_ended(turn, ending))
 		return TL_TURN_KEPT;
 	tl_turn_judge(turn, now, 0, &verdict);
-	tl_turn_end(&ending->outbox, turn, &verdict, now, ending->error, ending->error_code,
-				ending->decided_by);
+	store(ending, turn, &verdict, now);
 	ending->ended++;
 	return TL_TURN_CHANGED;
 }
@@ -167,8 +177,7 @@ insert_ended(TlTurn *turn, Jsonb *routing, Ending *ending)
 		Snapshot	snapshot = tl_latest_snapshot();
 
 		tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
-		tl_turn_end(&ending->outbox, turn, NULL, turn->times.armed, ending->error,
-					ending->error_code, ending->decided_by);
+		store(ending, turn, NULL, turn->times.armed);
 		tl_turn_write(&turns, turn, snapshot, false);
 		UnregisterSnapshot(snapshot);
 		tl_outbox_close(&ending->outbox);

@@ -26,24 +26,42 @@
 
 PG_FUNCTION_INFO_V1(turn_liveness_holder);
 
-static double
-seconds(int64 us)
+/* Seconds with one decimal: a sweep says many, and printf is slow at floats. */
+static void
+append_seconds(StringInfo line, const char *what, int64 us)
 {
-	return us / (double) TL_SECOND;
+	int64		tenths = (Max(us, 0) + TL_SECOND / 20) / (TL_SECOND / 10);
+	char		digits[MAXINT8LEN + 1];
+	int			len = pg_lltoa(tenths / 10, digits);
+
+	appendStringInfoString(line, what);
+	appendBinaryStringInfo(line, digits, len);
+	appendStringInfoChar(line, '.');
+	appendStringInfoChar(line, '0' + tenths % 10);
+	appendBinaryStringInfo(line, " s", 2);
 }
 
 static void
 append_name(StringInfo line, const char *what, const char *name)
 {
+	const char *quote;
+
 	appendStringInfoString(line, what);
 	appendStringInfoChar(line, '"');
-	for (; *name != '\0'; name++)
+	for (; (quote = strchr(name, '"')) != NULL; name = quote + 1)
 	{
-		if (*name == '"')
-			appendStringInfoChar(line, '"');
-		appendStringInfoChar(line, *name);
+		appendBinaryStringInfo(line, name, quote - name);
+		appendStringInfoString(line, "\"\"");
 	}
+	appendStringInfoString(line, name);
 	appendStringInfoChar(line, '"');
+}
+
+static void
+append_of(StringInfo line, const char *what, int64 us, int64 limit)
+{
+	append_seconds(line, what, us);
+	append_seconds(line, " of ", limit);
 }
 
 /* What passed, and of how much. */
@@ -56,29 +74,25 @@ append_cause(StringInfo line, const TlTurn *turn, const TlVerdict *verdict, TlCo
 	{
 		case TL_CODE_UNRESPONSIVE:
 			if (verdict->last_beat > 0)
-				appendStringInfo(line, ", silent for %.1f s of %.1f s",
-								 seconds(now - verdict->last_beat), seconds(times->silence_ms * TL_MS));
+				append_of(line, ", silent for ", now - verdict->last_beat, times->silence_ms * TL_MS);
 			break;
 		case TL_CODE_NEVER_STARTED:
-			appendStringInfo(line, ", waited for %.1f s of %.1f s",
-							 seconds(now - times->armed), seconds(times->admission_ms * TL_MS));
+			append_of(line, ", waited for ", now - times->armed, times->admission_ms * TL_MS);
 			break;
 		case TL_CODE_DIED:
 			appendStringInfoString(line, ", its session ended");
 			break;
 		case TL_CODE_TOO_LONG:
-			appendStringInfo(line, ", took %.1f s of %.1f s",
-							 seconds(now - times->begun), seconds(times->duration_ms * TL_MS));
+			append_of(line, ", took ", now - times->begun, times->duration_ms * TL_MS);
 			break;
 		case TL_CODE_WAIT_EXPIRED:
-			appendStringInfo(line, ", suspended for %.1f s", seconds(now - times->suspended));
+			append_seconds(line, ", suspended for ", now - times->suspended);
 			break;
 		default:
 			break;
 	}
 	if (times->lapsed > 0 && verdict->offered)
-		appendStringInfo(line, ", offered for %.1f s of %.1f s",
-						 seconds(now - times->lapsed), seconds(times->rescue_ms * TL_MS));
+		append_of(line, ", offered for ", now - times->lapsed, times->rescue_ms * TL_MS);
 }
 
 char *
@@ -102,12 +116,14 @@ tl_sweep_line(const TlTurn *turn, const char *verb, const char *code,
 		append_name(&line, ", worker ", text_to_cstring(tl_turn_text(turn, TURN_WORKER)));
 	if (traceparent != NULL)
 		append_name(&line, ", traceparent ", text_to_cstring(traceparent));
-	appendStringInfo(&line, "): %s", code);
+	appendStringInfoString(&line, "): ");
+	appendStringInfoString(&line, code);
 	append_cause(&line, turn, verdict, lapse, now);
-	appendStringInfo(&line, ", armed %.1f s ago", seconds(now - turn->times.armed));
+	append_seconds(&line, ", armed ", now - turn->times.armed);
 	if (verdict->started)
-		appendStringInfo(&line, ", started %.1f s ago", seconds(now - verdict->first_beat));
-	appendStringInfo(&line, ", decided by %s", lapse == TL_CODE_DIED ? "session" : "sweep");
+		append_seconds(&line, " ago, started ", now - verdict->first_beat);
+	appendStringInfoString(&line, lapse == TL_CODE_DIED ?
+						   " ago, decided by session" : " ago, decided by sweep");
 	append_name(&line, " in database ", get_database_name(MyDatabaseId));
 	return line.data;
 }

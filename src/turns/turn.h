@@ -57,13 +57,27 @@ extern Jsonb *tl_turn_routing(const TlTurn *turn);
  */
 extern void tl_turn_address(TlReply *reply, const TlTurn *turn, const TlVerdict *verdict,
 							int64 now);
+
+/* a turn that this transaction ends, with its terminal record */
+typedef struct TlEnding
+{
+	TlTurn	   *turn;
+	text	   *message_id;
+	TlReply		reply;
+} TlEnding;
+
 /*
- * Store the terminal record of a turn that this transaction has locked or
- * inserted, and make it ended; the caller writes the row.  Without an error the
- * record is a discharge; without a verdict the turn was never armed.  From here
- * on the transaction's commit is flushed.
+ * Make the terminal record of a turn that this transaction has locked or
+ * inserted.  Without an error the record is a discharge; without a verdict the
+ * turn was never armed.
  */
-extern void tl_turn_end(TlOutbox *outbox, TlTurn *turn, const TlVerdict *verdict, int64 now,
-						const text *error, const text *error_code, char decided_by);
+extern void tl_ending_make(TlEnding *ending, TlTurn *turn, const TlVerdict *verdict, int64 now,
+						   const text *error, const text *error_code, char decided_by);
+/*
+ * Store the records, and make their turns ended; the caller writes the rows.
+ * Order and number are those of tl_outbox_store.  From here on the
+ * transaction's commit is flushed.
+ */
+extern void tl_turns_end(TlOutbox *outbox, TlEnding *endings, int n, int64 now);
 
 #endif							/* TL_TURN_H */

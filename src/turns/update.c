@@ -35,6 +35,7 @@ post(TlTurn *turn, void *arg)
 	int64		now = tl_clock_now();
 	TlOutbox	outbox = {0};
 	TlReply		reply;
+	TlReply    *stored = &reply;
 	TlVerdict	verdict;
 
 	if (!tl_turn_is_owed(turn) ||
@@ -48,7 +49,8 @@ post(TlTurn *turn, void *arg)
 									  times->generation);
 	reply.outcome = TL_OUTCOME_UPDATE;
 	tl_outbox_open(&outbox);
-	update->id = tl_outbox_store(&outbox, &reply, now);
+	tl_outbox_store(&outbox, &stored, 1, now);
+	update->id = reply.id;
 	tl_outbox_close(&outbox);
 
 	/* a beat that names the turn, kept in the row */

@@ -6,7 +6,7 @@
 #define TL_WATCH_LIST_H
 
 #include "shared/mailbox.h"
-#include "turns/sweep.h"
+#include "turns/sweep_batch.h"
 
 extern void tl_watch_list_reset(int64 now);
 /* watch this row from now on; late: it is known to be first seen only now */

@@ -1,0 +1,59 @@
+--
+-- A sweep in bulk: many turns of some conversations, the indexes of a DBA, rows
+-- that cannot be failed in the middle.
+--
+CREATE VIEW tl_test.swept AS
+	SELECT * FROM turn_liveness.replies WHERE deployment LIKE 'sw-%';
+
+-- more than one group, conversations of one turn and of many
+SELECT count(turn_liveness.arm_turn('sw-' || i % 50, 'm' || i, jsonb_build_object(
+	'conversationId', 'sw-c' || CASE WHEN i % 3 = 0 THEN 0 ELSE i END, 'userId', 'U' || i,
+	'platformMetadata', jsonb_build_object('thread', i, 'tags', jsonb_build_array('a', i)))))
+  FROM generate_series(1, 300) i;
+CREATE INDEX tl_dba_expression ON turn_liveness.reply ((length(deployment) + array_length(message_ids, 1)));
+CREATE INDEX tl_dba_partial ON turn_liveness.delivery (platform, conversation_id) WHERE conversation_id = 'sw-c0';
+CREATE INDEX tl_dba_gin ON turn_liveness.reply USING gin (message_ids);
+CREATE INDEX tl_dba_brin ON turn_liveness.turn USING brin (message_id);
+SELECT tl_test.advance('190 s'), turn_liveness.sweep_expired_turns();
+SELECT count(*), count(DISTINCT message_ids), count(DISTINCT reply_id), min(error_code), max(state) FROM tl_test.swept;
+-- in a conversation, ids rise in the order in which the turns lapsed; a cursor sees each once
+SELECT string_agg(message_ids[1], ' ' ORDER BY reply_id) = string_agg(message_ids[1], ' ' ORDER BY substr(message_ids[1], 2)::int) AS in_order
+  FROM tl_test.swept WHERE conversation_id = 'sw-c0';
+WITH RECURSIVE seen AS (
+	SELECT 0 AS n, (SELECT array_agg(reply_id ORDER BY reply_id) FROM turn_liveness.read_replies(ARRAY['sw-c0'], ARRAY[0], max_replies => 7)) AS ids
+	UNION ALL
+	SELECT n + 1, (SELECT array_agg(reply_id ORDER BY reply_id) FROM turn_liveness.read_replies(ARRAY['sw-c0'], ARRAY[ids[array_length(ids, 1)]], max_replies => 7))
+	  FROM seen WHERE ids IS NOT NULL)
+SELECT count(id), count(DISTINCT id) FROM seen, unnest(ids) id;
+SELECT tl_test.body(payload) AS payload FROM tl_test.swept WHERE message_ids = ARRAY['m7'];
+SELECT count(*) FROM turn_liveness.turn t JOIN turn_liveness.reply r ON r.reply_id = t.reply_id AND r.message_ids = ARRAY[t.message_id] WHERE t.deployment LIKE 'sw-%';
+-- every index has every entry
+SET enable_seqscan = off;
+SELECT count(*) FROM turn_liveness.reply WHERE length(deployment) + array_length(message_ids, 1) BETWEEN 5 AND 6 AND deployment LIKE 'sw-%';
+SELECT count(*) FROM turn_liveness.delivery WHERE conversation_id = 'sw-c0' AND platform = 'api';
+SELECT count(*) FROM generate_series(1, 300) i JOIN turn_liveness.reply ON message_ids @> ARRAY['m' || i] WHERE deployment LIKE 'sw-%';
+SELECT count(*) FROM generate_series(1, 300) i JOIN turn_liveness.turn ON message_id = 'm' || i WHERE deployment = 'sw-' || i % 50;
+RESET enable_seqscan;
+SELECT count(*) FROM turn_liveness.claim_replies('gw', (SELECT array_agg(DISTINCT conversation_id) FROM tl_test.swept), max_replies => 1000);
+DROP INDEX turn_liveness.tl_dba_expression, turn_liveness.tl_dba_partial, turn_liveness.tl_dba_gin, turn_liveness.tl_dba_brin;
+
+-- one row raises in an expression, one has its like in a unique index: they alone stay
+CREATE FUNCTION tl_test.fussy(deployment text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF deployment = 'sw-bad' THEN RAISE 'this row is poisoned'; END IF;
+	RETURN deployment;
+END $$;
+CREATE INDEX tl_dba_fussy ON turn_liveness.reply (tl_test.fussy(deployment));
+CREATE UNIQUE INDEX tl_dba_unique ON turn_liveness.reply (organization_id) WHERE organization_id = 'sw-org';
+SELECT count(turn_liveness.arm_turn(CASE i WHEN 70 THEN 'sw-bad' ELSE 'sw-x' || i END, 'x' || i, jsonb_build_object(
+	'conversationId', 'sw-d' || i % 9) || CASE WHEN i IN (30, 90) THEN '{"organizationId": "sw-org"}' ELSE '{}' END::jsonb))
+  FROM generate_series(1, 150) i;
+SELECT tl_test.advance('190 s'), turn_liveness.stat_reset();
+SELECT turn_liveness.sweep_expired_turns();
+SELECT deployment, message_id FROM turn_liveness.turns WHERE deployment LIKE 'sw-%';
+SELECT count(*), count(DISTINCT message_ids) FROM tl_test.swept WHERE conversation_id LIKE 'sw-d%';
+SELECT sweep_errors, failed_never_started FROM turn_liveness.stat;
+DROP INDEX turn_liveness.tl_dba_fussy, turn_liveness.tl_dba_unique;
+SELECT turn_liveness.sweep_expired_turns();
+SELECT count(*), count(DISTINCT message_ids) FROM tl_test.swept WHERE conversation_id LIKE 'sw-d%';
+DROP VIEW tl_test.swept;

@@ -1,0 +1,455 @@
+/*
+ * sweep_batch.c
+ *		Failing a batch of turns that have lapsed.
+ *
+ * A batch runs in one subtransaction.  If a row in it raises an error, the
+ * batch is done again row by row, so that one bad row never blocks the others.
+ *
+ * A row is judged without a lock first, for most rows live.  Then it is locked
+ * without waiting: a row that another transaction holds, or has changed since
+ * the batch's snapshot, is passed over, for that transaction decides.  The
+ * leases are read again under the lock, and the turn is left, offered, or
+ * listed as failing.
+ *
+ * When all rows are judged the batch stores the replies of those that fail, in
+ * the order of their conversations, and of one conversation in that of the
+ * batch.  A group takes the conversations' short locks and its ids, and makes
+ * its rows and index entries together.  The groups are so small that an
+ * election that meets such a lock waits for a part of a millisecond.  Then the
+ * batch updates the rows of the turns in the order in which they stand in the
+ * table.  A row that is listed twice has been changed when the batch updates it
+ * again, which is an error, and the batch is done row by row.
+ */
+#include "base/turn_liveness.h"
+
+#include "commands/dbcommands.h"
+#include "replication/syncrep.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "base/args.h"
+#include "base/guc.h"
+#include "commit/xact.h"
+#include "shared/clock.h"
+#include "shared/database.h"
+#include "turns/sweep_batch.h"
+#include "turns/sweep_log.h"
+#include "turns/turn.h"
+
+#define BUSY_PAUSE		TL_SECOND
+#define BAD_ROW_PAUSE	(60 * TL_SECOND)
+#define WORKER_LEAD		TL_SECOND	/* a worker fails what lapses within that */
+#define GROUP_SIZE		65536	/* bytes of payload that a group may reach */
+
+/* a turn that has lapsed, locked; it lives as long as the batch */
+typedef struct Failing
+{
+	text	   *conversation;	/* first: see tl_compare_texts */
+	TlTurn		turn;
+	TlVerdict	verdict;
+	TlCode		lapse;
+	int64		now;			/* it was judged then */
+	int			at;				/* in the order of the batch */
+} Failing;
+
+/* what the rows of a batch share */
+typedef struct Sweep
+{
+	TlRel		turns;
+	TlOutbox	outbox;
+	Snapshot	snapshot;
+	TupleTableSlot *slot;
+	BlockNumber nblocks;
+	bool		move_check;		/* see tl_sweep_items */
+	int			offered;
+	Failing   **failing;
+	int			nfailing;
+	List	   *lines;			/* for the log, once the batch is done */
+	MemoryContext context;		/* of the batch */
+} Sweep;
+
+/* No worker runs without shared memory; one that serves a database ticks. */
+bool
+tl_sweep_is_alone(void)
+{
+	return tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
+}
+
+/*
+ * A session cannot tell a turn that lapsed long ago from one whose commit
+ * waited, for a standby say, or that was restored, and that just became
+ * visible.  The worker can, for it is told at the commit and has seen each
+ * restored row, and it fails what lapses within a second: the session leaves
+ * the others to it, which is false here.  Without a worker such a turn counts
+ * from this first sight; the session writes that down with the row.
+ */
+static bool
+may_decide(TlTurn *turn)
+{
+	bool		alone = tl_sweep_is_alone();
+	int64		now = tl_clock_now();
+	TlGrace		grace;
+	TlVerdict	verdict;
+
+	tl_grace_get(&grace);
+	if (tl_epoch_run(turn->times.epoch) != tl_epoch_run(grace.epoch) &&
+		(grace.start_is_unsure ||
+		 tl_epoch_place(turn->times.epoch) != tl_epoch_place(grace.epoch)))
+	{
+		if (!alone)
+			return false;
+		turn->times.seen = TL_SEEN_UNKNOWN;
+	}
+	if (turn->times.seen == TL_SEEN_UNKNOWN)
+	{
+		tl_turn_adopt(turn, now);
+		turn->times.seen = now;
+	}
+	now = tl_clock_sweep_time();
+	tl_turn_judge(turn, now, 0, &verdict);
+	if (turn->times.seen != 0 || verdict.deadline + WORKER_LEAD >= now)
+		return true;
+	if (!alone)
+		return false;
+	/* can commits wait so at all? */
+	if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
+		turn->times.seen = now;
+	return true;
+}
+
+/* Judge a turn, and note when to look at it again if it has not lapsed. */
+static bool
+has_lapsed(TlSweepItem *item, const TlTurn *turn, int64 now, TlVerdict *verdict)
+{
+	tl_turn_judge(turn, now, item->seen, verdict);
+	item->look_us = verdict->held ? now + BUSY_PAUSE : tl_next_look(&turn->times, verdict, now);
+	return verdict->deadline <= now && !verdict->held;
+}
+
+/* Keep a line for the log until the batch is done. */
+static void
+log_later(Sweep *sweep, char *line)
+{
+	MemoryContext row_context = MemoryContextSwitchTo(sweep->context);
+
+	sweep->lines = lappend(sweep->lines, pstrdup(line));
+	MemoryContextSwitchTo(row_context);
+}
+
+/* A mark of a provider's failure names the error of the turn. */
+static text *
+error_code_of(const TlTurn *turn, TlCode lapse)
+{
+	return tl_turn_isnull(turn, TURN_ERROR_CODE) ?
+		cstring_to_text(tl_code_name(lapse)) : tl_turn_text(turn, TURN_ERROR_CODE);
+}
+
+static text *
+error_of(const TlTurn *turn, TlCode lapse)
+{
+	return tl_turn_isnull(turn, TURN_REASON) ?
+		cstring_to_text(tl_code_message(lapse)) : tl_turn_text(turn, TURN_REASON);
+}
+
+/* It lapsed: it ends with the batch. */
+static void
+fail(Sweep *sweep, const TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 now)
+{
+	MemoryContext row_context;
+	Failing    *failing;
+
+	if (tl_log_failures)
+		log_later(sweep, tl_sweep_line(turn, "failed", text_to_cstring(error_code_of(turn, lapse)),
+									   verdict, lapse, now));
+	row_context = MemoryContextSwitchTo(sweep->context);
+	failing = palloc(sizeof(Failing));
+	failing->turn = *turn;
+	tl_turn_detach(&failing->turn);
+	failing->conversation = tl_turn_text(&failing->turn, TURN_CONVERSATION);
+	failing->verdict = *verdict;
+	failing->lapse = lapse;
+	failing->now = now;
+	failing->at = sweep->nfailing;
+	sweep->failing[sweep->nfailing++] = failing;
+	MemoryContextSwitchTo(row_context);
+}
+
+/* It lapsed, and stays owed for its rescue window; "seen": when first seen. */
+static void
+offer(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 seen, int64 now)
+{
+	if (tl_log_failures)
+		log_later(sweep, tl_sweep_line(turn, "offered", tl_code_name(lapse), verdict, lapse, now));
+	tl_turn_adopt(turn, seen);
+	turn->times.lapsed = now;
+	turn->times.lapse_code = tl_lapse_of_code(lapse);
+	turn->next_check = tl_times_next_check(&turn->times);
+	tl_xact_lapsed(tl_turn_text(turn, TURN_DEPLOYMENT));
+	sweep->offered++;
+}
+
+/* Decide about one row, and say in the item what became of it. */
+static void
+sweep_row(Sweep *sweep, TlSweepItem *item)
+{
+	int64		now;
+	TlTurn		turn;
+	TlVerdict	verdict;
+	bool		lapsed;
+	bool		died;
+	TlCode		code;
+
+	/* the table may have been rewritten since the address was noted */
+	item->status = TL_SWEEP_GONE;
+	if (ItemPointerGetBlockNumberNoCheck(&item->tid) >= sweep->nblocks ||
+		!table_tuple_fetch_row_version(sweep->turns.rel, &item->tid, sweep->snapshot,
+									   sweep->slot))
+		return;
+	tl_turn_decode(sweep->slot, &turn);
+	if (!tl_turn_is_owed(&turn))
+		return;
+
+	item->status = TL_SWEEP_LIVE;
+	if (sweep->move_check && !may_decide(&turn))
+		return;
+	now = tl_clock_sweep_time();
+	if (!has_lapsed(item, &turn, now, &verdict) && !sweep->move_check && item->died == 0)
+		return;
+
+	/* when a batch is done again, its first try has left marks of its own */
+	if (tl_turn_lock(&sweep->turns, &turn, sweep->snapshot, false, item->seen,
+					 &item->unmarked) != TM_Ok)
+	{
+		/* an open transaction decides about it, or has just done so */
+		item->status = TL_SWEEP_BUSY;
+		item->look_us = now + BUSY_PAUSE;
+		if (verdict.deadline <= now && !verdict.held)
+			tl_sweep_held(&item->busy_since, &turn, now);
+		return;
+	}
+
+	/* a beat may have come since the first look */
+	now = tl_clock_sweep_time();
+	lapsed = has_lapsed(item, &turn, now, &verdict);
+	died = !lapsed && item->unmarked && !verdict.offered &&
+		tl_turn_has_died(&turn, item->attached, item->died);
+	code = died ? TL_CODE_DIED : verdict.code;
+	if (died ? turn.times.rescue_ms > 0 && turn.times.frozen == 0 : lapsed && verdict.offer)
+		offer(sweep, &turn, &verdict, code, item->seen, now);
+	else if (lapsed || died)
+	{
+		fail(sweep, &turn, &verdict, code, now);
+		item->status = TL_SWEEP_FAILED;
+		return;
+	}
+	else if (sweep->move_check || !item->unmarked)
+	{
+		tl_turn_adopt(&turn, item->seen);
+		turn.next_check = item->look_us;
+	}
+	else
+		return;
+	item->look_us = Min(item->look_us, turn.next_check);
+	tl_turn_write(&sweep->turns, &turn, sweep->snapshot, false);
+}
+
+static int
+compare_failing(const void *a, const void *b)
+{
+	const Failing *left = *(Failing *const *) a;
+	const Failing *right = *(Failing *const *) b;
+	int			result = tl_compare_texts(&left->conversation, &right->conversation);
+
+	return result != 0 ? result : left->at - right->at;
+}
+
+static int
+compare_addresses(const void *a, const void *b)
+{
+	Failing    *left = *(Failing *const *) a;
+	Failing    *right = *(Failing *const *) b;
+
+	return ItemPointerCompare(&left->turn.tid, &right->turn.tid);
+}
+
+/* Store the replies of a group from the i-th on; returns how many these are. */
+static int
+end_group(Sweep *sweep, int i)
+{
+	TlEnding	endings[TL_OUTBOX_GROUP];
+	Size		size = 0;
+	int			n;
+
+	for (n = 0; n < TL_OUTBOX_GROUP && i + n < sweep->nfailing && size < GROUP_SIZE; n++)
+	{
+		Failing    *failing = sweep->failing[i + n];
+
+		tl_ending_make(&endings[n], &failing->turn, &failing->verdict, failing->now,
+					   error_of(&failing->turn, failing->lapse),
+					   error_code_of(&failing->turn, failing->lapse),
+					   failing->lapse == TL_CODE_DIED ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
+		size += VARSIZE(endings[n].reply.payload);
+	}
+	tl_turns_end(&sweep->outbox, endings, n, tl_clock_sweep_time());
+	return n;
+}
+
+/* End the turns that fail. */
+static void
+end_failing(Sweep *sweep, MemoryContext of_row)
+{
+	int			i;
+
+	qsort(sweep->failing, sweep->nfailing, sizeof(Failing *), compare_failing);
+	for (i = 0; i < sweep->nfailing;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) tl_clock_tick();
+		MemoryContextReset(of_row);
+		i += end_group(sweep, i);
+	}
+	qsort(sweep->failing, sweep->nfailing, sizeof(Failing *), compare_addresses);
+	for (i = 0; i < sweep->nfailing; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) tl_clock_tick();
+		MemoryContextReset(of_row);
+		tl_turn_write(&sweep->turns, &sweep->failing[i]->turn, sweep->snapshot, false);
+	}
+}
+
+/* Decide about a batch; an error leaves it by longjmp. */
+static int
+sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
+{
+	Sweep		sweep = {.move_check = move_check};
+	MemoryContext of_row;
+	int			i;
+	ListCell   *cell;
+
+	sweep.context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness sweep",
+										  ALLOCSET_DEFAULT_SIZES);
+	of_row = AllocSetContextCreate(sweep.context, "turn_liveness sweep row",
+								   ALLOCSET_DEFAULT_SIZES);
+	tl_rel_open(&sweep.turns, TL_TURN, true);
+	tl_outbox_open(&sweep.outbox);
+	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
+	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
+	sweep.snapshot = tl_latest_snapshot();
+	sweep.failing = palloc(nitems * sizeof(Failing *));
+	MemoryContextSwitchTo(of_row);
+	for (i = 0; i < nitems; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) tl_clock_tick();
+		/* what is beyond the limit is looked at again at once */
+		items[i].status = TL_SWEEP_BUSY;
+		items[i].look_us = 0;
+		if (sweep.nfailing >= max)
+			continue;
+		MemoryContextReset(of_row);
+		sweep_row(&sweep, &items[i]);
+		ExecClearTuple(sweep.slot);
+	}
+	end_failing(&sweep, of_row);
+	MemoryContextSwitchTo(MemoryContextGetParent(sweep.context));
+	UnregisterSnapshot(sweep.snapshot);
+	ExecDropSingleTupleTableSlot(sweep.slot);
+	tl_outbox_close(&sweep.outbox);
+	tl_rel_close(&sweep.turns);
+	tl_counter_add(TL_COUNT_OFFERED, sweep.offered);
+	foreach(cell, sweep.lines)
+		ereport(LOG,
+				(errcode(ERRCODE_WARNING), errhidestmt(true), errhidecontext(true),
+				 errmsg_internal("%s", (char *) lfirst(cell))));
+	MemoryContextDelete(sweep.context);
+	return sweep.nfailing;
+}
+
+/*
+ * Only an error that is about one row is worth a second try of the batch: a
+ * cancel, a lock or a full disk would meet the next row as well.
+ */
+static bool
+is_about_a_row(int code)
+{
+	int			category = ERRCODE_TO_CATEGORY(code);
+
+	return code == ERRCODE_OUT_OF_MEMORY ||
+		(category != ERRCODE_INSUFFICIENT_RESOURCES && category != ERRCODE_TRANSACTION_ROLLBACK &&
+		 category != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
+		 category != ERRCODE_OPERATOR_INTERVENTION);
+}
+
+/*
+ * The log is told of a bad row once a minute, though the sweep of a death tries
+ * it each second.  Rows that share an entry have one line.
+ */
+static void
+report_bad_row(const ErrorData *error, const ItemPointerData *tid)
+{
+	static int64 quiet_until[64];
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(tid);
+	OffsetNumber offset = ItemPointerGetOffsetNumberNoCheck(tid);
+	int64	   *quiet = &quiet_until[(block + offset) % lengthof(quiet_until)];
+	int64		now = tl_monotonic();
+
+	tl_counter_add(TL_COUNT_SWEEP_ERRORS, 1);
+	if (now < *quiet)
+		return;
+	*quiet = now + BAD_ROW_PAUSE;
+	ereport(LOG,
+			(errcode(error->sqlerrcode), errhidestmt(true), errhidecontext(true),
+			 errmsg("could not fail the turn at row (%u,%u) of %s.%s in database \"%s\": %s",
+					block, offset, TL_SCHEMA, "turn", get_database_name(MyDatabaseId),
+					error->message),
+			 errdetail("It is tried again; the other turns are not held up.")));
+}
+
+int
+tl_sweep_items(TlSweepItem *items, int nitems, int max, bool move_check)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	volatile int failed = 0;
+	int			i;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		failed = sweep_rows(items, nitems, max, move_check);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		failed = 0;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error == NULL)
+		return failed;
+	if (!is_about_a_row(error->sqlerrcode))
+		ReThrowError(error);
+
+	/* one of them is bad: find it, and serve the rest */
+	for (i = 0; nitems > 1 && i < nitems; i++)
+		failed += tl_sweep_items(&items[i], 1, max - failed, move_check);
+	if (nitems == 1)
+	{
+		report_bad_row(error, &items->tid);
+		items->status = TL_SWEEP_BUSY;
+		items->look_us = tl_clock_now() + BAD_ROW_PAUSE;
+	}
+	FreeErrorData(error);
+	return failed;
+}
