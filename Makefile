@@ -44,7 +44,7 @@ COMMANDS = demo demo-cluster test bench monitoring model chaos hostile mutants s
 .PHONY: help $(COMMANDS) checkver dist
 
 help:
-	@echo 'make demo       show it: a server, a gateway, workers that die; then clean up'
+	@echo 'make demo       show it: a server, two gateways, workers that die; then clean up'
 	@echo 'make demo-cluster  the same over three servers behind PL/Proxy, one of which is killed'
 	@echo 'make test       run every test suite on throw-away servers'
 	@echo '                SUITE="regress tap"  only these of: checkver regress isolation pgtap'
