@@ -4,8 +4,8 @@
 #
 # The speed table, row by row, on the throw-away server that the harness has
 # started: every ratio from pairs in one run, A B A B, the median of the pairs'
-# ratios.  quick (default): under five minutes; long: at least 11 pairs.  Naming
-# rows is for development; "list" names them.
+# ratios.  quick (default): some minutes; long: at least 11 pairs, over an hour.
+# Naming rows is for development; "list" names them.
 #
 # Results go to $TL_OUT (test/bench/results/): table.txt, rows.csv, pairs.csv,
 # environment.txt, plots, README-table.md and README-rows.md (publish.sh).
