@@ -16,7 +16,7 @@ CREATE INDEX tl_dba_gin ON turn_liveness.reply USING gin (message_ids);
 CREATE INDEX tl_dba_brin ON turn_liveness.turn USING brin (message_id);
 SELECT tl_test.advance('190 s'), turn_liveness.sweep_expired_turns();
 SELECT count(*), count(DISTINCT message_ids), count(DISTINCT reply_id), min(error_code), max(state) FROM tl_test.swept;
--- in a conversation, ids rise in the order in which the turns lapsed; a cursor sees each once
+-- in a conversation, ids rise in the order in which the turns were armed; a cursor sees each once
 SELECT string_agg(message_ids[1], ' ' ORDER BY reply_id) = string_agg(message_ids[1], ' ' ORDER BY substr(message_ids[1], 2)::int) AS in_order
   FROM tl_test.swept WHERE conversation_id = 'sw-c0';
 WITH RECURSIVE seen AS (

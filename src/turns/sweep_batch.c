@@ -12,8 +12,8 @@
  * listed as failing.
  *
  * When all rows are judged the batch stores the replies of those that fail, in
- * the order of their conversations, and of one conversation in that of the
- * batch.  A group takes the conversations' short locks and its ids, and makes
+ * the order of their conversations, and of one conversation in that of their
+ * arms.  A group takes the conversations' short locks and its ids, and makes
  * its rows and index entries together.  The groups are so small that an
  * election that meets such a lock waits for a part of a millisecond.  Then the
  * batch updates the rows of the turns in the order in which they stand in the
@@ -263,7 +263,11 @@ compare_failing(const void *a, const void *b)
 	const Failing *right = *(Failing *const *) b;
 	int			result = tl_compare_texts(&left->conversation, &right->conversation);
 
-	return result != 0 ? result : left->at - right->at;
+	if (result != 0)
+		return result;
+	if (left->turn.times.armed != right->turn.times.armed)
+		return left->turn.times.armed < right->turn.times.armed ? -1 : 1;
+	return left->at - right->at;
 }
 
 static int
