@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "shared/clock.h"
 #include "store/rel.h"
 
 #define LOCK_CLASS_KEY	0x5450	/* see outbox.c; and the table's number */
@@ -141,7 +142,12 @@ index_rows(TlRel *r, TupleTableSlot **slots, int n, bool update, TU_UpdateIndexe
 
 	for (i = 0; i < r->indexes->rri->ri_NumIndices; i++)
 		for (j = 0; j < n; j++)
+		{
+			/* where the disk is slow the worker's clock goes on all the same */
+			if (n > 1)
+				(void) tl_clock_tick();
 			index_row(r, i, slots[j], update, which);
+		}
 	ResetPerTupleExprContext(r->indexes->estate);
 }
 

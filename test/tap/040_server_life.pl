@@ -469,9 +469,10 @@ $node->safe_psql('one', "SELECT turn_liveness.arm_turn('slotless', 'm1', admissi
 ok( $node->poll_query_until('one',
 		"SELECT turn_liveness.sweep_expired_turns() > 0 OR EXISTS (SELECT FROM turn_liveness.replies WHERE deployment = 'slotless')"),
 	'sweep_expired_turns() serves');
-my $log = slurp_file($node->logfile, $log_start);
-# (at the start one looked into "one", and the other may have had to wait for its slot)
-is(scalar(() = $log =~ /out of background worker slots: no turn_liveness worker for database "one"/g), 1, 'one line in the log, which names the database');
+# (it tells of a want that has lasted)
+my $told = qr/out of background worker slots: no turn_liveness worker for database "one"/;
+$node->wait_for_log($told, $log_start);
+is(scalar(() = slurp_file($node->logfile, $log_start) =~ /$told/g), 1, 'one line in the log, which names the database');
 $node->safe_psql('postgres', 'ALTER DATABASE two SET turn_liveness.enabled = off');
 wait_for_state('one', 'running', 'what a worker leaves free is used');
 like($node->safe_psql('two', 'SELECT worker_problem FROM turn_liveness.stat'),

@@ -176,7 +176,7 @@ $gateway->quit;
 
 my %older = (
 	'no index' => sub { $_[0] =~ s/CREATE INDEX delivery_parked .*?;// },
-	'no column' => sub { $_[0] =~ s/^\tlast_update\s+bigint,?[^\n]*\n(?=\tPRIMARY KEY \(deployment, message_id\))//m },
+	'no column' => sub { $_[0] =~ s/^\tlast_update\s+bigint,?[^\n]*\n(?=\tPRIMARY KEY \(message_id, deployment\))//m },
 	'no statistics' => sub { $_[0] =~ s/OUT worker_starts bigint,// && $_[0] =~ s/s\.worker_starts, // && $_[0] =~ s/^COMMENT ON COLUMN turn_liveness\.stat\.worker_starts.*\n//m },
 	'no label' => sub { $_[0] =~ s/'lost', 'stale', 'unknown'/'stale', 'unknown'/ },
 	'no table' => sub {
