@@ -3,9 +3,11 @@
  *		The worker's watch list: which owed turn to look at when.
  *
  * A calendar of buckets of 50 ms, in the worker's own memory: 4096 of them,
- * three and a half minutes; what is due later is filed at the far end and filed
- * again from there.  An entry holds what a look needs, so that a look at a turn
- * that lives touches shared memory only: no row is read, let alone written.
+ * three and a half minutes.  What is due later is filed in the far half, spread
+ * by the place of its row, and filed again from there: millions of patient
+ * turns do not come at once.  An entry holds what a look needs, so that a look
+ * at a turn that lives touches shared memory only: no row is read, let alone
+ * written.
  *
  * An entry is found by its row's address, so that a row that is told of twice
  * is watched once.  An entry whose row moved or went (its address shows another
@@ -73,7 +75,9 @@ file_entry(Entry *entry, int64 due)
 	int64		at = due / BUCKET_US + 1;
 
 	at = Max(at, position);
-	at = Min(at, position + NBUCKETS - 1);
+	if (at >= position + NBUCKETS)
+		at = position + NBUCKETS / 2 +
+			ItemPointerGetBlockNumberNoCheck(&entry->tid) % (NBUCKETS / 2);
 	entry->due = due;
 	dlist_push_head(&buckets[at % NBUCKETS], &entry->node);
 }
