@@ -3,11 +3,11 @@
  *		The worker's watch list: which owed turn to look at when.
  *
  * A calendar of buckets of 50 ms, in the worker's own memory: 4096 of them,
- * three and a half minutes.  What is due later is filed in the far half, spread
- * by the place of its row, and filed again from there: millions of patient
- * turns do not come at once.  An entry holds what a look needs, so that a look
- * at a turn that lives touches shared memory only: no row is read, let alone
- * written.
+ * three and a half minutes.  What is due later is filed in the last quarter,
+ * spread by the place of its row, and filed again from there: millions of
+ * patient turns do not come at once.  An entry holds what a look needs, so that
+ * a look at a turn that lives touches shared memory only: no row is read, let
+ * alone written.
  *
  * An entry is found by its row's address, so that a row that is told of twice
  * is watched once.  An entry whose row moved or went (its address shows another
@@ -76,8 +76,8 @@ file_entry(Entry *entry, int64 due)
 
 	at = Max(at, position);
 	if (at >= position + NBUCKETS)
-		at = position + NBUCKETS / 2 +
-			ItemPointerGetBlockNumberNoCheck(&entry->tid) % (NBUCKETS / 2);
+		at = position + NBUCKETS / 4 * 3 +
+			ItemPointerGetBlockNumberNoCheck(&entry->tid) % (NBUCKETS / 4);
 	entry->due = due;
 	dlist_push_head(&buckets[at % NBUCKETS], &entry->node);
 }
