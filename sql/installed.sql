@@ -20,7 +20,7 @@ $$;
 BEGIN;
 DROP INDEX turn_liveness.turn_owed_deployment;
 SELECT * FROM tl_test.calls();
-CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment, next_check) WHERE outcome IS NULL;
+CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
 SELECT * FROM tl_test.calls();
 ROLLBACK;
 BEGIN;
@@ -39,16 +39,15 @@ SELECT d AS definition, tl_test.try(format($$DO $do$ BEGIN
   FROM unnest(ARRAY[
 	'INDEX turn_owed_deployment ON turn_liveness.turn (message_id) WHERE outcome IS NULL',
 	'INDEX turn_owed_deployment ON turn_liveness.turn ((1)) WHERE outcome IS NULL',
-	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL',
 	'INDEX turn_owed_deployment ON turn_liveness.turn USING hash (deployment) WHERE outcome IS NULL',
-	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment, next_check) WHERE outcome IS NOT NULL',
-	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment, next_check) WITH (fillfactor = 80) WHERE outcome IS NULL AND silence_ms > 0',
-	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment DESC, next_check) WHERE outcome IS NULL',
-	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment COLLATE "POSIX", next_check) WHERE outcome IS NULL',
-	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment text_pattern_ops, next_check) WHERE outcome IS NULL',
+	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NOT NULL',
+	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WITH (fillfactor = 80) WHERE outcome IS NULL AND silence_ms > 0',
+	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment DESC) WHERE outcome IS NULL',
+	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment COLLATE "POSIX") WHERE outcome IS NULL',
+	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment text_pattern_ops) WHERE outcome IS NULL',
 	'INDEX turn_owed_deployment ON turn_liveness.reply (deployment)',
 	'TABLE turn_liveness.turn_owed_deployment ()',
-	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment, next_check) WITH (fillfactor = 80) WHERE outcome IS NULL']) WITH ORDINALITY AS x (d, n);
+	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WITH (fillfactor = 80) WHERE outcome IS NULL']) WITH ORDINALITY AS x (d, n);
 -- a search_path that shadows operators does not make an index another one
 CREATE SCHEMA tl_ops;
 CREATE FUNCTION tl_ops.eq("char", "char") RETURNS boolean LANGUAGE sql AS 'SELECT true';

@@ -84,8 +84,8 @@ CREATE TABLE turn_liveness.turn (
 	last_update		bigint,						-- its latest update
 	PRIMARY KEY (message_id, deployment)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
--- a sweep without a worker reads the times here, and no row that is not due
-CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment, next_check) WHERE outcome IS NULL;
+CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
+CREATE INDEX turn_owed_check ON turn_liveness.turn (next_check) WHERE outcome IS NULL;
 -- most conversations have the name of their deployment, and that is indexed
 CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL AND conversation_id <> deployment;
 

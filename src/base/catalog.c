@@ -51,7 +51,9 @@ static const Definition definitions[TL_NRELATIONS] = {
 	[TL_IDX_TURN_KEY] =
 	{"turn_pkey", TL_TURN, "UNIQUE ", "message_id, deployment", NULL},
 	[TL_IDX_TURN_OWED_DEPLOYMENT] =
-	{"turn_owed_deployment", TL_TURN, "", "deployment, next_check", OWED},
+	{"turn_owed_deployment", TL_TURN, "", "deployment", OWED},
+	[TL_IDX_TURN_OWED_CHECK] =
+	{"turn_owed_check", TL_TURN, "", "next_check", OWED},
 	[TL_IDX_TURN_OWED_CONVERSATION] =
 	{"turn_owed_conversation", TL_TURN, "", "conversation_id",
 	"(" OWED ") AND (conversation_id <> deployment)"},

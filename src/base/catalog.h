@@ -19,6 +19,7 @@ typedef enum TlIndex
 {
 	TL_IDX_TURN_KEY = TL_REPLY_SEQUENCE + 1,
 	TL_IDX_TURN_OWED_DEPLOYMENT,
+	TL_IDX_TURN_OWED_CHECK,
 	TL_IDX_TURN_OWED_CONVERSATION,
 	TL_IDX_TURN_OWED_LAPSED,
 	TL_IDX_REPLY_KEY,
@@ -49,7 +50,7 @@ typedef enum TlArmResult
 
 #define TL_BIT(relation)	(UINT32_C(1) << (relation))
 /* the indexes that hold owed rows only */
-#define TL_OWED_INDEXES	(TL_BIT(TL_IDX_TURN_OWED_DEPLOYMENT) | \
+#define TL_OWED_INDEXES	(TL_BIT(TL_IDX_TURN_OWED_DEPLOYMENT) | TL_BIT(TL_IDX_TURN_OWED_CHECK) | \
 						 TL_BIT(TL_IDX_TURN_OWED_CONVERSATION) | TL_BIT(TL_IDX_TURN_OWED_LAPSED))
 
 /* the extension of this database; InvalidOid if there is none */

@@ -186,6 +186,9 @@ tl_outbox_store(TlOutbox *outbox, TlReply *const *replies, int n, int64 now)
 	for (i = 0; i < n; i++)
 		make_reply(replies[i], created, values + i * REPLY_NATTS, nulls + i * REPLY_NATTS);
 
+	/* a group waits for a DBA's hold of the sequence while it locks nothing */
+	if (n > 1)
+		LockRelationOid(tl_sequence_oid(), RowExclusiveLock);
 	ntags = lock_conversations(replies, n, tags);
 	for (i = 0; i < n; i++)
 	{

@@ -281,6 +281,8 @@ tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *s
 TM_Result
 tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode, LockWaitPolicy wait)
 {
+	TM_Result	result;
+
 	if (r->locked == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(r->slot));
@@ -288,7 +290,10 @@ tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode, Lo
 		r->locked = table_slot_create(r->rel, NULL);
 		MemoryContextSwitchTo(old);
 	}
-	return tl_rel_lock_into(r, tid, snapshot, r->locked, mode, wait);
+	result = tl_rel_lock_into(r, tid, snapshot, r->locked, mode, wait);
+	/* a pinned page would not be pruned */
+	ExecClearTuple(r->locked);
+	return result;
 }
 
 /* Replace a row; waits for a transaction that holds it. */
@@ -373,7 +378,6 @@ tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
 	if (s->opened)
 		s->index = index_open(oid, AccessShareLock);
 	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
-	s->scan->xs_want_itup = s->reads_entries;
 	s->slot = table_slot_create(r->rel, NULL);
 	tl_scan_restart(s);
 }
@@ -382,22 +386,6 @@ bool
 tl_scan_next(TlScan *s, ScanDirection direction)
 {
 	return index_getnext_slot(s->scan, direction, s->slot);
-}
-
-bool
-tl_scan_next_until(TlScan *s, int attno, int64 until)
-{
-	Assert(s->reads_entries);
-	while (index_getnext_tid(s->scan, ForwardScanDirection) != NULL)
-	{
-		bool		isnull;
-		Datum		value = index_getattr(s->scan->xs_itup, attno, s->scan->xs_itupdesc, &isnull);
-
-		CHECK_FOR_INTERRUPTS();
-		if (DatumGetInt64(value) <= until && index_fetch_heap(s->scan, s->slot))
-			return true;
-	}
-	return false;
 }
 
 /* An index looks at its keys' arguments with the first row, not before. */

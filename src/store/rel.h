@@ -44,7 +44,6 @@ typedef struct TlScan
 	TupleTableSlot *slot;		/* the row that the walk stands on */
 	ScanKeyData keys[3];
 	int			nkeys;
-	bool		reads_entries;	/* for tl_scan_next_until */
 } TlScan;
 
 /* columns (from 1) of a struct that has values and nulls of a row */
@@ -101,11 +100,6 @@ extern void tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datu
 extern void tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value);
 extern void tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot);
 extern bool tl_scan_next(TlScan *s, ScanDirection direction);
-/*
- * the next row whose index entry has at most that value in an int8 column; no
- * other row is read.  The walk began with reads_entries.
- */
-extern bool tl_scan_next_until(TlScan *s, int attno, int64 until);
 /* begin again with the keys as they are now */
 extern void tl_scan_restart(TlScan *s);
 /* begin again with these arguments of the first two keys; find the first row */

@@ -28,8 +28,8 @@ PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 
 /*
  * Sweep the owed turns of a deployment whose session died, or with death NULL
- * the rows that are to be looked at by now: of the others the walk passes over
- * the index entries.  True if none is left over.
+ * the rows that are to be looked at by now, in the order of that time.  True if
+ * none of them is left over.
  */
 static bool
 sweep_table(const TlDeath *death, int64 now, int max, int *failed)
@@ -47,13 +47,12 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 		tl_turn_scan_owed(&turns, &scan, cstring_to_text(death->deployment), snapshot);
 	else
 	{
-		scan.reads_entries = true;
-		tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_DEPLOYMENT, snapshot);
+		tl_scan_key_int8(&scan, 1, BTLessEqualStrategyNumber, now);
+		tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_CHECK, snapshot);
 	}
 	do
 	{
-		for (n = 0; n < CHUNK && (death != NULL ? tl_scan_next(&scan, ForwardScanDirection) :
-								  tl_scan_next_until(&scan, 2, now)); n++)
+		for (n = 0; n < CHUNK && tl_scan_next(&scan, ForwardScanDirection); n++)
 			items[n] = (TlSweepItem) {
 				.tid = scan.slot->tts_tid, .attached = death ? death->attached : 0,
 				.died = death ? death->died : 0

@@ -343,7 +343,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.snapshot = tl_latest_snapshot();
-	sweep.failing = palloc(nitems * sizeof(Failing *));
+	sweep.failing = MemoryContextAlloc(sweep.context, nitems * sizeof(Failing *));
 	MemoryContextSwitchTo(of_row);
 	for (i = 0; i < nitems; i++)
 	{

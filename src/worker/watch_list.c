@@ -219,7 +219,7 @@ tl_watch_list_scan(void)
 	snapshot = tl_latest_snapshot();
 	start = now = tl_clock_tick();
 	start_mono = tl_monotonic();
-	tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_DEPLOYMENT, snapshot);
+	tl_scan_begin(&scan, &turns, TL_IDX_TURN_OWED_CHECK, snapshot);
 	while (tl_scan_next(&scan, ForwardScanDirection))
 	{
 		TlTurn		turn;

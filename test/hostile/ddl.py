@@ -126,6 +126,7 @@ class Ddl:
         index = self.pick(
             (
                 "turn_owed_deployment",
+                "turn_owed_check",
                 "turn_owed_lapsed",
                 "turn_owed_conversation",
                 "delivery_open_conversation",

@@ -19,7 +19,7 @@ SELECT col_is_pk('turn_liveness', 'reply', ARRAY['conversation_id', 'reply_id'],
 SELECT col_is_pk('turn_liveness', 'delivery', 'reply_id', 'the key of a delivery');
 SELECT col_is_pk('turn_liveness', 'late_reply', 'digest', 'the key of a late reply');
 
-SELECT indexes_are('turn_liveness', 'turn', ARRAY['turn_pkey', 'turn_owed_deployment', 'turn_owed_conversation', 'turn_owed_lapsed']);
+SELECT indexes_are('turn_liveness', 'turn', ARRAY['turn_pkey', 'turn_owed_deployment', 'turn_owed_check', 'turn_owed_conversation', 'turn_owed_lapsed']);
 SELECT indexes_are('turn_liveness', 'reply', ARRAY['reply_pkey']);
 SELECT indexes_are('turn_liveness', 'delivery', ARRAY['delivery_pkey', 'delivery_open_conversation', 'delivery_open_platform', 'delivery_parked', 'delivery_dead']);
 SELECT indexes_are('turn_liveness', 'late_reply', ARRAY['late_reply_pkey', 'late_reply_kept', 'late_reply_deployment', 'late_reply_conversation']);

@@ -116,12 +116,12 @@ app('ALTER INDEX turn_liveness.elsewhere RENAME TO delivery_open_platform');
 
 # --- a worker that meets an error in its first round
 
-my $missing = 'index "turn_liveness.turn_owed_deployment" does not exist';
+my $missing = 'index "turn_liveness.turn_owed_check" does not exist';
 my $starts = app('SELECT worker_starts FROM turn_liveness.stat_row()');
 my $pid = worker_pid($node, 'app');
 
 $start = -s $node->logfile;
-app('ALTER INDEX turn_liveness.turn_owed_deployment RENAME TO elsewhere');
+app('ALTER INDEX turn_liveness.turn_owed_check RENAME TO elsewhere');
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 ok(wait_until('the new one says so', sub { logged($start, $missing) > 0 }), 'a worker that cannot read the turns says so');
 my @told = slurp_file($node->logfile, $start) =~ /^.* turn_liveness worker 55000 ERROR:  \Q$missing\E\n.*HINT:  .*\n.*CONTEXT:  turn_liveness worker in database "app"$/mg;
@@ -129,7 +129,7 @@ cmp_ok(scalar @told, '>', 0, 'the log names what is missing, and the database');
 ok(wait_worker($node, 'app'), 'and stays');
 my $serves = worker_pid($node, 'app');
 isnt($serves, $pid, 'it is a new one');
-app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_deployment');
+app('ALTER INDEX turn_liveness.elsewhere RENAME TO turn_owed_check');
 app(q{SELECT turn_liveness.arm_turn('mended', 'm', admission => '1ms', silence => '1ms')});
 ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'mended'}), 'turns are failed again once it is mended');
 is(worker_pid($node, 'app'), $serves, 'by the same worker');
