@@ -49,8 +49,12 @@ BAD_LOG = re.compile(
     r"|stuck spinlock|\bXX\d\d\d\b|exited with exit code [^01]"
     r"|^(?!.* hostile0 ).*could not fail"
 )
-# An internal error of the parser, which sqlsmith reaches without any function of ours.
-SERVERS_OWN = re.compile(r"STATEMENT:|failed to find conversion function from unknown to")
+# Internal errors of the parser, intervaltypmodout() and acldefault(), which sqlsmith
+# reaches without any function of ours.
+SERVERS_OWN = re.compile(
+    r"STATEMENT:|failed to find conversion function from unknown to"
+    r"|invalid INTERVAL typmod: 0x|unrecognized objtype abbreviation: "
+)
 
 
 def is_bad(line):
