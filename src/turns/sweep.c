@@ -1,6 +1,6 @@
 /*
  * sweep.c
- *		What is to be swept: turns that are to be looked at by now, and those of
+ *		Which turns are to be swept: those to be looked at by now, and those of
  *		sessions that ended.  Pure transaction code, which the worker and
  *		sweep_expired_turns() call; sweep_batch.c decides about the rows.
  */
