@@ -37,6 +37,7 @@ class Clients:
         self.spawn("proxy")
         self.names = ["w%d" % i for i in range(WORKERS)] + ["l%d" % i for i in range(LISTENERS)] + \
             ["p%d" % i for i in range(PUSHERS)] + ["g%d" % i for i in range(GATEWAYS)]
+        self.life = {name: threading.Lock() for name in self.names}
         for name in self.names:
             self.spawn(name)
 
