@@ -173,7 +173,8 @@ pgtap() {
 
 # Four at once keep two processors busy: most of the time a test waits.
 tap() {
-	# what InitOnce.pm copies
+	# what InitOnce.pm copies; a lane of the mutants comes here again and again
+	rm -rf "$TL_TMP/template"
 	initdb -D "$TL_TMP/template" -A trust -N >"$TL_TMP/initdb.log" 2>&1 || {
 		cat "$TL_TMP/initdb.log"
 		return 1
