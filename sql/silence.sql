@@ -82,6 +82,28 @@ SELECT tl_test.advance('15 s');
 SELECT turn_liveness.sweep_expired_turns();
 SELECT sum(turn_liveness.fail_deployment('si-' || i)) FROM generate_series(1, 12) i;
 
+-- nor does a statement that came before the silence and goes on calling
+SELECT tl_test.advance('10 min');
+SELECT tl_test.arm_all(12);
+SELECT tl_test.beat_all(1, 12);
+SELECT turn_liveness.heartbeat('si-idle'), tl_test.advance('40 s'), turn_liveness.heartbeat('si-idle'),
+	tl_test.advance('25 s'), turn_liveness.heartbeat('si-idle');
+SELECT turn_liveness.sweep_expired_turns();
+SELECT grace FROM turn_liveness.stat;
+-- a procedure that commits is a worker inside of the server: each of its transactions counts
+CREATE PROCEDURE tl_test.beat_and_commit() LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 3 LOOP
+		PERFORM turn_liveness.heartbeat('si-idle');
+		PERFORM tl_test.advance('25 s');
+		COMMIT;
+	END LOOP;
+END $$;
+SELECT tl_test.beat_all(1, 12);
+CALL tl_test.beat_and_commit();
+SELECT turn_liveness.sweep_expired_turns();
+SELECT sum(turn_liveness.fail_deployment('si-' || i)) FROM generate_series(1, 12) i;
+
 -- the silence of each turn's own counts, not the setting
 SELECT tl_test.advance('10 min');
 SELECT count(turn_liveness.arm_turn('si-' || i, gen_random_uuid()::text, silence => '5 s')) FROM generate_series(1, 20) i;

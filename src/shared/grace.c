@@ -9,7 +9,9 @@
  * Mass silence: at least ten deployments beat within one turn deadline, and
  * then no worker at all calls.  Then the path of the workers to the database is
  * dead, not the workers.  Only calls that workers make tell that the path
- * lives: a gateway may well reach the database over another one.  What the
+ * lives: a gateway may well reach the database over another one.  And a
+ * statement tells it once, when it comes: one that is here already goes on
+ * calling, after a wait for a lock say, though the path is dead.  What the
  * silence means for a turn depends on its own silence deadline:
  * rules/deadline.c.
  *
@@ -18,6 +20,8 @@
  * gap under the directory lock.  The sweeping process writes the rest.
  */
 #include "base/turn_liveness.h"
+
+#include "access/xact.h"
 
 #include "base/guc.h"
 #include "shared/clock.h"
@@ -53,14 +57,22 @@ note_gap(TlDatabase *db, int64 from, int64 to)
 	LWLockRelease(&tl_shared->directory);
 }
 
+/*
+ * The first call of a statement stands for its arrival.  A procedure that
+ * commits goes on in the same statement, but in a new transaction.
+ */
 TL_HOT void
 tl_grace_note_call(int64 now)
 {
+	static TimestampTz noted = 0;
 	TlDatabase *db = tl_database();
+	TimestampTz arrived = Max(GetCurrentStatementStartTimestamp(),
+							  GetCurrentTransactionStartTimestamp());
 	int64		last;
 
-	if (db == NULL)
+	if (db == NULL || arrived == noted)
 		return;
+	noted = arrived;
 	last = (int64) pg_atomic_read_u64(&db->last_call_us);
 	if (now - last <= CALL_RESOLUTION)
 		return;
