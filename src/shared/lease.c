@@ -41,7 +41,7 @@
 static inline bool
 lock(TlLeaseKey deployment, LWLockMode mode)
 {
-	if (tl_lease_table == NULL)
+	if (tl_leases.table == NULL)
 		return false;
 	LWLockAcquire(tl_lease_partition(deployment), mode);
 	return true;

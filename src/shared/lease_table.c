@@ -2,9 +2,11 @@
  * lease_table.c
  *		The lease table: its memory, its keys, and how leases come and go.
  *
- * Chained hash table over a fixed array; a deployment and its named turns hash
- * to one partition by h1.  Nothing here waits for anything but an LWLock,
- * allocates, or can fail.
+ * A chained hash table of fixed size, made of pages that hold buckets and
+ * leases.  A lease stands on the page of its bucket, or on any other where that
+ * one is full.  A deployment and its named turns hash to one partition by h1,
+ * which is a lock and some pages.  Nothing here waits for anything but an
+ * LWLock, allocates, or can fail.
  */
 #include "base/turn_liveness.h"
 
@@ -18,11 +20,10 @@
 #include "shared/database.h"
 #include "shared/lease_table.h"
 
-TlLeaseTable *tl_lease_table = NULL;
-uint32	   *tl_lease_buckets;
-uint32		tl_lease_bucket_mask;
+#define PAGE_SIZE	sizeof(TlLeasePage)
+#define WORD_BITS	64			/* of "full" */
 
-#define NBUCKETS	pg_nextpower2_32(Max(tl_lease_capacity, TL_LEASE_PARTITIONS))
+TlLeases	tl_leases;
 
 /* Hash a name, which may have a short header. */
 static inline uint64
@@ -62,75 +63,145 @@ tl_lease_turn_key(TlLeaseKey deployment, const text *message_id)
 	return (TlLeaseKey) {deployment.h1, hash_text(message_id, seed)};
 }
 
+static uint32
+number_of_pages(void)
+{
+	return tl_leases.npartitions * tl_leases.pages_each;
+}
+
+static uint32
+number_of_words(void)
+{
+	return number_of_pages() / WORD_BITS + 1;
+}
+
+/* As many pages as the setting needs; partitions of equal size. */
+static void
+set_shape(void)
+{
+	uint32		least = tl_lease_capacity / TL_LEASES_PER_PAGE + 1;
+
+	tl_leases.pages_each = (least - 1) / TL_LEASE_PARTITIONS + 1;
+	tl_leases.npartitions = (least - 1) / tl_leases.pages_each + 1;
+}
+
 Size
 tl_lease_shmem_size(void)
 {
-	Size		size = add_size(offsetof(TlLeaseTable, leases),
-								mul_size(sizeof(TlLease), tl_lease_capacity + 1));
+	Size		size;
 
-	return add_size(size, mul_size(sizeof(uint32), NBUCKETS));
+	set_shape();
+	size = add_size(offsetof(TlLeaseTable, full), mul_size(sizeof(uint64), number_of_words()));
+	/* one more, for they begin where a page of memory does */
+	return add_size(size, mul_size(PAGE_SIZE, number_of_pages() + 1));
 }
 
 void
 tl_lease_shmem_startup(int tranche)
 {
+	TlLeaseTable *table;
 	bool		found;
-	int			i;
+	uint32		i;
 
-	tl_lease_table = ShmemInitStruct("turn_liveness leases", tl_lease_shmem_size(), &found);
-	tl_lease_buckets = (uint32 *) &tl_lease_table->leases[tl_lease_capacity + 1];
-	tl_lease_bucket_mask = NBUCKETS - 1;
+	table = ShmemInitStruct("turn_liveness leases", tl_lease_shmem_size(), &found);
+	tl_leases.table = table;
+	tl_leases.pages = (TlLeasePage *) TYPEALIGN(PAGE_SIZE, &table->full[number_of_words()]);
 	if (found)
 		return;
-	memset(tl_lease_table, 0, tl_lease_shmem_size());
-	SpinLockInit(&tl_lease_table->free_mutex);
+	memset(table, 0, tl_lease_shmem_size());
+	SpinLockInit(&table->free_mutex);
 	for (i = 0; i < TL_LEASE_PARTITIONS; i++)
-		LWLockInitialize(&tl_lease_table->partitions[i].lock, tranche);
+		LWLockInitialize(&table->partitions[i].lock, tranche);
+	/* there is no room where there is no page */
+	for (i = number_of_pages(); i < number_of_words() * WORD_BITS; i++)
+		table->full[i / WORD_BITS] |= UINT64CONST(1) << (i % WORD_BITS);
 }
 
 /* Hints: they read without a lock, and use the result only as an address. */
 TL_HOT void
 tl_lease_prefetch_bucket(TlLeaseKey key)
 {
-	if (tl_lease_table != NULL)
+	if (tl_leases.table != NULL)
 		__builtin_prefetch(tl_lease_bucket(key));
 }
 
 TL_HOT void
 tl_lease_prefetch(TlLeaseKey key)
 {
-	if (tl_lease_table != NULL)
-		__builtin_prefetch(&tl_lease_table->leases[*(volatile uint32 *) tl_lease_bucket(key)]);
+	if (tl_leases.table != NULL)
+		__builtin_prefetch(tl_lease_at(*(volatile uint32 *) tl_lease_bucket(key)));
 }
 
 /*
- * A lease comes from the free list, or from those that were never in use.  The
- * backend links it last, when all of it is written.
+ * The page where a lease has room: its own, or the next one that has.  Caller
+ * knows that there is one, for the pages have room for more than the capacity.
  */
+static TlLeasePage *
+page_with_room(uint32 home)
+{
+	const uint64 *full = tl_leases.table->full;
+	uint32		word = home / WORD_BITS;
+
+	if ((full[word] & (UINT64CONST(1) << (home % WORD_BITS))) == 0)
+		return &tl_leases.pages[home];
+	while (full[word] == PG_UINT64_MAX)
+		word = (word + 1) % number_of_words();
+	return &tl_leases.pages[word * WORD_BITS + pg_rightmost_one_pos64(~full[word])];
+}
+
+/* Note whether a page has room. */
+static void
+note_room(TlLeasePage *page)
+{
+	uint32		number = page - tl_leases.pages;
+	uint64		bit = UINT64CONST(1) << (number % WORD_BITS);
+
+	if (page->free_head == 0 && page->fresh == TL_LEASES_PER_PAGE)
+		tl_leases.table->full[number / WORD_BITS] |= bit;
+	else
+		tl_leases.table->full[number / WORD_BITS] &= ~bit;
+}
+
+/* Take a lease from the free list of a page, or one that was never in use. */
+static TlLease *
+take(uint32 home)
+{
+	TlLeaseTable *table = tl_leases.table;
+	TlLease    *lease = NULL;
+
+	SpinLockAcquire(&table->free_mutex);
+	if (table->used < tl_lease_capacity)
+	{
+		TlLeasePage *page = page_with_room(home);
+
+		if (page->free_head != 0)
+		{
+			lease = tl_lease_at(page->free_head);
+			page->free_head = lease->next;
+		}
+		else
+			lease = &page->leases[page->fresh++];
+		note_room(page);
+		table->used++;
+	}
+	SpinLockRelease(&table->free_mutex);
+	return lease;
+}
+
+/* The backend links a lease last, when all of it is written. */
 TlLease *
 tl_lease_make(TlLeaseKey key, bool is_turn)
 {
-	TlLeaseTable *table = tl_lease_table;
 	TlLease    *lease = tl_lease_find(key);
 	uint32	   *bucket = tl_lease_bucket(key);
-	uint32		i;
 
 	Assert(LWLockHeldByMeInMode(tl_lease_partition(key), LW_EXCLUSIVE));
 	if (lease != NULL)
 		return lease;
-
-	SpinLockAcquire(&table->free_mutex);
-	i = table->free_head;
-	if (i != 0)
-		table->free_head = table->leases[i].next;
-	else if (table->fresh < tl_lease_capacity)
-		i = ++table->fresh;
-	table->used += i != 0;
-	SpinLockRelease(&table->free_mutex);
-	if (i == 0)
+	lease = take(tl_lease_page(key));
+	if (lease == NULL)
 		return NULL;
 
-	lease = &table->leases[i];
 	memset(lease, 0, sizeof(TlLease));
 	lease->key = key;
 	lease->is_turn = is_turn;
@@ -140,26 +211,28 @@ tl_lease_make(TlLeaseKey key, bool is_turn)
 						pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
 	lease->next = *bucket;
 	lease->used = true;
-	*bucket = i;
+	*bucket = lease - tl_lease_at(0);
 	return lease;
 }
 
 void
 tl_lease_remove(TlLease *lease)
 {
-	TlLeaseTable *table = tl_lease_table;
-	uint32		i = lease - table->leases;
+	TlLeaseTable *table = tl_leases.table;
+	uint32		number = lease - tl_lease_at(0);
+	TlLeasePage *page = &tl_leases.pages[number / TL_PAGE_UNITS];
 	uint32	   *link = tl_lease_bucket(lease->key);
 
 	Assert(LWLockHeldByMeInMode(tl_lease_partition(lease->key), LW_EXCLUSIVE));
-	while (*link != i)
-		link = &table->leases[*link].next;
+	while (*link != number)
+		link = &tl_lease_at(*link)->next;
 	*link = lease->next;
 	lease->used = false;
 
 	SpinLockAcquire(&table->free_mutex);
-	lease->next = table->free_head;
-	table->free_head = i;
+	lease->next = page->free_head;
+	page->free_head = number;
+	note_room(page);
 	table->used--;
 	SpinLockRelease(&table->free_mutex);
 }
@@ -174,7 +247,7 @@ has_beaten_since(TlLease *lease, int64 since)
 }
 
 /*
- * Look at the next n entries and drop those that have been silent for long: a
+ * Look at the next n leases and drop those that have been silent for long: a
  * turn that still counts on such a beat has lapsed, and a beat makes a new
  * one.
  */
@@ -186,8 +259,8 @@ tl_lease_reclaim(int n, int64 silent_since)
 	while (n-- > 0)
 	{
 		/* the workers of all databases share the hand; a race skips an entry */
-		uint32		i = tl_lease_table->reclaim_hand++ % tl_lease_capacity + 1;
-		TlLease    *lease = &tl_lease_table->leases[i];
+		uint32		i = tl_leases.table->reclaim_hand++ % (number_of_pages() * TL_LEASES_PER_PAGE);
+		TlLease    *lease = &tl_leases.pages[i / TL_LEASES_PER_PAGE].leases[i % TL_LEASES_PER_PAGE];
 		TlLeaseKey	key = lease->key;
 
 		if (!lease->used || lease->database != database)
@@ -207,19 +280,21 @@ tl_lease_count_since(int64 since, int max)
 	uint16		database = tl_database() - tl_shared->databases;
 	int			count = 0;
 	uint32		i;
+	uint32		j;
 
-	for (i = 1; i <= tl_lease_table->fresh && count < max; i++)
-	{
-		TlLease    *lease = &tl_lease_table->leases[i];
+	for (i = 0; i < number_of_pages() && count < max; i++)
+		for (j = 0; j < tl_leases.pages[i].fresh && count < max; j++)
+		{
+			TlLease    *lease = &tl_leases.pages[i].leases[j];
 
-		count += lease->used && !lease->is_turn && lease->database == database &&
-			has_beaten_since(lease, since);
-	}
+			count += lease->used && !lease->is_turn && lease->database == database &&
+				has_beaten_since(lease, since);
+		}
 	return count;
 }
 
 int
 tl_lease_used(void)
 {
-	return tl_lease_table != NULL ? tl_lease_table->used : 0;
+	return tl_leases.table != NULL ? tl_leases.table->used : 0;
 }

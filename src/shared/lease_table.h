@@ -15,8 +15,6 @@
 
 #include "shared/lease_key.h"
 
-#define TL_LEASE_PARTITIONS	128
-
 typedef struct TlLease
 {
 	TlLeaseKey	key;
@@ -37,21 +35,46 @@ typedef struct TlLease
 
 StaticAssertDecl(sizeof(TlLease) == 64, "a lease is one cache line");
 
+#define TL_LEASE_PARTITIONS	128
+#define TL_LEASES_PER_PAGE	60
+#define TL_BUCKETS_PER_PAGE	62
+#define TL_PAGE_UNITS		64	/* of the size of a lease */
+
+/*
+ * A bucket and its leases stand on one page of memory, as long as there is
+ * room: a session that was just switched to waits for a translation of its
+ * address, once.
+ */
+typedef struct TlLeasePage
+{
+	uint32		free_head;		/* guarded by free_mutex, as is the next */
+	uint32		fresh;			/* leases up to this one have been in use */
+	uint32		buckets[TL_BUCKETS_PER_PAGE];
+	TlLease		leases[TL_LEASES_PER_PAGE];
+} TlLeasePage;
+
+StaticAssertDecl(sizeof(TlLeasePage) == TL_PAGE_UNITS * sizeof(TlLease), "leases are units of pages");
+
 typedef struct TlLeaseTable
 {
-	slock_t		free_mutex;		/* guards the next three */
-	uint32		free_head;
-	uint32		fresh;			/* leases up to this one have been in use */
+	slock_t		free_mutex;		/* guards the next, and the list "full" */
 	uint32		used;
 	uint32		reclaim_hand;	/* the worker's, see tl_lease_reclaim */
 	LWLockPadded partitions[TL_LEASE_PARTITIONS];
-	TlLease		leases[FLEXIBLE_ARRAY_MEMBER];	/* none has the number 0 */
+	/* a bit for each page, set where there is no room */
+	uint64		full[FLEXIBLE_ARRAY_MEMBER];
 } TlLeaseTable;
 
-/* NULL without preload */
-extern TlLeaseTable *tl_lease_table;
-extern uint32 *tl_lease_buckets;
-extern uint32 tl_lease_bucket_mask;
+/* Where everything is; "table" is NULL without preload. */
+typedef struct TlLeases
+{
+	TlLeaseTable *table;
+	TlLeasePage *pages;
+	uint32		npartitions;
+	uint32		pages_each;		/* of a partition */
+} TlLeases;
+
+extern TlLeases tl_leases;
 
 /* the caller holds the partition exclusively; NULL if the table is full */
 extern TlLease *tl_lease_make(TlLeaseKey key, bool is_turn);
@@ -74,30 +97,54 @@ extern void tl_lease_reclaim(int n, int64 silent_since);
 extern int	tl_lease_count_since(int64 since, int max);
 extern int	tl_lease_used(void);
 
+/* which of n: a hash of 32 bits is a fraction of 2^32 */
+#define tl_lease_share(hash, n)	((uint32) (((uint64) (uint32) (hash) * (n)) >> 32))
+
+static inline uint32
+tl_lease_partition_number(TlLeaseKey key)
+{
+	return tl_lease_share(key.h1, tl_leases.npartitions);
+}
+
 static inline LWLock *
 tl_lease_partition(TlLeaseKey key)
 {
-	return &tl_lease_table->partitions[key.h1 % TL_LEASE_PARTITIONS].lock;
+	return &tl_leases.table->partitions[tl_lease_partition_number(key)].lock;
+}
+
+/* The turns of a deployment are spread over the pages of its partition. */
+static inline uint32
+tl_lease_page(TlLeaseKey key)
+{
+	return tl_lease_partition_number(key) * tl_leases.pages_each +
+		tl_lease_share((key.h1 >> 32) ^ key.h2, tl_leases.pages_each);
 }
 
 static inline uint32 *
 tl_lease_bucket(TlLeaseKey key)
 {
-	/* the low bits choose the partition, so a bucket is in one partition */
-	uint32		spread = (uint32) ((key.h1 >> 32) ^ key.h2) & ~(uint32) (TL_LEASE_PARTITIONS - 1);
+	return &tl_leases.pages[tl_lease_page(key)].buckets[tl_lease_share(key.h2 >> 32, TL_BUCKETS_PER_PAGE)];
+}
 
-	return &tl_lease_buckets[(spread | (uint32) (key.h1 % TL_LEASE_PARTITIONS)) & tl_lease_bucket_mask];
+/* A lease's number is its place in memory; that of a page's head is none. */
+static inline TlLease *
+tl_lease_at(uint32 number)
+{
+	return (TlLease *) tl_leases.pages + number;
 }
 
 static inline TlLease *
 tl_lease_find(TlLeaseKey key)
 {
-	TlLease    *leases = tl_lease_table->leases;
+	TlLease    *lease;
 	uint32		i;
 
-	for (i = *tl_lease_bucket(key); i != 0; i = leases[i].next)
-		if (tl_lease_key_equal(leases[i].key, key))
-			return &leases[i];
+	for (i = *tl_lease_bucket(key); i != 0; i = lease->next)
+	{
+		lease = tl_lease_at(i);
+		if (tl_lease_key_equal(lease->key, key))
+			return lease;
+	}
 	return NULL;
 }
 

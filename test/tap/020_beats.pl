@@ -177,4 +177,32 @@ is($small->safe_psql('postgres', 'SELECT beats_in_rows FROM turn_liveness.stat')
 	$in_rows, 'in shared memory');
 
 $small->stop;
+
+# --- one page of memory is full, and others have room: 600 leases are on 11 pages of 60, and a
+# deployment's turns on the one page of its partition as long as that has room
+
+my $pages = new_node('pages', "$quiet\nturn_liveness.lease_capacity = 600\n");
+my $many = "ARRAY(SELECT 'm' || i FROM generate_series(1, 400) i)";
+$pages->safe_psql('postgres',
+	q{SELECT count(turn_liveness.arm_turn(d, 'm' || i, admission => '1 d', silence => '20 min', duration => '1 d')) FROM generate_series(1, 400) i, unnest('{big,other}'::text[]) d});
+sub in_memory
+{
+	return $pages->safe_psql('postgres', 'SELECT leases_used, beats_in_rows FROM turn_liveness.stat');
+}
+is($pages->safe_psql('postgres', "SELECT turn_liveness.heartbeat('big', $many)"), 400, '400 turns of one deployment beat');
+is(in_memory(), '401|0', 'in shared memory');
+is($pages->safe_psql('postgres', "SELECT turn_liveness.heartbeat('big', $many, array_fill(1, '{400}'))"),
+	400, 'each is found again');
+is(in_memory(), '401|0', 'and has no second lease');
+is($pages->safe_psql('postgres', "SELECT turn_liveness.heartbeat('other', $many)"), 400, '400 of another one beat');
+is(in_memory(), '600|202', 'until the leases are used up, to the last one');
+$pages->safe_psql('postgres',
+	"SELECT count(turn_liveness.fail_turn('big', 'm' || i, 'x')) FROM generate_series(1, 400) i WHERE i % 2 = 0");
+is($pages->safe_psql('postgres', "SELECT turn_liveness.heartbeat('big', $many)"), 200, 'the other half is owed');
+is($pages->safe_psql('postgres', "SELECT turn_liveness.heartbeat('other', $many)"), 400, 'all of the other deployment are');
+is((split /\|/, in_memory())[0], 600, 'in the places of those that have ended');
+$pages->safe_psql('postgres', "SELECT turn_liveness.fail_deployment(d, 'x') FROM unnest('{big,other}'::text[]) d");
+is($pages->safe_psql('postgres', "SELECT turn_liveness.heartbeat('big'), turn_liveness.heartbeat('other')"), '0|0', 'nothing is owed');
+is((split /\|/, in_memory())[0], 0, 'no lease is left');
+$pages->stop;
 done_testing();
