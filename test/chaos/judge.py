@@ -158,11 +158,12 @@ class Graces:
             elif fault["phase"] == "end" and (fault["fault"], fault["at"]) in began:
                 begin, end = began[fault["fault"], fault["at"]], fault["w"]
                 if fault["fault"] in ("stop_server", "stop_sweeper") and end - begin > 2.1:
-                    self.floors.append((end, "pause"))
+                    # beside a sweeper that is stopped sessions sweep
+                    self.floors.append((end, "pause", begin if fault["fault"] == "stop_server" else end))
                 elif fault["fault"] == "sweep_off":
                     self.off.append((begin + 1.5, end))
                     if end - begin > 6:
-                        self.floors.append((end, "sweep on"))
+                        self.floors.append((end, "sweep on", begin + 1.5))
                 elif fault["fault"] == "cut":
                     self.cuts.append((begin, end))
                 if fault["fault"] in STALLS:
@@ -170,7 +171,7 @@ class Graces:
         # the length of a silence counts on a clock that stands still while the worker is held up
         self.cuts = [(begin, end) for begin, end in self.cuts if not any(b < end and begin < e for b, e in stalls)]
         self.starts.sort()
-        self.floors += [(start, "start") for start in self.starts]
+        self.floors += [(start, "start", 0) for start in self.starts]
         self.floors.sort()
 
 
@@ -231,7 +232,7 @@ def candidates(history, key, end, marked):
 
 def false_failures(history):
     graces = Graces(history)
-    floors = [f for f, _ in graces.floors]
+    floors = [floor for floor, _, _ in graces.floors]
     beating = crowd(history, graces)
     sessions = session_lives(history)
     for key in history.terminals:
@@ -266,17 +267,22 @@ def false_failure(history, key, reply, graces, floors, beating, sessions):
         yield from died(history, key, failed, 0 if marks else window, graces, sessions)
         return
 
+    offered = window if code in ("WORKER_UNRESPONSIVE", "WORKER_NEVER_STARTED") and not marks else 0
+
     def floored(call, own):
         """The earliest end of an interval, and the graces that the turn was owed before it failed."""
-        deadline, why = call.begin + own, ""
+        deadline, why, held = call.begin + own, "", 0
         if graces.restarted(call.begin, failed):
             # how long the clock stood still in an earlier run is not known any more: the floor counts
             deadline = call.begin
-        for floor, name in graces.floors[:bisect.bisect(floors, failed)]:
+        for floor, name, since in graces.floors[:bisect.bisect(floors, failed)]:
             owed = floor + (silence if call.sure and call.end < floor else min(own, silence))
-            if owed > deadline and call.begin < floor:
-                deadline, why = owed, " (%s at %.3f)" % (name, floor)
-        return deadline, why
+            # a turn that was offered before keeps its window, but for a start, which forgets the offer
+            if offered and deadline <= since:
+                held = owed
+            elif owed > deadline and call.begin < floor:
+                deadline, why, held = owed, " (%s at %.3f)" % (name, floor), 0
+        return max(deadline + offered, held), why
 
     # a mark's code stands for whichever time has run out
     earliest = [floored(arms[0][0], duration) + (arms[0][0],)] if code in ("TURN_TOO_LONG", "PROVIDER") else []
@@ -291,8 +297,6 @@ def false_failure(history, key, reply, graces, floors, beating, sessions):
         yield "and nothing in its life leads to that: %s" % [(k, c) for k, c, _ in moves]
         return
     deadline, why, call = min(earliest, key=lambda e: e[0])
-    if code in ("WORKER_UNRESPONSIVE", "WORKER_NEVER_STARTED") and not marks:
-        deadline += window
     if failed < deadline:
         yield "%.3f s before its deadline%s, silence %s, window %s, last sign %r" % (
             deadline - failed, why, silence, window, call)

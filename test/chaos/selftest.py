@@ -121,6 +121,7 @@ def both(*steps):
 
 ENDS, WON, STALE, UPDATES, EARLY, BEATS, CURSORS, CLAIMS, ERRORS, LOG, LEAKS, AMCHECK = [n for n, _ in judge.CHECKS]
 OWED = lambda s: s.tables["turns"].append(["g0d0/b", "lapsed", None])
+OFFER = lambda s: s.named["arm b"].items[0].__setitem__(4, 3)
 
 # what is wrong, who finds it (None: nothing is wrong), how
 CASES = [
@@ -152,7 +153,10 @@ CASES = [
     ("silent, too early", EARLY, column(8, 9, T + 4.9)),
     ("silent, but for a beat in doubt", EARLY, both(column(8, 9, T + 3.9), change("beats2", fate="lost"))),
     ("silent, though an earlier beat is in doubt", None, both(column(8, 9, T + 4.1), change("beats2", fate="lost"))),
-    ("silent in its rescue window", EARLY, lambda s: s.named["arm b"].items[0].__setitem__(4, 3)),
+    ("silent in its rescue window", EARLY, OFFER),
+    ("offered, in the grace of a pause", EARLY, both(OFFER, column(8, 9, T + 10.9), lambda s: s.fault("stop_server", 5.2, 8))),
+    ("offered, after the grace of a pause", None, both(OFFER, column(8, 9, T + 11.1), lambda s: s.fault("stop_server", 5.2, 8))),
+    ("silent, then offered, after a pause", EARLY, both(OFFER, column(8, 9, T + 11.1), lambda s: s.fault("stop_server", 4.8, 8))),
     ("silent in the grace of a start", EARLY, lambda s: s.started(3)),
     ("silent after the grace of a start", None, lambda s: s.started(0.4)),
     ("silent in the grace of a pause", EARLY, lambda s: s.fault("stop_server", 0.5, 3)),
