@@ -75,7 +75,7 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 	table = ObjectIdGetDatum(RelationGetRelid(late.rel));
 	full = DatumGetInt64(DirectFunctionCall1(pg_table_size, table)) >= MAX_BYTES ||
 		DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, table)) >= tl_max_late_replies;
-	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls))
+	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL, NULL))
 		tl_counter_add(verdict == TL_LOST ? TL_COUNT_LATE :
 					   verdict == TL_STALE ? TL_COUNT_STALE : TL_COUNT_UNKNOWN, 1);
 	tl_rel_close(&late);

@@ -241,11 +241,12 @@ is_free(TlRel *r, TlIndex key, const Datum *values, TransactionId *wait, ItemPoi
  * transaction id is taken.  A session holds the lock of the key from its look
  * to its index entries, and waits for no transaction meanwhile; so two sessions
  * do not both find the key free, and the speculative insertion of ON CONFLICT,
- * which writes WAL twice, is not needed.
+ * which writes WAL twice, is not needed.  "fill", if any, completes the values
+ * of a key that is free.
  */
 bool
-tl_rel_insert_unless_there(TlRel *r, TlIndex key,
-						   const Datum *values, const bool *nulls)
+tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values, const bool *nulls,
+						   TlFill fill, void *arg)
 {
 	LOCKTAG		tag;
 	bool		inserted;
@@ -258,6 +259,8 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key,
 		CHECK_FOR_INTERRUPTS();
 		(void) LockAcquire(&tag, ExclusiveLock, false, false);
 		inserted = is_free(r, key, values, &wait, &ctid);
+		if (inserted && fill != NULL)
+			fill(arg);
 		if (inserted)
 			tl_rel_insert(r, values, nulls);
 		LockRelease(&tag, ExclusiveLock, false);

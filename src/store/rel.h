@@ -74,8 +74,9 @@ extern void tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int nat
 extern void tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls);
 #define tl_rel_insert(r, values, nulls)	tl_rel_insert_many(r, 1, values, nulls)
 /* false, and nothing was written, if a row with this key is there */
-extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key,
-									   const Datum *values, const bool *nulls);
+typedef void (*TlFill) (void *arg);
+extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values,
+									   const bool *nulls, TlFill fill, void *arg);
 /*
  * replace a row: waits for a transaction that holds it, and returns what that
  * one made of it if it was not TM_Ok

@@ -120,12 +120,13 @@ tl_turn_detach(TlTurn *turn)
 }
 
 bool
-tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn)
+tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn, TlFill fill, void *arg)
 {
 	bool		inserted;
 
 	encode(turn);
-	inserted = tl_rel_insert_unless_there(turns, TL_IDX_TURN_KEY, turn->values, turn->nulls);
+	inserted = tl_rel_insert_unless_there(turns, TL_IDX_TURN_KEY, turn->values, turn->nulls,
+										  fill, arg);
 	if (inserted)
 		turn->tid = turns->slot->tts_tid;
 	return inserted;

@@ -57,7 +57,7 @@ extern void tl_turn_set_keys(TlTurn *turn);
 extern TimestampTz tl_turn_armed_at(const TlTurn *turn);
 
 /* write the row; turn->tid is the address of the new version then */
-extern bool tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn);
+extern bool tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn, TlFill fill, void *arg);
 extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
 
 /* find the row of a key; the scan is zeroed, and the caller always ends it */

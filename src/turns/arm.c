@@ -110,7 +110,7 @@ arm(TlTurn *turn, text *deployment, text *message_id, ArmAgain *again)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (tl_turn_insert_unless_there(&turns, turn))
+		if (tl_turn_insert_unless_there(&turns, turn, NULL, NULL))
 		{
 			tl_xact_count(turn, false);
 			tl_xact_wrote(turn, true);

@@ -156,32 +156,43 @@ turn_liveness_fail_deployment(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(ending.ended);
 }
 
+/* A turn that is rejected, and how it ends. */
+typedef struct Rejection
+{
+	TlTurn	   *turn;
+	Ending	   *ending;
+} Rejection;
+
+/* The key is free: store the reply, which the row of the turn names. */
+static void
+store_rejection(void *arg)
+{
+	Rejection  *rejection = arg;
+	TlTurn	   *turn = rejection->turn;
+
+	store(rejection->ending, turn, NULL, turn->times.armed);
+}
+
 /*
  * Insert the row of a turn as ended, so that it meets an arm of the same turn
- * on the same unique key; false if a row is there.  The reply follows when the
- * key is ours, and the row then names it.
+ * on the same unique key; false if a row is there.  The session stores the
+ * reply while it holds the short lock of the turn's key.  It opens the tables
+ * before, so that it waits for none of them under that lock.
  */
 static bool
-insert_ended(TlTurn *turn, Jsonb *routing, Ending *ending)
+insert_ended(TlTurn *turn, Ending *ending)
 {
+	Rejection	rejection = {turn, ending};
 	TlRel		turns;
 	bool		is_ours;
 
 	CHECK_FOR_INTERRUPTS();
+	/* it was never owed: it changes no count */
 	tl_turn_set(turn, TURN_OUTCOME, CharGetDatum(TL_OUTCOME_ERROR));
-	tl_turn_set_null(turn, TURN_ROUTING);
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	is_ours = tl_turn_insert_unless_there(&turns, turn);
-	if (is_ours)
-	{
-		Snapshot	snapshot = tl_latest_snapshot();
-
-		tl_turn_set(turn, TURN_ROUTING, JsonbPGetDatum(routing));
-		store(ending, turn, NULL, turn->times.armed);
-		tl_turn_write(&turns, turn, snapshot, false);
-		UnregisterSnapshot(snapshot);
-		tl_outbox_close(&ending->outbox);
-	}
+	tl_outbox_open(&ending->outbox);
+	is_ours = tl_turn_insert_unless_there(&turns, turn, store_rejection, &rejection);
+	tl_outbox_close(&ending->outbox);
 	tl_rel_close(&turns);
 	return is_ours;
 }
@@ -203,7 +214,7 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	tl_turn_make(&turn, deployment, message_id, routing);
 	turn.next_check = tl_times_next_check(&turn.times);
 
-	while ((result = insert_ended(&turn, routing, &ending) ? TL_WON :
+	while ((result = insert_ended(&turn, &ending) ? TL_WON :
 			end_turns(deployment, &message_id, &ending)) == TL_UNKNOWN)
 		/* retention has removed the row that was there since */
 		if (IsolationUsesXactSnapshot())
