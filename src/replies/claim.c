@@ -53,10 +53,10 @@ judge(TupleTableSlot *row, void *arg)
 {
 	Claim	   *claim = arg;
 	bool		isnull;
-	int64		parked_until = DatumGetTimestampTz(slot_getattr(row, DELIVERY_PARKED_UNTIL, &isnull));
 
-	/* parked ones stand in the order of that time */
-	if (!claim->picks.by_age && parked_until > claim->now)
+	/* parked ones stand in the order of that time; it is the last column */
+	if (!claim->picks.by_age &&
+		DatumGetTimestampTz(slot_getattr(row, DELIVERY_PARKED_UNTIL, &isnull)) > claim->now)
 		return TL_STEP_END;
 	return DatumGetTimestampTz(slot_getattr(row, DELIVERY_DUE_AT, &isnull)) <= claim->now ?
 		TL_STEP_TAKE : TL_STEP_PASS;
