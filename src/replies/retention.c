@@ -43,6 +43,7 @@
 #define PAUSE_AFTER_FULL	(100 * TL_MS)	/* records went */
 #define PAUSE_IN_WALK		TL_SECOND		/* none, but the walk goes on */
 #define MAX_YOUNG	1000		/* so many in a row: those behind are younger */
+#define WHOLE_WALK	(60 * TL_SECOND)	/* from the least id, so often */
 
 /* a row that the batch has locked */
 typedef struct Held
@@ -69,6 +70,8 @@ typedef struct Batch
 
 /* where this process stands in its walk over the records */
 static int64 walk_after = PG_INT64_MIN;
+static bool walks = false;		/* it has not come to the young ones yet */
+static int64 whole_again = 0;	/* the next walk from the least id */
 
 /* Lock a row of the record; false if another transaction holds it. */
 static bool
@@ -191,9 +194,11 @@ remove_late(Batch *batch, int64 cutoff)
 
 /*
  * Go on with the walk over all records in the order of their ids, in which they
- * were stored but for moments.  It begins anew once it has met a row of records
- * that are too young, or when the last id is behind it.  What stays for longer
- * than others (undelivered, delivered late) costs a look in each walk.
+ * were stored but for moments.  It ends at a row of records that are too young,
+ * or behind the last id.  The next walk begins there: before it lie records
+ * that went, whose index entries stay as long as any snapshot of the server is
+ * older, and those that stay for longer than others (undelivered, delivered
+ * late).  A walk from the least id looks at these once a minute.
  */
 static void
 remove_records(Batch *batch)
@@ -202,9 +207,15 @@ remove_records(Batch *batch)
 	int64		undelivered = batch->now - tl_undelivered_retention_us();
 	int			looks = batch->max * LOOKS + MAX_YOUNG;
 	int			young = 0;
+	int64		oldest_young = 0;
 	TlScan		scan = {0};
 	bool		found;
 
+	if (!walks && batch->now >= whole_again)
+	{
+		walk_after = PG_INT64_MIN;
+		whole_again = batch->now + WHOLE_WALK;
+	}
 	tl_scan_key_int8(&scan, 1, BTGreaterStrategyNumber, walk_after);
 	tl_scan_begin(&scan, &batch->rels[TL_DELIVERY], TL_IDX_DELIVERY_KEY, batch->snapshot);
 	while ((found = tl_scan_next(&scan, ForwardScanDirection)) &&
@@ -217,7 +228,7 @@ remove_records(Batch *batch)
 		walk_after = DatumGetInt64(tl_row_value(&d, DELIVERY_REPLY_ID));
 		done = tl_delivery_state(&d) == TL_DELIVERY_DONE;
 		if (tl_delivery_kept(&d) >= Max(delivered, undelivered))
-			young++;
+			oldest_young = young++ == 0 ? walk_after : oldest_young;
 		else
 			young = 0;
 		if (done ? Max(tl_delivery_due(&d), tl_delivery_kept(&d)) < delivered :
@@ -225,10 +236,11 @@ remove_records(Batch *batch)
 			(void) remove_one(batch, TL_DELIVERY, scan.slot);
 	}
 	tl_scan_end(&scan);
-	if (!found || young == MAX_YOUNG)
-		walk_after = PG_INT64_MIN;
-	else
+	walks = found && young < MAX_YOUNG;
+	if (walks)
 		batch->more = true;
+	else if (young > 0)
+		walk_after = oldest_young - (oldest_young > PG_INT64_MIN);
 }
 
 /* Count the undelivered ones that went; one log line for each platform. */
