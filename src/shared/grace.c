@@ -59,20 +59,25 @@ note_gap(TlDatabase *db, int64 from, int64 to)
 
 /*
  * The first call of a statement stands for its arrival.  A procedure that
- * commits goes on in the same statement, but in a new transaction.
+ * commits goes on in the same statement, but in a new transaction.  The wall
+ * clock may step back, so any other time tells a new one.  A background worker
+ * need not set the time of a statement: all its calls count.
  */
 TL_HOT void
 tl_grace_note_call(int64 now)
 {
-	static TimestampTz noted = 0;
+	static TimestampTz noted_statement = 0;
+	static TimestampTz noted_transaction = 0;
 	TlDatabase *db = tl_database();
-	TimestampTz arrived = Max(GetCurrentStatementStartTimestamp(),
-							  GetCurrentTransactionStartTimestamp());
+	TimestampTz statement = GetCurrentStatementStartTimestamp();
+	TimestampTz transaction = GetCurrentTransactionStartTimestamp();
 	int64		last;
 
-	if (db == NULL || arrived == noted)
+	if (db == NULL || (statement == noted_statement && transaction == noted_transaction &&
+					   statement != 0))
 		return;
-	noted = arrived;
+	noted_statement = statement;
+	noted_transaction = transaction;
 	last = (int64) pg_atomic_read_u64(&db->last_call_us);
 	if (now - last <= CALL_RESOLUTION)
 		return;

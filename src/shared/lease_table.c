@@ -20,7 +20,7 @@
 #include "shared/database.h"
 #include "shared/lease_table.h"
 
-#define PAGE_SIZE	sizeof(TlLeasePage)
+#define LEASE_PAGE	sizeof(TlLeasePage)
 #define WORD_BITS	64			/* of "full" */
 
 TlLeases	tl_leases;
@@ -93,7 +93,7 @@ tl_lease_shmem_size(void)
 	set_shape();
 	size = add_size(offsetof(TlLeaseTable, full), mul_size(sizeof(uint64), number_of_words()));
 	/* one more, for they begin where a page of memory does */
-	return add_size(size, mul_size(PAGE_SIZE, number_of_pages() + 1));
+	return add_size(size, mul_size(LEASE_PAGE, number_of_pages() + 1));
 }
 
 void
@@ -105,7 +105,7 @@ tl_lease_shmem_startup(int tranche)
 
 	table = ShmemInitStruct("turn_liveness leases", tl_lease_shmem_size(), &found);
 	tl_leases.table = table;
-	tl_leases.pages = (TlLeasePage *) TYPEALIGN(PAGE_SIZE, &table->full[number_of_words()]);
+	tl_leases.pages = (TlLeasePage *) TYPEALIGN(LEASE_PAGE, &table->full[number_of_words()]);
 	if (found)
 		return;
 	memset(table, 0, tl_lease_shmem_size());
@@ -140,12 +140,13 @@ static TlLeasePage *
 page_with_room(uint32 home)
 {
 	const uint64 *full = tl_leases.table->full;
+	uint32		words = number_of_words();
 	uint32		word = home / WORD_BITS;
 
 	if ((full[word] & (UINT64CONST(1) << (home % WORD_BITS))) == 0)
 		return &tl_leases.pages[home];
 	while (full[word] == PG_UINT64_MAX)
-		word = (word + 1) % number_of_words();
+		word = word + 1 < words ? word + 1 : 0;
 	return &tl_leases.pages[word * WORD_BITS + pg_rightmost_one_pos64(~full[word])];
 }
 
@@ -282,6 +283,8 @@ tl_lease_count_since(int64 since, int max)
 	uint32		i;
 	uint32		j;
 
+	if (tl_leases.table->used < max)
+		return 0;
 	for (i = 0; i < number_of_pages() && count < max; i++)
 		for (j = 0; j < tl_leases.pages[i].fresh && count < max; j++)
 		{

@@ -204,13 +204,21 @@ key_lock(LOCKTAG *tag, TlRel *r, TlIndex key, const Datum *values)
 /*
  * Has no row this key?  The key is the first two columns (text), or the first
  * (uuid).  *wait: an open transaction that inserts or deletes one decides.
+ *
+ * The scan reads the index before the row.  A transaction that replaces the row
+ * in between, and commits, leaves a version that the dirty snapshot does not
+ * see any more, and one whose entry came too late for the scan.  So where an
+ * entry is without a row, a snapshot decides that is taken after that: it sees
+ * the old version, or the new one with its entry.
  */
 static bool
 is_free(TlRel *r, TlIndex key, const Datum *values, TransactionId *wait, ItemPointer ctid)
 {
 	TlScan		scan = {0};
 	SnapshotData dirty;
-	bool		found;
+	Snapshot	latest;
+	bool		has_entry = false;
+	bool		found = false;
 
 	InitDirtySnapshot(dirty);
 	if (key == TL_IDX_TURN_KEY)
@@ -221,18 +229,36 @@ is_free(TlRel *r, TlIndex key, const Datum *values, TransactionId *wait, ItemPoi
 	else
 		ScanKeyInit(&scan.keys[scan.nkeys++], 1, BTEqualStrategyNumber, F_UUID_EQ, values[0]);
 	tl_scan_begin(&scan, r, key, &dirty);
-	found = tl_scan_next(&scan, ForwardScanDirection);
+	while (!found && index_getnext_tid(scan.scan, ForwardScanDirection) != NULL)
+	{
+		has_entry = true;
+		found = index_fetch_heap(scan.scan, scan.slot);
+	}
 	*ctid = scan.slot->tts_tid;
 	tl_scan_end(&scan);
+	*wait = InvalidTransactionId;
+	if (!found)
+	{
+		if (!has_entry)
+			return true;
+		latest = tl_latest_snapshot();
+		tl_scan_begin(&scan, r, key, latest);
+		found = tl_scan_next(&scan, ForwardScanDirection);
+		tl_scan_end(&scan);
+		UnregisterSnapshot(latest);
+		return !found;
+	}
 
 	/*
 	 * An open update of a committed row changes nothing for us: the key is
 	 * there whether it commits or not.  Only retention deletes, so the caller
 	 * waits for an open insert or, at worst, retention.
 	 */
-	*wait = !found ? InvalidTransactionId : TransactionIdIsValid(dirty.xmin) ? dirty.xmin :
-		key == TL_IDX_TURN_KEY ? InvalidTransactionId : dirty.xmax;
-	return !found;
+	if (TransactionIdIsValid(dirty.xmin))
+		*wait = dirty.xmin;
+	else if (key != TL_IDX_TURN_KEY)
+		*wait = dirty.xmax;
+	return false;
 }
 
 /*

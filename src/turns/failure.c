@@ -177,7 +177,8 @@ store_rejection(void *arg)
  * Insert the row of a turn as ended, so that it meets an arm of the same turn
  * on the same unique key; false if a row is there.  The session stores the
  * reply while it holds the short lock of the turn's key.  It opens the tables
- * before, so that it waits for none of them under that lock.
+ * before, so that it waits for none of them under that lock; only a DBA's open
+ * transaction on the sequence may keep it waiting, and arms of that turn too.
  */
 static bool
 insert_ended(TlTurn *turn, Ending *ending)
