@@ -179,7 +179,7 @@ $hold->query_safe('ROLLBACK');
 shows('turn_liveness_worker_has_problem{problem=""}', 0, 'then no more');
 $node->safe_psql('postgres', 'ALTER DATABASE postgres SET turn_liveness.enabled = off');
 shows('turn_liveness_worker_up', 0, 'no worker');
-is($value{'turn_liveness_worker_has_problem{problem="turn_liveness.enabled is off"}'}, 1, 'and why');
+shows('turn_liveness_worker_has_problem{problem="turn_liveness.enabled is off"}', 1, 'and why');
 is($value{'turn_liveness_tick_age_seconds'}, 'NaN', 'none ticks');
 
 $run->pump_nb;
