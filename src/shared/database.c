@@ -25,7 +25,7 @@
 
 TlShared   *tl_shared = NULL;
 
-static TlDatabase *my_database = NULL;
+TlDatabase *tl_my_database = NULL;
 
 Size
 tl_database_shmem_size(void)
@@ -40,7 +40,7 @@ tl_database_shmem_startup(int tranche)
 	bool		found;
 	int			i;
 
-	my_database = NULL;
+	tl_my_database = NULL;
 	tl_shared = ShmemInitStruct("turn_liveness", tl_database_shmem_size(), &found);
 	if (found)
 		return;
@@ -122,14 +122,12 @@ tl_database_free(TlDatabase *db)
 	tl_shared->rescan_us = 0;
 }
 
-TL_HOT TlDatabase *
-tl_database(void)
+TlDatabase *
+tl_database_look_up(void)
 {
 	static TimestampTz no_room_until = 0;
 	bool		make;
 
-	if (my_database != NULL)
-		return my_database;
 	if (tl_shared == NULL || !OidIsValid(MyDatabaseId) ||
 		GetCurrentStatementStartTimestamp() < no_room_until)
 		return NULL;
@@ -137,12 +135,12 @@ tl_database(void)
 	/* the catalog is read before the lock is taken, and never after a commit */
 	make = IsTransactionState() && OidIsValid(tl_extension_oid());
 	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
-	my_database = tl_database_find(MyDatabaseId, make);
+	tl_my_database = tl_database_find(MyDatabaseId, make);
 	/* all other databases' sessions and workers want this lock too */
-	if (my_database == NULL && make)
+	if (tl_my_database == NULL && make)
 		no_room_until = GetCurrentStatementStartTimestamp() + TL_SECOND;
 	LWLockRelease(&tl_shared->directory);
-	return my_database;
+	return tl_my_database;
 }
 
 TL_HOT void

@@ -209,11 +209,20 @@ extern TlShared *tl_shared;
 extern Size tl_database_shmem_size(void);
 extern void tl_database_shmem_startup(int tranche);
 
+/* for tl_database() */
+extern TlDatabase *tl_my_database;
+extern TlDatabase *tl_database_look_up(void);
+
 /*
  * This session's database.  A slot is made only where the extension is.  NULL
  * without preload, without the extension, or when the slots are used up.
  */
-extern TlDatabase *tl_database(void);
+static inline TlDatabase *
+tl_database(void)
+{
+	return tl_my_database != NULL ? tl_my_database : tl_database_look_up();
+}
+
 /*
  * Before anything is done: 25006 on a standby or in a read-only transaction,
  * 55000 with turn_liveness.accept = off

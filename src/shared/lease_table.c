@@ -117,21 +117,6 @@ tl_lease_shmem_startup(int tranche)
 		table->full[i / WORD_BITS] |= UINT64CONST(1) << (i % WORD_BITS);
 }
 
-/* Hints: they read without a lock, and use the result only as an address. */
-TL_HOT void
-tl_lease_prefetch_bucket(TlLeaseKey key)
-{
-	if (tl_leases.table != NULL)
-		__builtin_prefetch(tl_lease_bucket(key));
-}
-
-TL_HOT void
-tl_lease_prefetch(TlLeaseKey key)
-{
-	if (tl_leases.table != NULL)
-		__builtin_prefetch(tl_lease_at(*(volatile uint32 *) tl_lease_bucket(key)));
-}
-
 /*
  * The page where a lease has room: its own, or the next one that has.  Caller
  * knows that there is one, for the pages have room for more than the capacity.

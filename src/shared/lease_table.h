@@ -83,14 +83,6 @@ extern void tl_lease_remove(TlLease *lease);
 extern Size tl_lease_shmem_size(void);
 extern void tl_lease_shmem_startup(int tranche);
 
-/*
- * A lease that will be wanted soon costs two trips to memory, one after the
- * other: a batch asks for the bucket well ahead, and for the lease a little
- * later.
- */
-extern void tl_lease_prefetch_bucket(TlLeaseKey key);
-extern void tl_lease_prefetch(TlLeaseKey key);
-
 /* for the worker: drop up to n leases that have been silent since that time */
 extern void tl_lease_reclaim(int n, int64 silent_since);
 /* how many leases of this database beat since that time, counted up to max */
@@ -146,6 +138,25 @@ tl_lease_find(TlLeaseKey key)
 			return lease;
 	}
 	return NULL;
+}
+
+/*
+ * A lease that will be wanted soon costs two trips to memory, one after the
+ * other: a batch asks for the bucket well ahead, and for the lease a little
+ * later.  Both read without a lock, and use the result only as an address.
+ */
+static inline void
+tl_lease_prefetch_bucket(TlLeaseKey key)
+{
+	if (tl_leases.table != NULL)
+		__builtin_prefetch(tl_lease_bucket(key));
+}
+
+static inline void
+tl_lease_prefetch(TlLeaseKey key)
+{
+	if (tl_leases.table != NULL)
+		__builtin_prefetch(tl_lease_at(*(volatile uint32 *) tl_lease_bucket(key)));
 }
 
 #endif							/* TL_LEASE_TABLE_H */

@@ -346,7 +346,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	}
 	if (!PG_ARGISNULL(1) && n > 0)
 		turns = tl_arg_turns(fcinfo, 1, 2, &n);
-	else
+	else if (!PG_ARGISNULL(2))
 		/* raises, unless there are none */
 		(void) tl_arg_generations(fcinfo, 2, 0);
 	if (n > 1)
