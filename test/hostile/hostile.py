@@ -100,13 +100,13 @@ class Connection:
         if "tuple concurrently" in message:
             return re.search(r"\b(drop|alter|create|grant|revoke|change_|reindex)", sql, re.I)
         gone = re.search(
-            r"(?:cache lookup failed for|could not open) (type|relation|function).* (\d+)",
+            r"(?:cache lookup failed for|could not open) (type|relation|function|publication).* (\d+)",
             message,
         )
         if gone is None:
             return False
         self.run("ROLLBACK")
-        table = {"type": "pg_type", "relation": "pg_class", "function": "pg_proc"}[gone[1]]
+        table = {"relation": "pg_class", "function": "pg_proc"}.get(gone[1], "pg_" + gone[1])
         return not self.rows(f"SELECT 1 FROM pg_catalog.{table} WHERE oid = {gone[2]}")
 
     def close(self):
