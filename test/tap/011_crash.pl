@@ -28,7 +28,7 @@ sub commit_reply
 
 sub wait_back
 {
-	$node->poll_query_until('postgres', 'SELECT 1', '1') or die 'the server does not come back';
+	wait_server($node, 'SELECT true') or die 'the server does not come back';
 	wait_worker($node);
 	return;
 }
@@ -54,7 +54,7 @@ foreach my $fate ('answered', 'silent')
 	$start = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time() || backend_start::text'
 		  . " FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
 	kill 'KILL', backend_pid($session);
-	ok($node->poll_query_until('postgres',
+	ok(wait_server($node,
 			"SELECT pg_postmaster_start_time() || backend_start::text <> '$start'"
 			  . " FROM pg_stat_activity WHERE backend_type = 'checkpointer'"),
 		"$fate: its backend is killed, the server recovers");

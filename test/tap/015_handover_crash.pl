@@ -41,7 +41,7 @@ sub crash
 		$node->start;
 	}
 	eval { $_->quit } foreach @sessions;
-	$node->poll_query_until('postgres', 'SELECT 1', '1') or die 'the server does not come back';
+	wait_server($node, 'SELECT true') or die 'the server does not come back';
 	wait_worker($node);
 	no_pauses($node);
 	return;

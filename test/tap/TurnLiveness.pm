@@ -19,7 +19,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   new_node add_extension worker_pid wait_worker advance own_wall_clock step_wall_clock no_pauses clock_us wait_clock
-  wait_until arm ends wait_ended owed failures session backend_pid client_pid
+  wait_until wait_server arm ends wait_ended owed failures session backend_pid client_pid
   notified median psql_takes in_time worker_looked wall_clock_passes
   wall_clock_shim
 );
@@ -164,6 +164,14 @@ sub wait_until
 	}
 	diag "gave up waiting until $what";
 	return 0;
+}
+
+# Until a server that goes down meanwhile, or comes back, says t.  A psql that cannot
+# connect ends before it has read its query, which is an error of the pipe.
+sub wait_server
+{
+	my ($node, $query) = @_;
+	return wait_until("the server says: $query", sub { return (eval { ($node->psql('postgres', $query))[1] } // '') eq 't' });
 }
 
 # Until the worker has looked at all that had lapsed when this was called: a turn
