@@ -20,7 +20,7 @@ turn_liveness.turn_deadline = '10 min'
 turn_liveness.mass_silence_hold = '20 min'
 autovacuum = off
 max_worker_processes = 30
-}, extension => 0);
+}, extension => 0, wall_clock => 1);
 
 sub make_database
 {
@@ -210,6 +210,23 @@ my $after = $node->safe_psql('ends', 'SELECT extract(epoch FROM min(created_at -
 cmp_ok($after, '>=', 34.9, "after the hold ($after min)");
 # a pause of a busy machine gives another turn deadline
 cmp_ok($after, '<', 50, 'and not long after it');
+
+# --- a worker calls in one long transaction, and the wall clock goes back meanwhile
+
+make_database('stepped', 20);
+my $open = session($node, 'stepped');
+my $idle = sub { $open->query_safe(q{SELECT turn_liveness.heartbeat('idle')}) };
+$open->query_safe('BEGIN');
+$idle->();
+step_wall_clock($node, -3600);
+foreach (1 .. 3)
+{
+	silence('stepped', 3);
+	$idle->();
+}
+all_fail('stepped', 20, 2, 'each of its statements tells that the path lives', $idle);
+$open->query_safe('COMMIT');
+$open->quit;
 
 $node->stop;
 done_testing();
