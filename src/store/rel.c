@@ -268,7 +268,7 @@ is_free(TlRel *r, TlIndex key, const Datum *values, TransactionId *wait, ItemPoi
  * to its index entries, and waits for no transaction meanwhile; so two sessions
  * do not both find the key free, and the speculative insertion of ON CONFLICT,
  * which writes WAL twice, is not needed.  "fill", if any, completes the values
- * of a key that is free.
+ * of a key that is free; it runs under that lock, so it waits for no row.
  */
 bool
 tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values, const bool *nulls,
