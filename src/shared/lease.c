@@ -87,7 +87,7 @@ cache_is_fresh(TlLease *lease, int64 now)
 static inline TlLease *
 find_target(TlLease *lease, TlLeaseKey deployment, TlLeaseKey turn)
 {
-	return lease == NULL || !names_turn(deployment, turn) ? lease : tl_lease_find(turn);
+	return lease == NULL || !names_turn(deployment, turn) ? lease : tl_lease_find(deployment, turn);
 }
 
 static inline void
@@ -110,7 +110,7 @@ tl_lease_beat(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, int64 now,
 
 	if (!lock(deployment, LW_SHARED))
 		return TL_BEAT_ABSENT;
-	lease = tl_lease_find(deployment);
+	lease = tl_lease_find(deployment, deployment);
 	target = find_target(lease, deployment, turn);
 	if (target != NULL)
 	{
@@ -157,9 +157,9 @@ tl_lease_enter(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, int64 now)
 
 	if (tl_database() == NULL || !lock(deployment, LW_EXCLUSIVE))
 		return false;
-	lease = target = tl_lease_make(deployment, false);
+	lease = target = tl_lease_make(deployment, deployment);
 	if (lease != NULL && names_turn(deployment, turn))
-		target = tl_lease_make(turn, true);
+		target = tl_lease_make(deployment, turn);
 	if (target != NULL)
 	{
 		/* with a fence it is recorded once the row was probed */
@@ -183,7 +183,7 @@ tl_lease_found(TlLeaseKey deployment, TlLeaseKey turn, int32 fence, uint32 gener
 	bool		current = owed == 0;
 
 	(void) lock(deployment, owed > 0 && fence == 0 ? LW_SHARED : LW_EXCLUSIVE);
-	lease = tl_lease_find(deployment);
+	lease = tl_lease_find(deployment, deployment);
 	target = find_target(lease, deployment, turn);
 	if (target != NULL)
 	{
@@ -239,13 +239,13 @@ tl_lease_read(TlLeaseKey deployment, TlLeaseKey turn, TlSigns *signs)
 	memset(signs, 0, sizeof(*signs));
 	if (!lock(deployment, LW_SHARED))
 		return;
-	lease = tl_lease_find(deployment);
+	lease = tl_lease_find(deployment, deployment);
 	if (lease != NULL)
 	{
 		signs->beat = pg_atomic_read_u64(&lease->beat);
 		signs->solo = pg_atomic_read_u64(&lease->first);
 		if (pg_atomic_read_u64(&lease->named) != 0)
-			named = tl_lease_find(turn);
+			named = tl_lease_find(deployment, turn);
 	}
 	if (named != NULL)
 	{
@@ -264,7 +264,7 @@ tl_lease_last_beat(TlLeaseKey deployment)
 
 	if (!lock(deployment, LW_SHARED))
 		return 0;
-	lease = tl_lease_find(deployment);
+	lease = tl_lease_find(deployment, deployment);
 	if (lease != NULL)
 		last = Max((int64) pg_atomic_read_u64(&lease->beat),
 				   (int64) pg_atomic_read_u64(&lease->named));
@@ -285,7 +285,7 @@ tl_lease_known(TlLeaseKey deployment, uint32 *generation)
 	*generation = 0;
 	if (!lock(deployment, LW_SHARED))
 		return 0;
-	lease = tl_lease_find(deployment);
+	lease = tl_lease_find(deployment, deployment);
 	if (lease != NULL)
 	{
 		uint64		cache = pg_atomic_read_u64(&lease->cache);
@@ -311,7 +311,7 @@ tl_lease_moved(TlLeaseKey deployment, bool served, uint32 generation)
 
 	if (!lock(deployment, LW_EXCLUSIVE))
 		return;
-	lease = tl_lease_find(deployment);
+	lease = tl_lease_find(deployment, deployment);
 	if (lease != NULL && served && lease->moving == 0 &&
 		generation == current_generation(lease))
 		tl_lease_remove(lease);
@@ -328,7 +328,7 @@ tl_lease_remove_turn(TlLeaseKey deployment, TlLeaseKey turn)
 
 	if (!lock(deployment, LW_EXCLUSIVE))
 		return;
-	named = tl_lease_find(turn);
+	named = tl_lease_find(deployment, turn);
 	if (named != NULL)
 		tl_lease_remove(named);
 	unlock(deployment);
@@ -347,7 +347,7 @@ tl_lease_announce(TlLeaseKey deployment, bool begins)
 	if (tl_database() == NULL || !lock(deployment, LW_EXCLUSIVE))
 		return;
 	/* without a lease a beat would make one, and remember what it found */
-	lease = begins ? tl_lease_make(deployment, false) : tl_lease_find(deployment);
+	lease = begins ? tl_lease_make(deployment, deployment) : tl_lease_find(deployment, deployment);
 	if (lease != NULL && begins)
 		pg_atomic_write_u32(&lease->generation,
 							pg_atomic_add_fetch_u32(&tl_shared->generation, 1));

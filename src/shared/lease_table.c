@@ -2,11 +2,10 @@
  * lease_table.c
  *		The lease table: its memory, its keys, and how leases come and go.
  *
- * A chained hash table of fixed size, made of pages that hold buckets and
- * leases.  A lease stands on the page of its bucket, or on any other where that
- * one is full.  A deployment and its named turns hash to one partition by h1,
- * which is a lock and some pages.  Nothing here waits for anything but an
- * LWLock, allocates, or can fail.
+ * A hash table of fixed size, made of pages that hold leases and the buckets of
+ * those leases that do not stand at home.  A deployment and its named turns
+ * hash to one partition by h1, which is a lock and some pages.  Nothing here
+ * waits for anything but an LWLock, allocates, or can fail.
  */
 #include "base/turn_liveness.h"
 
@@ -22,6 +21,8 @@
 
 #define LEASE_PAGE	sizeof(TlLeasePage)
 #define WORD_BITS	64			/* of "full" */
+/* the bits of all leases of a page */
+#define ALL_TAKEN	((UINT64CONST(1) << TL_LEASES_PER_PAGE) - 1)
 
 TlLeases	tl_leases;
 
@@ -122,35 +123,39 @@ tl_lease_shmem_startup(int tranche)
  * knows that there is one, for the pages have room for more than the capacity.
  */
 static TlLeasePage *
-page_with_room(uint32 home)
+page_with_room(uint32 number)
 {
 	const uint64 *full = tl_leases.table->full;
 	uint32		words = number_of_words();
-	uint32		word = home / WORD_BITS;
+	uint32		word = number / WORD_BITS;
 
-	if ((full[word] & (UINT64CONST(1) << (home % WORD_BITS))) == 0)
-		return &tl_leases.pages[home];
+	if ((full[word] & (UINT64CONST(1) << (number % WORD_BITS))) == 0)
+		return &tl_leases.pages[number];
 	while (full[word] == PG_UINT64_MAX)
 		word = word + 1 < words ? word + 1 : 0;
 	return &tl_leases.pages[word * WORD_BITS + pg_rightmost_one_pos64(~full[word])];
 }
 
-/* Note whether a page has room. */
+/* Note that a place of a page is taken, or is not, and whether it has room. */
 static void
-note_room(TlLeasePage *page)
+note_taken(TlLeasePage *page, uint32 place, bool taken)
 {
 	uint32		number = page - tl_leases.pages;
 	uint64		bit = UINT64CONST(1) << (number % WORD_BITS);
 
-	if (page->free_head == 0 && page->fresh == TL_LEASES_PER_PAGE)
+	if (taken)
+		page->taken |= UINT64CONST(1) << place;
+	else
+		page->taken &= ~(UINT64CONST(1) << place);
+	if (page->taken == ALL_TAKEN)
 		tl_leases.table->full[number / WORD_BITS] |= bit;
 	else
 		tl_leases.table->full[number / WORD_BITS] &= ~bit;
 }
 
-/* Take a lease from the free list of a page, or one that was never in use. */
+/* Take the home of a key, or any other place. */
 static TlLease *
-take(uint32 home)
+take(TlLeaseKey deployment, TlLeaseKey key)
 {
 	TlLeaseTable *table = tl_leases.table;
 	TlLease    *lease = NULL;
@@ -158,49 +163,54 @@ take(uint32 home)
 	SpinLockAcquire(&table->free_mutex);
 	if (table->used < tl_lease_capacity)
 	{
-		TlLeasePage *page = page_with_room(home);
+		TlLeasePage *page = &tl_leases.pages[tl_lease_page(deployment)];
+		uint32		place = tl_lease_place(key);
 
-		if (page->free_head != 0)
+		if (page->taken & (UINT64CONST(1) << place))
 		{
-			lease = tl_lease_at(page->free_head);
-			page->free_head = lease->next;
+			page = page_with_room(tl_lease_page(key));
+			place = pg_rightmost_one_pos64(~page->taken);
 		}
-		else
-			lease = &page->leases[page->fresh++];
-		note_room(page);
+		note_taken(page, place, true);
 		table->used++;
+		lease = &page->leases[place];
 	}
 	SpinLockRelease(&table->free_mutex);
 	return lease;
 }
 
-/* The backend links a lease last, when all of it is written. */
+/* The backend gives a lease its key last, and links it, when all is written. */
 TlLease *
-tl_lease_make(TlLeaseKey key, bool is_turn)
+tl_lease_make(TlLeaseKey deployment, TlLeaseKey key)
 {
-	TlLease    *lease = tl_lease_find(key);
-	uint32	   *bucket = tl_lease_bucket(key);
+	TlLease    *lease = tl_lease_find(deployment, key);
 
 	Assert(LWLockHeldByMeInMode(tl_lease_partition(key), LW_EXCLUSIVE));
 	if (lease != NULL)
 		return lease;
-	lease = take(tl_lease_page(key));
+	lease = take(deployment, key);
 	if (lease == NULL)
 		return NULL;
 
 	memset(lease, 0, sizeof(TlLease));
-	lease->key = key;
-	lease->is_turn = is_turn;
+	lease->is_turn = !tl_lease_key_equal(deployment, key);
 	lease->database = tl_database() - tl_shared->databases;
 	lease->incarnation = tl_database()->incarnation;
 	pg_atomic_write_u32(&lease->generation,
 						pg_atomic_add_fetch_u32(&tl_shared->generation, 1));
-	lease->next = *bucket;
 	lease->used = true;
-	*bucket = lease - tl_lease_at(0);
+	lease->key = key;
+	if (lease != tl_lease_home(deployment, key))
+	{
+		uint32	   *bucket = tl_lease_bucket(key);
+
+		lease->next = *bucket;
+		*bucket = lease - tl_lease_at(0);
+	}
 	return lease;
 }
 
+/* A lease that stands at home is in no chain. */
 void
 tl_lease_remove(TlLease *lease)
 {
@@ -210,15 +220,15 @@ tl_lease_remove(TlLease *lease)
 	uint32	   *link = tl_lease_bucket(lease->key);
 
 	Assert(LWLockHeldByMeInMode(tl_lease_partition(lease->key), LW_EXCLUSIVE));
-	while (*link != number)
+	while (*link != 0 && *link != number)
 		link = &tl_lease_at(*link)->next;
-	*link = lease->next;
+	if (*link == number)
+		*link = lease->next;
 	lease->used = false;
+	lease->key = (TlLeaseKey) {0, 0};
 
 	SpinLockAcquire(&table->free_mutex);
-	lease->next = page->free_head;
-	page->free_head = number;
-	note_room(page);
+	note_taken(page, lease - page->leases, false);
 	table->used--;
 	SpinLockRelease(&table->free_mutex);
 }
@@ -249,7 +259,8 @@ tl_lease_reclaim(int n, int64 silent_since)
 		TlLease    *lease = &tl_leases.pages[i / TL_LEASES_PER_PAGE].leases[i % TL_LEASES_PER_PAGE];
 		TlLeaseKey	key = lease->key;
 
-		if (!lease->used || lease->database != database)
+		/* one without a key is about to come */
+		if (!lease->used || lease->database != database || (key.h1 | key.h2) == 0)
 			continue;
 		LWLockAcquire(tl_lease_partition(key), LW_EXCLUSIVE);
 		if (lease->used && lease->moving == 0 && tl_lease_key_equal(lease->key, key) &&
@@ -266,14 +277,14 @@ tl_lease_count_since(int64 since, int max)
 	uint16		database = tl_database() - tl_shared->databases;
 	int			count = 0;
 	uint32		i;
-	uint32		j;
+	uint64		taken;
 
 	if (tl_leases.table->used < max)
 		return 0;
 	for (i = 0; i < number_of_pages() && count < max; i++)
-		for (j = 0; j < tl_leases.pages[i].fresh && count < max; j++)
+		for (taken = tl_leases.pages[i].taken; taken != 0 && count < max; taken &= taken - 1)
 		{
-			TlLease    *lease = &tl_leases.pages[i].leases[j];
+			TlLease    *lease = &tl_leases.pages[i].leases[pg_rightmost_one_pos64(taken)];
 
 			count += lease->used && !lease->is_turn && lease->database == database &&
 				has_beaten_since(lease, since);

@@ -25,7 +25,7 @@ typedef struct TlLease
 	pg_atomic_uint64 cache;		/* generation << 32 | owed */
 	pg_atomic_uint32 generation;	/* of a deployment */
 	pg_atomic_uint32 cached_at;
-	uint32		next;			/* in the chain or the free list; 0 = none */
+	uint32		next;			/* in the chain; 0 = none */
 	uint16		database;		/* slot number, for reclaiming and counting */
 	uint8		incarnation;	/* of the slot, which changes hands */
 	uint8		used:1;
@@ -37,19 +37,19 @@ StaticAssertDecl(sizeof(TlLease) == 64, "a lease is one cache line");
 
 #define TL_LEASE_PARTITIONS	128
 #define TL_LEASES_PER_PAGE	60
-#define TL_BUCKETS_PER_PAGE	62
 #define TL_PAGE_UNITS		64	/* of the size of a lease */
 
 /*
- * A bucket and its leases stand on one page of memory, as long as there is
- * room: a session that was just switched to waits for a translation of its
- * address, once.
+ * A session that was just switched to waits for the translation of an address
+ * and for each line of memory that it touches.  So each key has one place, its
+ * home, on the page of the deployment; the lease of a turn and that of its
+ * deployment share the page.  A lease whose home another one has taken is in
+ * the chain of the key's bucket, and stands on any page.
  */
 typedef struct TlLeasePage
 {
-	uint32		free_head;		/* guarded by free_mutex, as is the next */
-	uint32		fresh;			/* leases up to this one have been in use */
-	uint32		buckets[TL_BUCKETS_PER_PAGE];
+	uint64		taken;			/* a bit for each lease, under free_mutex */
+	uint32		buckets[TL_LEASES_PER_PAGE];
 	TlLease		leases[TL_LEASES_PER_PAGE];
 } TlLeasePage;
 
@@ -77,7 +77,7 @@ typedef struct TlLeases
 extern TlLeases tl_leases;
 
 /* the caller holds the partition exclusively; NULL if the table is full */
-extern TlLease *tl_lease_make(TlLeaseKey key, bool is_turn);
+extern TlLease *tl_lease_make(TlLeaseKey deployment, TlLeaseKey key);
 extern void tl_lease_remove(TlLease *lease);
 
 extern Size tl_lease_shmem_size(void);
@@ -104,7 +104,7 @@ tl_lease_partition(TlLeaseKey key)
 	return &tl_leases.table->partitions[tl_lease_partition_number(key)].lock;
 }
 
-/* The turns of a deployment are spread over the pages of its partition. */
+/* The buckets of a deployment's turns are spread over its partition's pages. */
 static inline uint32
 tl_lease_page(TlLeaseKey key)
 {
@@ -112,10 +112,23 @@ tl_lease_page(TlLeaseKey key)
 		tl_lease_share((key.h1 >> 32) ^ key.h2, tl_leases.pages_each);
 }
 
+/* where on its page a key has its home and its bucket */
+static inline uint32
+tl_lease_place(TlLeaseKey key)
+{
+	return tl_lease_share(key.h2 >> 32, TL_LEASES_PER_PAGE);
+}
+
+static inline TlLease *
+tl_lease_home(TlLeaseKey deployment, TlLeaseKey key)
+{
+	return &tl_leases.pages[tl_lease_page(deployment)].leases[tl_lease_place(key)];
+}
+
 static inline uint32 *
 tl_lease_bucket(TlLeaseKey key)
 {
-	return &tl_leases.pages[tl_lease_page(key)].buckets[tl_lease_share(key.h2 >> 32, TL_BUCKETS_PER_PAGE)];
+	return &tl_leases.pages[tl_lease_page(key)].buckets[tl_lease_place(key)];
 }
 
 /* A lease's number is its place in memory; that of a page's head is none. */
@@ -125,12 +138,19 @@ tl_lease_at(uint32 number)
 	return (TlLease *) tl_leases.pages + number;
 }
 
+/*
+ * A lease of another partition may stand at the home, and a backend may write
+ * its key meanwhile: h1 of that key is never the one that the caller has
+ * locked.  A lease that is removed loses its key under the partition's lock.
+ */
 static inline TlLease *
-tl_lease_find(TlLeaseKey key)
+tl_lease_find(TlLeaseKey deployment, TlLeaseKey key)
 {
-	TlLease    *lease;
+	TlLease    *lease = tl_lease_home(deployment, key);
 	uint32		i;
 
+	if (tl_lease_key_equal(lease->key, key))
+		return lease;
 	for (i = *tl_lease_bucket(key); i != 0; i = lease->next)
 	{
 		lease = tl_lease_at(i);
@@ -140,23 +160,12 @@ tl_lease_find(TlLeaseKey key)
 	return NULL;
 }
 
-/*
- * A lease that will be wanted soon costs two trips to memory, one after the
- * other: a batch asks for the bucket well ahead, and for the lease a little
- * later.  Both read without a lock, and use the result only as an address.
- */
+/* Ask the memory for a lease that will be wanted soon. */
 static inline void
-tl_lease_prefetch_bucket(TlLeaseKey key)
+tl_lease_prefetch(TlLeaseKey deployment, TlLeaseKey key)
 {
 	if (tl_leases.table != NULL)
-		__builtin_prefetch(tl_lease_bucket(key));
-}
-
-static inline void
-tl_lease_prefetch(TlLeaseKey key)
-{
-	if (tl_leases.table != NULL)
-		__builtin_prefetch(tl_lease_at(*(volatile uint32 *) tl_lease_bucket(key)));
+		__builtin_prefetch(tl_lease_home(deployment, key));
 }
 
 #endif							/* TL_LEASE_TABLE_H */

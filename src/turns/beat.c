@@ -37,8 +37,7 @@
 #define PAUSE_MS		5
 
 /* how many elements ahead a batch asks the memory */
-#define PREFETCH_BUCKET	16
-#define PREFETCH_LEASE	8
+#define AHEAD			8
 
 /* one beat of a call */
 typedef struct Beat
@@ -264,21 +263,13 @@ record(Beat *beat, int64 now)
 	}
 }
 
-/* A beat asks the memory for its buckets first, and for its leases later. */
+/* Ask the memory for what a beat will touch. */
 static inline void
-prefetch_buckets(const Beat *beat)
+prefetch(const Beat *beat)
 {
-	tl_lease_prefetch_bucket(beat->key);
+	tl_lease_prefetch(beat->key, beat->key);
 	if (beat->message_id != NULL)
-		tl_lease_prefetch_bucket(beat->turn);
-}
-
-static inline void
-prefetch_leases(const Beat *beat)
-{
-	tl_lease_prefetch(beat->key);
-	if (beat->message_id != NULL)
-		tl_lease_prefetch(beat->turn);
+		tl_lease_prefetch(beat->key, beat->turn);
 }
 
 /* Note the names of a beat, and the generation that its caller holds. */
@@ -300,24 +291,22 @@ beat_each(Beat *beats, int n, int counted)
 	int64		now;
 	int			i;
 
+	/* memory is slow: it comes while the backend checks and counts */
+	for (i = 0; i < Min(n, AHEAD); i++)
+		prefetch(&beats[i]);
 	/* a read-only transaction may write soft state, but a standby may not */
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("heartbeat");
 	tl_check_accepts();
 	if (!OidIsValid(tl_extension_oid()))
 		(void) tl_table_oid(TL_TURN);	/* raises */
-	/* memory is slow: it comes while we look at the clock and count */
-	prefetch_buckets(beats);
 	now = tl_clock_now();
-	prefetch_leases(beats);
 	tl_grace_note_call(now);
 	tl_counter_add(TL_COUNT_BEATS, counted);
 	for (i = 0; i < n; i++)
 	{
-		if (i + PREFETCH_BUCKET < n)
-			prefetch_buckets(&beats[i + PREFETCH_BUCKET]);
-		if (i + PREFETCH_LEASE < n)
-			prefetch_leases(&beats[i + PREFETCH_LEASE]);
+		if (i + AHEAD < n)
+			prefetch(&beats[i + AHEAD]);
 		CHECK_FOR_INTERRUPTS();
 		if (beats[i].deployment != NULL)
 			record(&beats[i], now);

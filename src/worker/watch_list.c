@@ -147,7 +147,11 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 			break;
 		entry = dlist_container(Entry, node, dlist_pop_head_node(bucket));
 		if (!dlist_is_empty(bucket))
-			tl_lease_prefetch(dlist_head_element(Entry, node, bucket)->watch.deployment);
+		{
+			TlLeaseKey	next = dlist_head_element(Entry, node, bucket)->watch.deployment;
+
+			tl_lease_prefetch(next, next);
+		}
 
 		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
 		signs.seen = entry->seen;
