@@ -106,6 +106,10 @@ server_us() {
 load_cpu() {
 	local way=$1 before after
 	shift
+	if [ -n "$command_to" ]; then
+		load "$@"
+		return
+	fi
 	before=$(server_us)
 	load "$@"
 	after=$(server_us)
@@ -123,11 +127,19 @@ cpu_result() { # cpu_result ROW MEASURE OURS AGAINST OTHER: of the last pairs
 # first time.  When it returns, its sessions have ended, with the statistics and the
 # CPU that they leave behind.
 warm=0
+command_to= # a file that gets the command instead, see sliced
+pinned=0    # on so many cores, each with its part of the sessions
 load() {
 	local seconds=$1 clients=$2 threads before
-	before=$(sessions)
 	shift 2
 	threads=$((clients < cores ? clients : cores))
+	if [ -n "$command_to" ]; then
+		if [ "$pinned" != 0 ]; then clients=$((clients / pinned)) threads=1; fi
+		printf '%q ' env "PGDATABASE=$PGDATABASE" "PGOPTIONS=${PGOPTIONS-}" \
+			pgbench -n -M prepared -c "$clients" -j "$threads" -T 36000 -P 1 --progress-timestamp "$@" >"$command_to"
+		return
+	fi
+	before=$(sessions)
 	pgbench -n -M prepared -c "$clients" -j "$threads" -T $((warm + seconds)) -P 1 "$@" >"$B/pgbench.out" 2>&1 </dev/null || {
 		cat "$B/pgbench.out" >&2
 		return 1
@@ -149,24 +161,52 @@ load() {
 pair_op=ratio
 noise=
 pairs() {
-	local row=$1 n=$2 i a b file=$B/pairs.$1
-	npairs=$n
-	: >"$file"
+	local row=$1 n=$2 i a b
+	: >"$B/pairs.$row"
 	for ((i = 1; i <= n; i++)); do
 		a=$("$3") || return 1
 		b=$("$4") || return 1
-		echo "$a $b" >>"$file"
-		echo "$row,$i,$a,$b" >>"$B/pairs.csv"
+		echo "$a $b" >>"$B/pairs.$row"
 	done
+	paired_up "$row" "$n"
+}
+# sliced ROW N SLICE A B: the same of two functions that call load, for $T seconds
+# each.  In each pair A, B, and B a second time take turns of SLICE seconds on
+# sessions that stay, and with pinned stay on their core.  noise is how far one B
+# is from the other in the same pair.
+sliced() {
+	local row=$1 n=$2 slice=$3 i before
+	: >"$B/pairs.$row"
+	before=$(sessions)
+	for ((i = 1; i <= n; i++)); do
+		rm -f "$B"/slices.out.*
+		command_to=$B/way.1 "$4"
+		command_to=$B/way.2 "$5"
+		command_to=$B/way.3 "$5"
+		perl test/bench/slices.pl "$(postmaster)" "$pinned" "$slice" "$((warm + 1))" "$T" "$B/slices.out" \
+			"$(<"$B/way.1")" "$(<"$B/way.2")" "$(<"$B/way.3")" >"$B/slices" || return 1
+		wait_gone "$before"
+		! grep -hE 'aborted|ERROR' "$B"/slices.out.* >&2 || return 1
+		awk '{ printf "%s ", $1 } END { print "" }' "$B/slices" >>"$B/pairs.$row"
+		awk 'NR == 1 { print $2 }' "$B/slices" >>"$B/cpu.$4"
+		awk 'NR == 2 { print $2 }' "$B/slices" >>"$B/cpu.$5"
+	done
+	paired_up "$row" "$n"
+}
+# what the pairs of a row come to: lines of A, B, and maybe B again
+paired_up() {
+	npairs=$2
+	awk -v row="$1" '{ print row "," NR "," $1 "," $2 }' "$B/pairs.$1" >>"$B/pairs.csv"
 	read -r ours other rmin rmed rmax noise < <(pair_op=$pair_op perl -ane '
 		push @a, $F[0]; push @b, $F[1];
 		push @r, $ENV{pair_op} eq "diff" ? $F[0] - $F[1] : $F[1] ? $F[0] / $F[1] : 0;
+		push @n, 100 * abs($F[2] / $F[1] - 1) if @F > 2;
 		END {
 			sub med { my @s = sort { $a <=> $b } @_; ($s[$#s / 2] + $s[($#s + 1) / 2]) / 2 }
 			my @s = sort { $a <=> $b } @r;
-			my @n = map { $b[$_] > 0 && $b[$_ - 1] > 0 ? 100 * abs($b[$_] / $b[$_ - 1] - 1) : 0 } 1 .. $#b;
+			@n = map { $b[$_] > 0 && $b[$_ - 1] > 0 ? 100 * abs($b[$_] / $b[$_ - 1] - 1) : 0 } 1 .. $#b if !@n;
 			printf "%.6g %.6g %.4g %.4g %.4g %.1f\n", med(@a), med(@b), $s[0], med(@r), $s[-1], @n ? med(@n) : 0
-		}' "$file")
+		}' "$B/pairs.$1")
 }
 
 # median of the numbers on standard input

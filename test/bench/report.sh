@@ -1,11 +1,11 @@
 # Sourced by run.sh: the table, the CSV, the plots, and the tables for the READMEs.
 
+# those of 2 MB that the server has: of the machine's, if it is alone there
+huge_pages() { awk '/^HugePages_Total/ { n = $2 } /^HugePages_Free/ { n -= $2 } /^HugePages_Rsvd/ { n += $2 } END { print (n > 0 ? n : "none") }' /proc/meminfo; }
 environment() {
 	echo "turn_liveness $(sed -n "s/^default_version *= *'\(.*\)'/\1/p" turn_liveness.control), $("$TL_PG_CONFIG" --version), $mode, $(date -u '+%Y-%m-%d %H:%M UTC')"
 	echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores cores, $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), load average before: $load_before"
-	local life=
-	[ $mode = quick ] || life=" (three times as many, a third as long, for the whole life)"
-	echo "$N pairs where there is a bar, rounds of $L s where it is close$life and of $T s elsewhere, $P pairs where there is none; ${settings[*]}"
+	echo "$N pairs where there is a bar, rounds of $L s where it is close and of $T s elsewhere, $P pairs where there is none; ${settings[*]}; huge pages: $(huge_pages)"
 	cat <<-X
 		bare SQL: the same row changes in two transactions: insert the turn; in one statement end it,
 		  insert the reply and its delivery row.  Columns as ours, no index but the primary keys, no
@@ -67,30 +67,45 @@ markdown_table() {
 # publish.sh looks for the first line as it stands
 wrap() { IFS= read -r first && echo "$first" && fold -s -w 100 | sed 's/ *$//'; }
 
+# the rows of run.sh's $growth, and the others
+growth_rows='(?:growth|start|pinned).*'
+table_rows='(?!growth|start|pinned).*'
+
+# whence: version and date, machine, settings; publish.sh looks for the first line
+whence() { sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./' | wrap; }
+
 # readme_table: what publish.sh puts into test/bench/README.md, and the rows for the
-# top README; of a run of all rows only
+# top README
 readme_table() {
 	{
-		markdown_table '.*' 8
+		markdown_table "$table_rows" 8
 		echo
-		# version and date, machine, settings; then the peers, one an item
-		sed -n '1,3p' "$TL_OUT/environment.txt" | sed '$!s/$/./' | wrap
+		whence
+		# the peers, one an item
 		echo
 		sed -e '1,3d' -e 's/^[^ ]/- &/' "$TL_OUT/environment.txt"
 		echo
 		echo '![turns/s against clients, with and without NOTIFY in the transaction](plots/turns.svg)'
 		echo '![beats/s against live turns](plots/beats.svg)'
-		echo '![sizes while retention is under way](plots/growth_sizes.svg)'
-		echo '![what comes and goes meanwhile](plots/growth_turns.svg)'
-		echo '![start of a worker](plots/start.svg)'
-		echo '![turns/s under an idle transaction](plots/pinned_turns.svg)'
-		echo '![sizes under an idle transaction](plots/pinned_sizes.svg)'
 	} >"$TL_OUT/README-table.md"
 	{
 		markdown_table "$readme_rows" 6
 		echo
 		sed -n '1,2p' "$TL_OUT/environment.txt" | sed 's/$/./' | wrap
 	} >"$TL_OUT/README-rows.md"
+}
+readme_growth() {
+	{
+		markdown_table "$growth_rows" 5
+		echo
+		whence
+		echo
+		echo '![sizes while retention is under way](plots/growth_sizes.svg)'
+		echo '![what comes and goes meanwhile](plots/growth_turns.svg)'
+		echo '![start of a worker](plots/start.svg)'
+		echo '![turns/s under an idle transaction](plots/pinned_turns.svg)'
+		echo '![sizes under an idle transaction](plots/pinned_sizes.svg)'
+	} >"$TL_OUT/README-growth.md"
 }
 
 # lines FILE NAME TITLE XLABEL YLABEL [LOGSCALE]: one line for each series

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 #
-# run.sh [quick|long] [ROW...]
+# run.sh [quick|long] [table | ROW...]
 #
 # The speed table, row by row, on the throw-away server that the harness has
 # started: every ratio from pairs in one run, A B A B, the median of the pairs'
 # ratios.  quick (default): some minutes; long: at least 11 pairs, over an hour.
+# "table" is all rows but growth, start and pinned, which take half the time.
 # Naming rows is for development; "list" names them.
 #
 # Results go to $TL_OUT (test/bench/results/): table.txt, rows.csv, pairs.csv,
-# environment.txt, plots, README-table.md and README-rows.md (publish.sh).
+# environment.txt, plots, and what publish.sh takes: README-table.md and
+# README-rows.md of a whole table, README-growth.md of the other three rows.
 # BENCH_PAIRS and BENCH_SECONDS change the rounds.
 
 set -eu -o pipefail
@@ -31,27 +33,25 @@ done
 # The million are armed first: while the peers beat, every one of them gets its
 # first beat; while one session after the other sweeps, the minute passes that
 # worker_cpu counts.
-all="heartbeat fenced beat_cost heartbeats
+table=(heartbeat fenced beat_cost heartbeats
 	beat_peers beat_million beat_session fetch sweep sweep_peers sweep_live worker_cpu shmem
 	turns_bare turns_least turns_origin turns_plain notify notify_off listeners
 	life_bare life_wal latency wakeup
-	slow_flush
-	growth start pinned"
-if [ "${1-}" = list ]; then
-	# shellcheck disable=SC2086
-	printf '%s\n' $all
+	slow_flush)
+growth=(growth start pinned)
+case ${1-} in
+list)
+	printf '%s\n' "${table[@]}" "${growth[@]}"
 	exit
-fi
-all_rows=
-if [ $# = 0 ]; then
-	all_rows=yes
-	# shellcheck disable=SC2086
-	set -- $all
-fi
+	;;
+'') set -- "${table[@]}" "${growth[@]}" ;;
+table) set -- "${table[@]}" ;;
+esac
 
 # N pairs where there is a bar, P where there is none; T seconds a round, L where
 # what a new session does first must not weigh: 64 of them open tables and their
 # indexes, and each page of shared memory costs each a fault when it is touched first.
+# W seconds go by before those count.
 if [ $mode = quick ]; then N=3 P=3 T=1 L=2 W=2; else N=11 P=5 T=2 L=5 W=3; fi
 N=${BENCH_PAIRS:-$N} P=${BENCH_PAIRS:-$P} T=${BENCH_SECONDS:-$T} L=${BENCH_SECONDS:-$L}
 
@@ -72,7 +72,7 @@ ${CC:-gcc} -O2 -Wall -shared -fPIC -o "$B/slow_flush.so" test/bench/slow_flush.c
 
 # No checkpoint falls into a round, nothing is evicted, a million deployments
 # have room to beat.  Everything else is as it comes: fsync, autovacuum, WAL.
-settings=("max_connections = 200" "shared_buffers = 2GB" "max_wal_size = 64GB" "checkpoint_timeout = 1d"
+settings=("max_connections = 300" "shared_buffers = 2GB" "max_wal_size = 64GB" "checkpoint_timeout = 1d"
 	"max_worker_processes = 16" "turn_liveness.lease_capacity = 1300000")
 tl_server_restart "${settings[@]}"
 
@@ -93,5 +93,6 @@ done
 unlisten
 million_end
 report
-[ -z "$all_rows" ] || readme_table
+case " $* " in *" ${table[*]} "*) readme_table ;; esac
+case " $* " in *" ${growth[*]} "*) readme_growth ;; esac
 say "all of it took $(($(date +%s) - begun)) s"

@@ -35,11 +35,10 @@ million_ours() { PGDATABASE=bench_million beat_with "heartbeat.$MILLION"; }
 few_ours() { PGDATABASE=bench_few beat_with heartbeat.1000; }
 # the bar is on time: calls/s the other way round
 row_beat_million() {
+	local T=$L pinned=$cores
 	million_db
 	million_beaten
-	million_ours >/dev/null
-	few_ours >/dev/null
-	pairs beat_million "$N" few_ours million_ours
+	sliced beat_million "$N" 1 few_ours million_ours
 	paired beat_million "heartbeat, calls/s at 1,000 live turns" "at $MILLION" "le 1.1"
 	point beats ours 1000 "$ours"
 	point beats ours "$MILLION" "$other"

@@ -64,7 +64,7 @@ next_run() {
 }
 # The plan must not depend on when autovacuum came by.
 by_index="-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-turns() { PGOPTIONS=$by_index load_cpu "turn_$1" "$T" "$2" -D n=0 -D run="$(next_run)" -f "$B/$1.turn"; } # turns WAY CLIENTS
+turns() { PGOPTIONS=$by_index load "$T" "$2" -D n=0 -D run="$(next_run)" -f "$B/$1.turn"; } # turns WAY CLIENTS
 
 turns_db() {
 	if ! want_db bench_turns; then
@@ -90,25 +90,25 @@ turns_origin() { turns origin 64; }
 row_turns_bare() {
 	local T=$L warm=$W
 	turns_db
-	pairs turns_bare "$N" turns_ours turns_bare
+	sliced turns_bare "$N" 1 turns_ours turns_bare
 	paired turns_bare "turns/s (arm, commit the reply), 64 clients, 10 listening" "bare SQL, same rows, keys only" "ge 0.92"
-	cpu_result turns_cpu "the server's CPU for one of these turns, µs" turn_ours "bare SQL" turn_bare
+	cpu_result turns_cpu "the server's CPU for one of these turns, µs" turns_ours "bare SQL" turns_bare
 }
 row_turns_least() {
 	local T=$L warm=$W
 	turns_db
-	pairs turns_least "$N" turns_ours turns_least
+	sliced turns_least "$N" 1 turns_ours turns_least
 	paired turns_least "turns/s, 64 clients, 10 listening" "the least SQL: a row, then a reply in its place" "ge 0.75"
-	cpu_result least_cpu "the server's CPU for one of these turns, µs" turn_ours "the least SQL" turn_least
+	cpu_result least_cpu "the server's CPU for one of these turns, µs" turns_ours "the least SQL" turns_least
 }
 row_turns_origin() {
 	turns_db
-	pairs turns_origin "$N" turns_ours turns_origin
+	sliced turns_origin "$N" 1 turns_ours turns_origin
 	paired turns_origin "turns/s, 64 clients, 10 listening" "the origin's SQL" "ge 4"
 }
 row_turns_plain() {
 	turns_db
-	pairs turns_plain "$P" turns_ours turns_plain
+	sliced turns_plain "$P" 1 turns_ours turns_plain
 	paired turns_plain "turns/s, 64 clients, 10 listening" "PL/pgSQL, NOTIFY in the transaction" -
 }
 row_notify() {

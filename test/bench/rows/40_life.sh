@@ -34,16 +34,12 @@ life_ours() { life_load ours; }
 life_bare() { life_load bare; }
 
 row_life_bare() {
-	# a machine that drifts is met by more rounds, not by longer ones
-	local T=$L warm=$W n=$N
-	[ $mode = quick ] || T=$(((L + 2) / 3)) n=$((3 * N))
+	local T=$L warm=$W
 	new_db bench_life
 	pg -f test/bench/sql/bare.sql
 	turn_scripts 200
 	life_scripts
-	life_ours >/dev/null
-	life_bare >/dev/null
-	pairs life_bare "$n" life_ours life_bare
+	sliced life_bare "$N" 1 life_ours life_bare
 	paired life_bare "whole life (arm, commit, claim by 100, acknowledge), turns/s" "bare SQL, same rows, keys only" "ge 0.92"
 	cpu_result life_cpu "the server's CPU for one of these lives, µs" life_ours "bare SQL" life_bare
 	drop_db bench_life
