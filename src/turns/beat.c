@@ -37,7 +37,7 @@
 #define PAUSE_MS		5
 
 /* how many elements ahead a batch asks the memory */
-#define AHEAD			8
+#define AHEAD			20
 
 /* one beat of a call */
 typedef struct Beat
