@@ -2,7 +2,9 @@
 
 B=$TL_TMP/bench # what is built or generated
 R=$B/rows.csv   # one line a row
-cores=$(getconf _NPROCESSORS_ONLN)
+cores=$(nproc)
+# as many of them as 16 sessions can be shared out to
+for shares in 16 8 4 2 1; do [ $shares -gt "$cores" ] || break; done
 
 say() { printf '# %s\n' "$*" >&2; }
 fatal() {
@@ -87,20 +89,8 @@ wait_gone() { # wait_gone SESSIONS: until there are no others than these
 	done
 	fatal "sessions of $PGDATABASE did not end"
 }
-# server_us: CPU that the server has used, in microseconds: processes that have
-# ended, and those that run
-server_us() {
-	perl -e '
-		my ($postmaster, $tick) = @ARGV;
-		my $us = 0;
-		for my $dir (glob "/proc/[0-9]*") {
-			open my $f, "<", "$dir/stat" or next;
-			next unless (<$f> // "") =~ /^(\d+) .*\) \S (\d+) (.*)/ && ($1 == $postmaster || $2 == $postmaster);
-			$us += ((split " ", $3)[11] + (split " ", $3)[12]) * 1e6 / $tick if $1 == $postmaster;
-			$us += (split " ", <$f>)[0] / 1000 if open $f, "<", "$dir/schedstat";
-		}
-		printf "%.0f\n", $us' "$(postmaster)" "$(getconf CLK_TCK)"
-}
+# server_us: CPU that the server has used, in microseconds
+server_us() { perl test/bench/slices.pl "$(postmaster)"; }
 # load_cpu WAY LOAD-ARGS...: load, and how much CPU of the server each
 # transaction took: a line for WAY, less at the mercy of others than the clock
 load_cpu() {

@@ -1,14 +1,19 @@
 #!/usr/bin/env perl
 #
 # slices.pl POSTMASTER CORES SLICE WARM SECONDS OUT COMMAND...
+# slices.pl POSTMASTER
 #
-# Runs the pgbench commands, each of them some shell line, at the same time, but
+# The second form prints how many microseconds of CPU the server has used, by
+# processes that have ended and by those that run.
+#
+# The first runs the pgbench commands, each of them some shell line, at the same time, but
 # lets only one of them go on: after each SLICE seconds it stops that one and
 # continues another, in an order that is drawn anew in each cycle.  So their
 # sessions stay warm, and a machine that gets slower gets slower for all.  After
 # WARM seconds for each it counts SECONDS for each.
 #
-# If CORES is not 0, each command runs once on each of so many cores, and its
+# If CORES is not 0, each command runs once on each of so many cores that this
+# process may use, and its
 # sessions on the same core as it: how often the kernel moves a session is
 # chance, and weighs more than a short call.
 #
@@ -45,7 +50,6 @@ $SIG{$_} = sub { end_all(); exit 1 }
   for qw(INT TERM HUP);
 END { my $status = $?; end_all(); $? = $status }
 
-# CPU that the server's processes have used, those included that have ended
 sub server_us
 {
 	my $us = 0;
@@ -58,6 +62,21 @@ sub server_us
 		$us += (split ' ', <$f>)[0] / 1000 if open $f, '<', "$dir/schedstat";
 	}
 	return $us;
+}
+
+if (!@commands)
+{
+	printf "%.0f\n", server_us();
+	exit;
+}
+
+# The numbers of the cores that this process may use
+sub my_cores
+{
+	open my $f, '<', '/proc/self/status' or die "no /proc: $!\n";
+	my ($list) = map { /^Cpus_allowed_list:\s*(\S+)/ } <$f>;
+
+	return map { /(\d+)-(\d+)/ ? $1 .. $2 : $_ } split /,/, $list;
 }
 
 # The seconds of the spans of WAY that lie between two points in time
@@ -93,7 +112,7 @@ sub start
 
 for my $i (0 .. $#commands)
 {
-	my @cores = $cores ? (0 .. $cores - 1) : undef;
+	my @cores = $cores ? (my_cores())[ 0 .. $cores - 1 ] : undef;
 	push @ways, { spans => [], us => 0, processes => [] };
 	push @{ $ways[-1]{processes} },
 	  start($commands[$i], join('.', $out, $i + 1, ($_ // 0) + 1), $_) for @cores;

@@ -29,7 +29,7 @@ heartbeat_noop() { beat_with noop.100000; }
 # 16 sessions, half of them on each of two cores, and so their pgbench: otherwise
 # the ratio is that of how often the kernel moves them.
 row_heartbeat() {
-	local T=$L pinned=$cores
+	local T=$L pinned=$shares
 	beat_db
 	sliced heartbeat "$N" 1 heartbeat_ours heartbeat_noop
 	paired heartbeat "heartbeat, calls/s, 100,000 live turns" "no-op C function" "ge 0.95"
@@ -41,7 +41,7 @@ row_heartbeat() {
 fenced_ours() { beat_with fenced.100000; }
 fenced_noop() { beat_with noop_fenced.100000; }
 row_fenced() {
-	local T=$L pinned=$cores
+	local T=$L pinned=$shares
 	beat_db
 	sql "SELECT count(turn_liveness.heartbeat('w' || g, ARRAY['m'], ARRAY[1])) FROM generate_series(1, 100000) g" >/dev/null
 	sliced fenced "$N" 1 fenced_ours fenced_noop

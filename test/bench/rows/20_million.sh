@@ -35,7 +35,7 @@ million_ours() { PGDATABASE=bench_million beat_with "heartbeat.$MILLION"; }
 few_ours() { PGDATABASE=bench_few beat_with heartbeat.1000; }
 # the bar is on time: calls/s the other way round
 row_beat_million() {
-	local T=$L pinned=$cores
+	local T=$L pinned=$shares
 	million_db
 	million_beaten
 	sliced beat_million "$N" 1 few_ours million_ours
