@@ -105,9 +105,11 @@ is(wait_ended($node, 'first', 'm'), 'WORKER_NEVER_STARTED sweep', 'a prepared ar
 prepared('unrelated', 'SELECT txid_current()');
 $locker->query_safe('BEGIN; LOCK TABLE turn_liveness.turn');
 $node->safe_psql('postgres', q{COMMIT PREPARED 'unrelated'});	# the worker looks at all rows
-$node->poll_query_until('postgres', q{SELECT worker_problem LIKE '%"looking at the owed turns"%' FROM turn_liveness.stat_row()})
+# stat tells of the first step that is held up: after a change of the schema, or an ANALYZE, of
+# another one
+$node->poll_query_until('postgres', q{SELECT worker_problem LIKE '%"looking at the %' FROM turn_liveness.stat_row()})
   or die 'the worker does not find the table locked';
-# a look that took so long would be the last one for 400 s
+# it tries again each second; a look that took so long would be the last one for 400 s
 wall_clock_passes(4);
 $locker->query_safe('COMMIT');
 $locker->quit;
