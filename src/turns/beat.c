@@ -36,8 +36,8 @@
 #define PATIENCE_US		TL_SECOND
 #define PAUSE_MS		5
 
-/* how many elements ahead a batch asks the memory */
-#define AHEAD			20
+/* for so many beats a batch asks the memory at once */
+#define AHEAD			16
 
 /* one beat of a call */
 typedef struct Beat
@@ -263,24 +263,33 @@ record(Beat *beat, int64 now)
 	}
 }
 
-/* Ask the memory for what a beat will touch. */
-static inline void
-prefetch(const Beat *beat)
+/*
+ * Ask the memory for what the next beats will touch, all at once: the processor
+ * translates the addresses of several prefetches at a time, but none beyond a
+ * lock.
+ */
+static pg_attribute_always_inline void
+prefetch(const Beat *beats, int n)
 {
-	tl_lease_prefetch(beat->key, beat->key);
-	if (beat->message_id != NULL)
-		tl_lease_prefetch(beat->key, beat->turn);
+	int			i;
+
+	for (i = 0; i < Min(n, AHEAD); i++)
+	{
+		tl_lease_prefetch(beats[i].key, beats[i].key);
+		if (beats[i].message_id != NULL)
+			tl_lease_prefetch(beats[i].key, beats[i].turn);
+	}
 }
 
 /* Note the names of a beat, and the generation that its caller holds. */
 TL_HOT static void
-set_names(Beat *beat, text *deployment, text *message_id, int32 fence)
+set_names(Beat *beat, text *deployment, TlLeaseKey key, text *message_id, int32 fence)
 {
 	beat->deployment = deployment;
 	beat->message_id = message_id;
 	beat->fence = fence;
-	beat->key = tl_lease_key(deployment);
-	beat->turn = message_id != NULL ? tl_lease_turn_key(beat->key, message_id) : beat->key;
+	beat->key = key;
+	beat->turn = message_id != NULL ? tl_lease_turn_key(key, message_id) : key;
 }
 
 /* The beats of one call, at one time. */
@@ -292,8 +301,7 @@ beat_each(Beat *beats, int n, int counted)
 	int			i;
 
 	/* memory is slow: it comes while the backend checks and counts */
-	for (i = 0; i < Min(n, AHEAD); i++)
-		prefetch(&beats[i]);
+	prefetch(beats, n);
 	/* a read-only transaction may write soft state, but a standby may not */
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("heartbeat");
@@ -305,8 +313,8 @@ beat_each(Beat *beats, int n, int counted)
 	tl_counter_add(TL_COUNT_BEATS, counted);
 	for (i = 0; i < n; i++)
 	{
-		if (i + AHEAD < n)
-			prefetch(&beats[i + AHEAD]);
+		if (i > 0 && i % AHEAD == 0)
+			prefetch(&beats[i], n - i);
 		CHECK_FOR_INTERRUPTS();
 		if (beats[i].deployment != NULL)
 			record(&beats[i], now);
@@ -320,6 +328,7 @@ TL_HOT Datum
 turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
+	TlLeaseKey	key = tl_lease_key(deployment);
 	Beat		one = {0};
 	Beat	   *beats = &one;
 	TlNamed    *turns = NULL;
@@ -327,6 +336,8 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	int32		owed = 0;
 	int			i;
 
+	/* the leases of its turns stand on the same page */
+	tl_lease_prefetch(key, key);
 	if (!PG_ARGISNULL(1))
 	{
 		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);
@@ -341,7 +352,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	if (n > 1)
 		beats = palloc0(n * sizeof(Beat));
 	for (i = 0; i < n; i++)
-		set_names(&beats[i], deployment, turns != NULL ? turns[i].message_id : NULL,
+		set_names(&beats[i], deployment, key, turns != NULL ? turns[i].message_id : NULL,
 				  turns != NULL ? turns[i].generation : 0);
 	beat_each(beats, n, 1);
 	for (i = 0; i < n; i++)
@@ -376,7 +387,8 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 		/* a generation is one of a turn */
 		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]) &&
 			(id == NULL || tl_name_is_valid(id)))
-			set_names(&beats[i], deployments[i], id, fences != NULL && id != NULL ? fences[i] : 0);
+			set_names(&beats[i], deployments[i], tl_lease_key(deployments[i]), id,
+					  fences != NULL && id != NULL ? fences[i] : 0);
 	}
 	beat_each(beats, n, n);
 
