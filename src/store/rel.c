@@ -437,7 +437,8 @@ void
 tl_scan_end(TlScan *s)
 {
 	ExecDropSingleTupleTableSlot(s->slot);
-	index_endscan(s->scan);
+	if (s->scan != NULL)
+		index_endscan(s->scan);
 	if (s->opened)
 		index_close(s->index, NoLock);
 }

@@ -144,12 +144,39 @@ tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 	return result;
 }
 
+/* Is the row still where it was listed?  That saves the walk down the index. */
+static bool
+is_there(TlRel *turns, TlScan *scan, const text *deployment, const TlTurnName *name,
+		 Snapshot snapshot, TlTurn *turn)
+{
+	ItemPointerData tid = name->tid;
+	text	   *found;
+
+	scan->slot = table_slot_create(turns->rel, NULL);
+	if (table_tuple_fetch_row_version(turns->rel, &tid, snapshot, scan->slot))
+	{
+		tl_turn_decode(scan->slot, turn);
+		found = tl_turn_text(turn, TURN_DEPLOYMENT);
+		if (tl_compare_texts(&found, &deployment) == 0)
+		{
+			found = tl_turn_text(turn, TURN_MESSAGE_ID);
+			if (tl_compare_texts(&found, &name->message_id) == 0)
+				return true;
+		}
+	}
+	ExecDropSingleTupleTableSlot(scan->slot);
+	return false;
+}
+
 bool
-tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment, const text *message_id,
+tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment, const TlTurnName *name,
 			 Snapshot snapshot, TlTurn *turn)
 {
+	if (ItemPointerIsValid(&name->tid) &&
+		is_there(turns, scan, deployment, name, snapshot, turn))
+		return true;
 	scan->nkeys = 0;
-	tl_scan_key_text(scan, 1, BTEqualStrategyNumber, PointerGetDatum(message_id));
+	tl_scan_key_text(scan, 1, BTEqualStrategyNumber, PointerGetDatum(name->message_id));
 	tl_scan_key_text(scan, 2, BTEqualStrategyNumber, PointerGetDatum(deployment));
 	tl_scan_begin(scan, turns, TL_IDX_TURN_KEY, snapshot);
 	if (!tl_scan_next(scan, ForwardScanDirection))
@@ -171,12 +198,12 @@ tl_turn_scan_owed(TlRel *turns, TlScan *scan, const text *deployment, Snapshot s
  * them in the order of their ids: an index walk in which rows change has no
  * order.
  */
-text **
+TlTurnName *
 tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted, void *arg, int *n)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlScan		scan = {0};
-	text	  **ids = palloc(16 * sizeof(text *));
+	TlTurnName *names = palloc(16 * sizeof(TlTurnName));
 	TlTurn		turn;
 
 	*n = 0;
@@ -189,11 +216,14 @@ tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted, voi
 			continue;
 		/* the array doubles whenever a power of two is full */
 		if (*n >= 16 && (*n & (*n - 1)) == 0)
-			ids = repalloc_huge(ids, 2 * (Size) *n * sizeof(text *));
-		ids[(*n)++] = DatumGetTextPCopy(tl_turn_value(&turn, TURN_MESSAGE_ID));
+			names = repalloc_huge(names, 2 * (Size) *n * sizeof(TlTurnName));
+		names[(*n)++] = (TlTurnName) {
+			.message_id = DatumGetTextPCopy(tl_turn_value(&turn, TURN_MESSAGE_ID)),
+			.tid = turn.tid
+		};
 	}
 	tl_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
-	qsort(ids, *n, sizeof(text *), tl_compare_texts);
-	return ids;
+	qsort(names, *n, sizeof(TlTurnName), tl_compare_texts);
+	return names;
 }

@@ -60,18 +60,30 @@ extern TimestampTz tl_turn_armed_at(const TlTurn *turn);
 extern bool tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn, TlFill fill, void *arg);
 extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
 
-/* find the row of a key; the scan is zeroed, and the caller always ends it */
+/* which turn of a deployment, and the address at which its row was listed */
+typedef struct TlTurnName
+{
+	const text *message_id;		/* first: tl_compare_texts sorts by it */
+	ItemPointerData tid;		/* zero: not known */
+} TlTurnName;
+
+#define tl_turn_named(id)	(&(TlTurnName) {.message_id = (id)})
+
+/*
+ * Find the row of a key; the scan is zeroed, and the caller always ends it.  An
+ * address counts only as long as the table has stayed locked since.
+ */
 extern bool tl_turn_find(TlRel *turns, TlScan *scan, const text *deployment,
-						 const text *message_id, Snapshot snapshot, TlTurn *turn);
+						 const TlTurnName *name, Snapshot snapshot, TlTurn *turn);
 /* begin a walk over the owed rows of a deployment */
 extern void tl_turn_scan_owed(TlRel *turns, TlScan *scan, const text *deployment,
 							  Snapshot snapshot);
 /*
- * List the ids of the owed turns that are wanted, or of all with a NULL there,
- * in the order of COLLATE "C".
+ * List the owed turns that are wanted, or all with a NULL there, in the order
+ * of COLLATE "C" of their ids.
  */
 typedef bool (*TlTurnWanted) (const TlTurn *turn, void *arg);
-extern text **tl_turn_list_owed(TlRel *turns, const text *deployment, TlTurnWanted wanted,
-								void *arg, int *n);
+extern TlTurnName *tl_turn_list_owed(TlRel *turns, const text *deployment,
+									 TlTurnWanted wanted, void *arg, int *n);
 
 #endif							/* TL_TURN_ROW_H */

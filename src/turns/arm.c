@@ -120,7 +120,7 @@ arm(TlTurn *turn, text *deployment, text *message_id, ArmAgain *again)
 		/* the turn that is there may have any conversation */
 		tl_rel_close(&turns);
 		tl_rel_open(&turns, TL_TURN, true);
-		if (tl_turn_change(&turns, deployment, message_id, 0, arm_again, again))
+		if (tl_turn_change(&turns, deployment, tl_turn_named(message_id), 0, arm_again, again))
 			break;
 		/* retention has removed it since */
 		if (IsolationUsesXactSnapshot())
@@ -137,7 +137,7 @@ arm_if_there(text *deployment, text *message_id, ArmAgain *again)
 	bool		found;
 
 	tl_rel_open(&turns, TL_TURN, true);
-	found = tl_turn_change(&turns, deployment, message_id, 0, arm_again, again);
+	found = tl_turn_change(&turns, deployment, tl_turn_named(message_id), 0, arm_again, again);
 	tl_rel_close(&turns);
 	return found;
 }
@@ -230,14 +230,14 @@ mark_owed(text *deployment, text *error_code, text *reason)
 {
 	Mark		mark = {error_code, reason, 0};
 	TlRel		turns;
-	text	  **ids;
-	int			nids;
+	TlTurnName *names;
+	int			n;
 	int			i;
 
 	tl_rel_open(&turns, TL_TURN, true);
-	ids = tl_turn_list_owed(&turns, deployment, is_to_be_marked, &mark, &nids);
-	for (i = 0; i < nids; i++)
-		(void) tl_turn_change(&turns, deployment, ids[i], 0, mark_turn, &mark);
+	names = tl_turn_list_owed(&turns, deployment, is_to_be_marked, &mark, &n);
+	for (i = 0; i < n; i++)
+		(void) tl_turn_change(&turns, deployment, &names[i], 0, mark_turn, &mark);
 	tl_rel_close(&turns);
 	return mark.changed;
 }

@@ -50,8 +50,8 @@ typedef struct Beat
 	TlLeaseKey	turn;			/* the turn's, or the deployment's again */
 	int32		owed;			/* the verdict */
 	bool		starts;			/* in rows: it starts the turn, as the first */
-	int			nrows;			/* rows to write, without a lease: their ids */
-	text	  **rows;
+	int			nrows;			/* to write, without a lease */
+	TlTurnName *rows;
 } Beat;
 
 PG_FUNCTION_INFO_V1(turn_liveness_heartbeat);
@@ -80,9 +80,13 @@ list_rows(Beat *beat)
 							get_database_name(MyDatabaseId)),
 					 errhint("Raise \"%s\".", "turn_liveness.lease_capacity")));
 	}
-	beat->rows = &beat->message_id;
-	beat->nrows = 1;
-	if (beat->message_id == NULL)
+	if (beat->message_id != NULL)
+	{
+		beat->rows = palloc0(sizeof(TlTurnName));
+		beat->rows->message_id = beat->message_id;
+		beat->nrows = 1;
+	}
+	else
 	{
 		tl_rel_open(&turns, TL_TURN, false);
 		beat->rows = tl_turn_list_owed(&turns, beat->deployment, NULL, NULL, &beat->nrows);
@@ -105,7 +109,7 @@ is_held(const Beat *beat, const TlTurn *turn)
  * transaction holds the row, or has changed it since this looked.
  */
 static bool
-write_row(TlRel *turns, Beat *beat, const text *message_id, int64 now)
+write_row(TlRel *turns, Beat *beat, const TlTurnName *name, int64 now)
 {
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlScan		scan = {0};
@@ -113,7 +117,7 @@ write_row(TlRel *turns, Beat *beat, const text *message_id, int64 now)
 	bool		done = true;
 
 	CHECK_FOR_INTERRUPTS();
-	if (!tl_turn_find(turns, &scan, beat->deployment, message_id, snapshot, &turn) ||
+	if (!tl_turn_find(turns, &scan, beat->deployment, name, snapshot, &turn) ||
 		!is_held(beat, &turn))
 		beat->owed--;
 	else if (tl_rel_lock(turns, &turn.tid, snapshot, LockTupleNoKeyExclusive,
@@ -152,7 +156,7 @@ write_rows(Beat *beats, int n, int64 now)
 			int			i;
 
 			for (beat->nrows = i = 0; i < todo; i++)
-				if (!write_row(&turns, beat, beat->rows[i], now))
+				if (!write_row(&turns, beat, &beat->rows[i], now))
 					beat->rows[beat->nrows++] = beat->rows[i];
 			held |= beat->nrows > 0;
 		}
@@ -182,7 +186,8 @@ probe(const Beat *beat, int64 *counts_from)
 
 	tl_rel_open(&turns, TL_TURN, false);
 	if (beat->message_id != NULL)
-		found = tl_turn_find(&turns, &scan, beat->deployment, beat->message_id, snapshot, &turn) &&
+		found = tl_turn_find(&turns, &scan, beat->deployment,
+							 tl_turn_named(beat->message_id), snapshot, &turn) &&
 			tl_turn_is_owed(&turn);
 	else
 	{

@@ -309,7 +309,7 @@ turn_liveness_commit_terminal_reply(PG_FUNCTION_ARGS)
 	for (i = 0; i < nids; i++)
 	{
 		commit.judging = &named[i];
-		(void) tl_turn_change(&turns, commit.deployment, ids[i], named[i].generation,
+		(void) tl_turn_change(&turns, commit.deployment, tl_turn_named(ids[i]), named[i].generation,
 							  judge_candidate, &commit);
 	}
 	if (commit.nwon > 0)

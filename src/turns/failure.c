@@ -72,36 +72,37 @@ end_turn(TlTurn *turn, void *arg)
 }
 
 /*
- * End the turns of these ids, or with ids NULL all that are to be ended; in the
- * order of the ids, so that two calls cannot deadlock.  The result tells what
- * became of one of them.  What many turns take (routings, payloads) is freed
- * turn by turn.
+ * End one turn, or with NULL all that are to be ended; in the order of their
+ * ids, so that two calls cannot deadlock.  The result tells what became of the
+ * one.  What many turns take (routings, payloads) is freed turn by turn.
  */
 static TlElection
-end_turns(text *deployment, text **ids, Ending *ending)
+end_turns(text *deployment, text *message_id, Ending *ending)
 {
 	MemoryContext of_turn = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness ended turn",
 												  ALLOCSET_SMALL_SIZES);
+	TlTurnName	one = {.message_id = message_id};
+	TlTurnName *names = &one;
+	int			n = 1;
 	bool		found = false;
-	int			nids = 1;
 	TlRel		turns;
 	int			i;
 
 	tl_rel_open_skipping(&turns, TL_TURN, TL_OWED_INDEXES);
-	if (ids == NULL)
+	if (message_id == NULL)
 	{
-		ids = tl_turn_list_owed(&turns, deployment, is_to_be_ended, ending, &nids);
+		names = tl_turn_list_owed(&turns, deployment, is_to_be_ended, ending, &n);
 		/* it outlives each turn */
-		if (nids > 0)
+		if (n > 0)
 			tl_outbox_open(&ending->outbox);
 	}
-	for (i = 0; i < nids; i++)
+	for (i = 0; i < n; i++)
 	{
 		MemoryContext old;
 
 		MemoryContextReset(of_turn);
 		old = MemoryContextSwitchTo(of_turn);
-		found |= tl_turn_change(&turns, deployment, ids[i], 0, end_turn, ending);
+		found |= tl_turn_change(&turns, deployment, &names[i], 0, end_turn, ending);
 		MemoryContextSwitchTo(old);
 	}
 	tl_outbox_close(&ending->outbox);
@@ -120,7 +121,7 @@ turn_liveness_fail_turn(PG_FUNCTION_ARGS)
 	ending.error = tl_arg_text(fcinfo, 2, "error");
 	ending.error_code = tl_arg_optional_name(fcinfo, 3, "error_code");
 	tl_check_writable("fail_turn");
-	PG_RETURN_OID(tl_election_oid(end_turns(deployment, &message_id, &ending)));
+	PG_RETURN_OID(tl_election_oid(end_turns(deployment, message_id, &ending)));
 }
 
 /* The caller has delivered a reply itself, or wants none: a record is kept. */
@@ -132,7 +133,7 @@ turn_liveness_discharge_turn(PG_FUNCTION_ARGS)
 	Ending		ending = {.decided_by = TL_DECIDED_DISCHARGE, .armed_before = DT_NOEND};
 
 	tl_check_writable("discharge_turn");
-	PG_RETURN_BOOL(end_turns(deployment, &message_id, &ending) == TL_WON);
+	PG_RETURN_BOOL(end_turns(deployment, message_id, &ending) == TL_WON);
 }
 
 /* The whole deployment is gone: each turn that it owes is failed. */
@@ -216,7 +217,7 @@ turn_liveness_reject_turn(PG_FUNCTION_ARGS)
 	turn.next_check = tl_times_next_check(&turn.times);
 
 	while ((result = insert_ended(&turn, &ending) ? TL_WON :
-			end_turns(deployment, &message_id, &ending)) == TL_UNKNOWN)
+			end_turns(deployment, message_id, &ending)) == TL_UNKNOWN)
 		/* retention has removed the row that was there since */
 		if (IsolationUsesXactSnapshot())
 			tl_serialization_failure();

@@ -128,7 +128,7 @@ turn_liveness_start_turn(PG_FUNCTION_ARGS)
 	tl_check_writable("start_turn");
 	tl_grace_note_call(tl_clock_now());
 	tl_rel_open(&turns, TL_TURN, true);
-	(void) tl_turn_change(&turns, deployment, message_id, 0, start, &call);
+	(void) tl_turn_change(&turns, deployment, tl_turn_named(message_id), 0, start, &call);
 	tl_rel_close(&turns);
 	if (call.generation == 0)
 		PG_RETURN_NULL();
@@ -181,7 +181,7 @@ change_turn(const text *deployment, const text *message_id, int32 fence,
 	TlRel		turns;
 
 	tl_rel_open(&turns, TL_TURN, true);
-	(void) tl_turn_change(&turns, deployment, message_id, fence, callback, arg);
+	(void) tl_turn_change(&turns, deployment, tl_turn_named(message_id), fence, callback, arg);
 	tl_rel_close(&turns);
 	if (*done)
 		ForceSyncCommit();

@@ -69,7 +69,7 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	now = tl_clock_now();
 	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
-	if (tl_turn_find(&turns, &scan, deployment, message_id, snapshot, &turn) &&
+	if (tl_turn_find(&turns, &scan, deployment, tl_turn_named(message_id), snapshot, &turn) &&
 		tl_turn_is_owed(&turn))
 		tl_turn_judge(&turn, now, 0, &verdict);
 	tl_scan_end(&scan);
@@ -292,7 +292,7 @@ turn_liveness_get_turn(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	memset(nulls, true, sizeof(nulls));
 	tl_rel_open(&turns, TL_TURN, false);
-	if (tl_turn_find(&turns, &scan, deployment, message_id, snapshot, &turn))
+	if (tl_turn_find(&turns, &scan, deployment, tl_turn_named(message_id), snapshot, &turn))
 	{
 		tl_rel_open(&replies, TL_REPLY, false);
 		tl_scan_key_text(&by_id, 1, BTEqualStrategyNumber, (Datum) 0);

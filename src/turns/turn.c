@@ -166,7 +166,7 @@ tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed)
 }
 
 bool
-tl_turn_change(TlRel *turns, const text *deployment, const text *message_id, int32 fence,
+tl_turn_change(TlRel *turns, const text *deployment, const TlTurnName *name, int32 fence,
 			   TlTurnCallback callback, void *arg)
 {
 	for (;;)
@@ -179,7 +179,7 @@ tl_turn_change(TlRel *turns, const text *deployment, const text *message_id, int
 		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
-		found = tl_turn_find(turns, &scan, deployment, message_id, snapshot, &turn);
+		found = tl_turn_find(turns, &scan, deployment, name, snapshot, &turn);
 		if (found)
 		{
 			TlTurnChange change = TL_TURN_KEPT;

@@ -46,7 +46,7 @@ typedef TlTurnChange (*TlTurnCallback) (TlTurn *turn, void *arg);
  * changed; false if there is no such turn.  With a fence, the generation that
  * the caller holds, a turn of a later one is not locked: the callback keeps it.
  */
-extern bool tl_turn_change(TlRel *turns, const text *deployment, const text *message_id,
+extern bool tl_turn_change(TlRel *turns, const text *deployment, const TlTurnName *name,
 						   int32 fence, TlTurnCallback callback, void *arg);
 
 /* NULL for a turn that was armed without, or has ended */

@@ -76,7 +76,8 @@ turn_liveness_post_update(PG_FUNCTION_ARGS)
 	tl_check_writable("post_update");
 	tl_grace_note_call(tl_clock_now());
 	tl_rel_open(&turns, TL_TURN, true);
-	(void) tl_turn_change(&turns, deployment, message_id, update.generation, post, &update);
+	(void) tl_turn_change(&turns, deployment, tl_turn_named(message_id),
+						  update.generation, post, &update);
 	tl_rel_close(&turns);
 	if (update.id == 0)
 		PG_RETURN_NULL();
