@@ -290,11 +290,10 @@ prefetch(const Beat *beats, int n)
 TL_HOT static void
 set_names(Beat *beat, text *deployment, TlLeaseKey key, text *message_id, int32 fence)
 {
-	beat->deployment = deployment;
-	beat->message_id = message_id;
-	beat->fence = fence;
-	beat->key = key;
-	beat->turn = message_id != NULL ? tl_lease_turn_key(key, message_id) : key;
+	*beat = (Beat) {
+		.deployment = deployment, .message_id = message_id, .fence = fence, .key = key,
+		.turn = message_id != NULL ? tl_lease_turn_key(key, message_id) : key
+	};
 }
 
 /* The beats of one call, at one time. */
@@ -334,7 +333,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 {
 	text	   *deployment = tl_arg_name(fcinfo, 0, "deployment");
 	TlLeaseKey	key = tl_lease_key(deployment);
-	Beat		one = {0};
+	Beat		one;
 	Beat	   *beats = &one;
 	TlNamed    *turns = NULL;
 	int			n = 1;
@@ -355,7 +354,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 		/* raises, unless there are none */
 		(void) tl_arg_generations(fcinfo, 2, 0);
 	if (n > 1)
-		beats = palloc0(n * sizeof(Beat));
+		beats = palloc(n * sizeof(Beat));
 	for (i = 0; i < n; i++)
 		set_names(&beats[i], deployment, key, turns != NULL ? turns[i].message_id : NULL,
 				  turns != NULL ? turns[i].generation : 0);
@@ -384,7 +383,7 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 				 errhint("Pass NULL for an element that beats for its whole deployment.")));
 	InitMaterializedSRF(fcinfo, 0);
 
-	beats = palloc_extended(sizeof(Beat) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	beats = palloc_extended(sizeof(Beat) * Max(n, 1), MCXT_ALLOC_HUGE);
 	for (i = 0; i < n; i++)
 	{
 		text	   *id = ids != NULL ? ids[i] : NULL;
@@ -394,6 +393,8 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 			(id == NULL || tl_name_is_valid(id)))
 			set_names(&beats[i], deployments[i], tl_lease_key(deployments[i]), id,
 					  fences != NULL && id != NULL ? fences[i] : 0);
+		else
+			beats[i] = (Beat) {0};
 	}
 	beat_each(beats, n, n);
 
