@@ -27,6 +27,21 @@
  */
 #define TL_HOT	pg_attribute_hot
 
+/*
+ * Ask the memory for a line that will be wanted soon, and written.  By default
+ * a compiler asks for a copy that can only be read.  And it drops calls of a
+ * function that merely prefetches, unless it has inlined them before.
+ */
+static pg_attribute_always_inline void
+tl_prefetch(void *line)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+	__asm__ __volatile__("prefetchw %0" : : "m"(*(char *) line));
+#elif defined(__GNUC__)
+	__builtin_prefetch(line, 1);
+#endif
+}
+
 #define TL_MS			INT64CONST(1000)	/* microseconds */
 #define TL_SECOND		INT64CONST(1000000)
 

@@ -160,21 +160,12 @@ tl_lease_find(TlLeaseKey deployment, TlLeaseKey key)
 	return NULL;
 }
 
-/*
- * Ask the memory for a lease that will be wanted soon, and will be written.  By
- * default a compiler asks for a copy that can only be read.  And it drops calls
- * of a function that merely prefetches, unless it has inlined them before.
- */
+/* Ask the memory for a lease that will be wanted soon. */
 static pg_attribute_always_inline void
 tl_lease_prefetch(TlLeaseKey deployment, TlLeaseKey key)
 {
-	if (tl_leases.table == NULL)
-		return;
-#if defined(__x86_64__) && defined(__GNUC__)
-	__asm__ __volatile__("prefetchw %0" : : "m"(tl_lease_home(deployment, key)->key));
-#elif defined(__GNUC__)
-	__builtin_prefetch(tl_lease_home(deployment, key), 1);
-#endif
+	if (tl_leases.table != NULL)
+		tl_prefetch(tl_lease_home(deployment, key));
 }
 
 #endif							/* TL_LEASE_TABLE_H */

@@ -116,6 +116,25 @@ tl_watch_list_add(const TlWatch *watch, bool late, int64 now)
 	tl_longest_silence_ms = Max(tl_longest_silence_ms, times->silence_ms);
 }
 
+/* Ask the memory for what the next looks at a bucket will touch. */
+static pg_attribute_always_inline void
+prefetch(dlist_head *bucket)
+{
+	Entry	   *next;
+	char	   *after;
+	int			i;
+
+	if (dlist_is_empty(bucket))
+		return;
+	next = dlist_head_element(Entry, node, bucket);
+	tl_lease_prefetch(next->watch.deployment, next->watch.deployment);
+	if (!dlist_has_next(bucket, &next->node))
+		return;
+	after = (char *) dlist_container(Entry, node, dlist_next_node(bucket, &next->node));
+	for (i = 0; i < sizeof(Entry); i += PG_CACHE_LINE_SIZE / 2)
+		tl_prefetch(after + i);
+}
+
 /*
  * Look at every entry that is due by now.  The deadline is computed from
  * memory; only what may have lapsed is given out.
@@ -146,13 +165,7 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 		if (n == max)
 			break;
 		entry = dlist_container(Entry, node, dlist_pop_head_node(bucket));
-		if (!dlist_is_empty(bucket))
-		{
-			TlLeaseKey	next = dlist_head_element(Entry, node, bucket)->watch.deployment;
-
-			tl_lease_prefetch(next, next);
-		}
-
+		prefetch(bucket);
 		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
 		signs.seen = entry->seen;
 		tl_deadline(&entry->watch.times, &signs, grace, now, &verdict);
