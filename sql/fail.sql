@@ -85,3 +85,23 @@ SELECT turn_liveness.arm_turn('fail-6', 'm1');
 SELECT turn_liveness.fail_deployment('fail-6', error => NULL, error_code => 'WORKER_DIED');
 SELECT payload ->> 'error' <> '' AS default_text FROM turn_liveness.replies WHERE deployment = 'fail-6';
 SELECT count(*) FROM turn_liveness.turns;
+
+-- an index of a DBA's that calls us while we write the row it is for: an error, and no endless repetition
+CREATE FUNCTION tl_test.calls(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF current_setting('tl_test.calls', true) = 'on' THEN
+		PERFORM turn_liveness.mark_provider_failed('fail-calls', 'E', 'r');
+	END IF;
+	RETURN $1;
+END $$;
+CREATE INDEX calls ON turn_liveness.turn (tl_test.calls(message_id));
+SELECT turn_liveness.arm_turn('fail-calls', 'm1');
+SET tl_test.calls = on;
+\set VERBOSITY sqlstate
+SELECT turn_liveness.mark_provider_failed('fail-calls', 'E', 'r');
+SELECT turn_liveness.fail_deployment('fail-calls');
+\set VERBOSITY default
+RESET tl_test.calls;
+SELECT turn_liveness.fail_deployment('fail-calls');
+DROP INDEX turn_liveness.calls;
+DROP FUNCTION tl_test.calls(text);

@@ -296,6 +296,22 @@ tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *values, const boo
 	return inserted;
 }
 
+/*
+ * An expression of a DBA's index may call us while we write a row.  Such a call
+ * sees the version that is being replaced: it can neither change the row nor
+ * wait until it may.
+ */
+static TM_Result
+check_not_ours(TM_Result result)
+{
+	if (result == TM_SelfModified)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("row was already changed by the current command"),
+				 errhint("The expression of an index must not call functions of %s.", TL_EXTENSION)));
+	return result;
+}
+
 TM_Result
 tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
 				 LockTupleMode mode, LockWaitPolicy wait)
@@ -303,8 +319,8 @@ tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot, TupleTableSlot *s
 	TM_FailureData failure;
 	ItemPointerData at = *tid;
 
-	return table_tuple_lock(r->rel, &at, snapshot, ExecClearTuple(slot),
-							GetCurrentCommandId(true), mode, wait, 0, &failure);
+	return check_not_ours(table_tuple_lock(r->rel, &at, snapshot, ExecClearTuple(slot),
+										   GetCurrentCommandId(true), mode, wait, 0, &failure));
 }
 
 TM_Result
@@ -336,8 +352,8 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	TM_Result	result;
 
 	store(r, r->slot, values, nulls);
-	result = tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot,
-										  &failure, &lockmode, &update_indexes);
+	result = check_not_ours(tl_table_tuple_update_compat(r->rel, tid, r->slot, snapshot,
+														 &failure, &lockmode, &update_indexes));
 	if (result == TM_Ok)
 	{
 		if (update_indexes != TU_None)
