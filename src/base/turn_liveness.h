@@ -28,17 +28,24 @@
 #define TL_HOT	pg_attribute_hot
 
 /*
- * Ask the memory for a line that will be wanted soon, and written.  By default
- * a compiler asks for a copy that can only be read.  And it drops calls of a
- * function that merely prefetches, unless it has inlined them before.
+ * Ask the memory for a line that will be wanted soon.  The builtin asks for one
+ * that can be written only on processors that the compiler is told of.  And GCC
+ * drops calls of a function that merely prefetches, unless it has inlined them
+ * before.
  */
 static pg_attribute_always_inline void
-tl_prefetch(void *line)
+tl_prefetch(void *line, bool write)
 {
 #if defined(__x86_64__) && defined(__GNUC__)
-	__asm__ __volatile__("prefetchw %0" : : "m"(*(char *) line));
+	if (write)
+		__asm__ __volatile__("prefetchw %0" : : "m"(*(char *) line));
+	else
+		__builtin_prefetch(line);
 #elif defined(__GNUC__)
-	__builtin_prefetch(line, 1);
+	if (write)
+		__builtin_prefetch(line, 1);
+	else
+		__builtin_prefetch(line);
 #endif
 }
 

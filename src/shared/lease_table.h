@@ -162,10 +162,10 @@ tl_lease_find(TlLeaseKey deployment, TlLeaseKey key)
 
 /* Ask the memory for a lease that will be wanted soon. */
 static pg_attribute_always_inline void
-tl_lease_prefetch(TlLeaseKey deployment, TlLeaseKey key)
+tl_lease_prefetch(TlLeaseKey deployment, TlLeaseKey key, bool write)
 {
 	if (tl_leases.table != NULL)
-		tl_prefetch(tl_lease_home(deployment, key));
+		tl_prefetch(tl_lease_home(deployment, key), write);
 }
 
 #endif							/* TL_LEASE_TABLE_H */

@@ -280,9 +280,9 @@ prefetch(const Beat *beats, int n)
 
 	for (i = 0; i < Min(n, AHEAD); i++)
 	{
-		tl_lease_prefetch(beats[i].key, beats[i].key);
+		tl_lease_prefetch(beats[i].key, beats[i].key, true);
 		if (beats[i].message_id != NULL)
-			tl_lease_prefetch(beats[i].key, beats[i].turn);
+			tl_lease_prefetch(beats[i].key, beats[i].turn, true);
 	}
 }
 
@@ -341,7 +341,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	int			i;
 
 	/* the leases of its turns stand on the same page */
-	tl_lease_prefetch(key, key);
+	tl_lease_prefetch(key, key, true);
 	if (!PG_ARGISNULL(1))
 	{
 		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);

@@ -127,12 +127,12 @@ prefetch(dlist_head *bucket)
 	if (dlist_is_empty(bucket))
 		return;
 	next = dlist_head_element(Entry, node, bucket);
-	tl_lease_prefetch(next->watch.deployment, next->watch.deployment);
+	tl_lease_prefetch(next->watch.deployment, next->watch.deployment, false);
 	if (!dlist_has_next(bucket, &next->node))
 		return;
 	after = (char *) dlist_container(Entry, node, dlist_next_node(bucket, &next->node));
 	for (i = 0; i < sizeof(Entry); i += PG_CACHE_LINE_SIZE / 2)
-		tl_prefetch(after + i);
+		tl_prefetch(after + i, true);
 }
 
 /*
