@@ -36,16 +36,15 @@
 static pg_attribute_always_inline void
 tl_prefetch(void *line, bool write)
 {
-#if defined(__x86_64__) && defined(__GNUC__)
-	if (write)
+#ifdef __GNUC__
+	if (!write)
+		__builtin_prefetch(line);
+	else
+#ifdef __x86_64__
 		__asm__ __volatile__("prefetchw %0" : : "m"(*(char *) line));
-	else
-		__builtin_prefetch(line);
-#elif defined(__GNUC__)
-	if (write)
+#else
 		__builtin_prefetch(line, 1);
-	else
-		__builtin_prefetch(line);
+#endif
 #endif
 }
 

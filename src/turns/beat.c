@@ -296,7 +296,7 @@ set_names(Beat *beat, text *deployment, TlLeaseKey key, text *message_id, int32 
 	};
 }
 
-/* The beats of one call, at one time. */
+/* The beats of one call, at one time; the caller has asked for the first. */
 TL_HOT static void
 beat_each(Beat *beats, int n, int counted)
 {
@@ -304,8 +304,6 @@ beat_each(Beat *beats, int n, int counted)
 	int64		now;
 	int			i;
 
-	/* memory is slow: it comes while the backend checks and counts */
-	prefetch(beats, n);
 	/* a read-only transaction may write soft state, but a standby may not */
 	if (RecoveryInProgress())
 		PreventCommandDuringRecovery("heartbeat");
@@ -340,7 +338,10 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	int32		owed = 0;
 	int			i;
 
-	/* the leases of its turns stand on the same page */
+	/*
+	 * Memory is slow: it comes while the backend checks and counts.  The leases
+	 * of the turns stand on the same page.
+	 */
 	tl_lease_prefetch(key, key, true);
 	if (!PG_ARGISNULL(1))
 	{
@@ -356,8 +357,12 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	if (n > 1)
 		beats = palloc(n * sizeof(Beat));
 	for (i = 0; i < n; i++)
+	{
 		set_names(&beats[i], deployment, key, turns != NULL ? turns[i].message_id : NULL,
 				  turns != NULL ? turns[i].generation : 0);
+		if (turns != NULL && i < AHEAD)
+			tl_lease_prefetch(key, beats[i].turn, true);
+	}
 	beat_each(beats, n, 1);
 	for (i = 0; i < n; i++)
 		owed += beats[i].owed;
@@ -396,6 +401,7 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 		else
 			beats[i] = (Beat) {0};
 	}
+	prefetch(beats, n);
 	beat_each(beats, n, n);
 
 	for (i = 0; i < n; i++)
