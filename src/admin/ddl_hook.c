@@ -197,7 +197,7 @@ end_prepared(uint64 name, bool commit)
 	{
 		if (commit)
 			tl_lease_move_database();
-		tl_mailbox_post(db, &nothing, true, commit);
+		tl_mailbox_post(db, &nothing, true, commit, PG_INT64_MIN);
 	}
 	if (!commit || served)
 		return;

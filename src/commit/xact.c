@@ -81,6 +81,7 @@ typedef struct Pending
 	Array		written;
 	Array		deaths;
 	StringInfoData letter;
+	int64		lowest_due;		/* from this reply on some became due */
 	int64		due_again;
 	bool		everything;		/* too many touched to name */
 	bool		announced;		/* the hand-overs, to the leases */
@@ -95,6 +96,9 @@ typedef struct Pending
 /* NULL if this transaction did nothing of ours; it dies with its context */
 static Pending *pending = NULL;
 
+/* of this session, savepoints too; a prepared transaction may yet be one */
+static uint64 rollbacks = 0;
+
 static Pending *
 get_pending(void)
 {
@@ -104,7 +108,7 @@ get_pending(void)
 
 		pending = palloc0(sizeof(Pending));
 		initStringInfo(&pending->letter);
-		pending->due_again = PG_INT64_MAX;
+		pending->lowest_due = pending->due_again = PG_INT64_MAX;
 		MemoryContextSwitchTo(old);
 		/* after_commit must not have to find it first */
 		(void) tl_database();
@@ -259,6 +263,26 @@ tl_xact_reply(const text *conversation, const text *platform)
 }
 
 void
+tl_xact_due(int64 reply_id)
+{
+	Pending    *p = get_pending();
+
+	p->lowest_due = Min(p->lowest_due, reply_id);
+}
+
+int64
+tl_xact_lowest_due(void)
+{
+	return pending == NULL ? PG_INT64_MAX : pending->lowest_due;
+}
+
+uint64
+tl_xact_rollbacks(void)
+{
+	return rollbacks;
+}
+
+void
 tl_xact_lapsed(const text *deployment)
 {
 	Pending    *p = get_pending();
@@ -313,6 +337,7 @@ tl_xact_foreign_change(void)
 	Pending    *p = get_pending();
 
 	p->everything = p->look_turns = true;
+	p->lowest_due = PG_INT64_MIN;
 }
 
 /*
@@ -399,7 +424,7 @@ after_commit(Pending *p)
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
-		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies);
+		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies, p->lowest_due);
 }
 
 static void
@@ -414,6 +439,8 @@ at_end_of_xact(XactEvent event, void *arg)
 	/* a parallel worker has events of its own, at which nothing ends */
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		pending = NULL;
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		rollbacks++;
 	if (event == XACT_EVENT_COMMIT && p != NULL)
 		after_commit(p);
 	if ((event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) && p != NULL)
@@ -423,7 +450,10 @@ at_end_of_xact(XactEvent event, void *arg)
 static void
 at_end_of_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (event != SUBXACT_EVENT_ABORT_SUB || pending == NULL)
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	rollbacks++;
+	if (pending == NULL)
 		return;
 	pending->rolled_back = true;
 

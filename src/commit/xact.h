@@ -23,6 +23,12 @@ extern void tl_xact_wrote(const TlTurn *turn, bool armed);
 extern bool tl_xact_has_armed(ItemPointer tid);
 /* something is due, is due again, or ended in this conversation */
 extern void tl_xact_reply(const text *conversation, const text *platform);
+/* this reply stands among those that are due, and did not before */
+extern void tl_xact_due(int64 reply_id);
+/* the lowest of those of the transaction; PG_INT64_MAX: none */
+extern int64 tl_xact_lowest_due(void);
+/* counts rollbacks of this session, and what may yet be one */
+extern uint64 tl_xact_rollbacks(void);
 /* a turn of the deployment is offered for rescue */
 extern void tl_xact_lapsed(const text *deployment);
 /* did it say so of any? */

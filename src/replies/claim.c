@@ -6,7 +6,8 @@
  * waits for no other transaction: it passes over the replies that another one
  * holds and takes the next instead.  Its cost is that of the names it is given
  * and of the rows that it returns, not of what is due elsewhere: one descent of
- * an index for each name, and no walk goes on once enough older rows are known.
+ * an index for each name, no walk goes on once enough older rows are known, and
+ * a claim of platforms begins where the last one ended (claim_start.c).
  */
 #include "base/turn_liveness.h"
 
@@ -16,6 +17,7 @@
 #include "base/args.h"
 #include "base/guc.h"
 #include "commit/xact.h"
+#include "replies/claim_start.h"
 #include "replies/read.h"
 #include "shared/clock.h"
 #include "shared/database.h"
@@ -38,9 +40,12 @@ typedef struct Claim
 	int64		timeout;		/* when the claim is over */
 	TlRel		deliveries;
 	TupleTableSlot *slot;
-	Snapshot	snapshot;		/* of one round, as the picks */
+	/* of one round */
+	Snapshot	snapshot;
 	TlPicks		picks;
-	int64		passed_over;	/* by the last round, as others held them */
+	int64		first_end;		/* when one of those that are not due will be */
+	/* by the last round, as others held them */
+	int64		passed_over;
 	Claimed    *claimed;
 	int64		n;
 } Claim;
@@ -53,13 +58,29 @@ judge(TupleTableSlot *row, void *arg)
 {
 	Claim	   *claim = arg;
 	bool		isnull;
+	int64		due;
 
 	/* parked ones stand in the order of that time; it is the last column */
 	if (!claim->picks.by_age &&
 		DatumGetTimestampTz(slot_getattr(row, DELIVERY_PARKED_UNTIL, &isnull)) > claim->now)
 		return TL_STEP_END;
-	return DatumGetTimestampTz(slot_getattr(row, DELIVERY_DUE_AT, &isnull)) <= claim->now ?
-		TL_STEP_TAKE : TL_STEP_PASS;
+	due = DatumGetTimestampTz(slot_getattr(row, DELIVERY_DUE_AT, &isnull));
+	if (due <= claim->now)
+		return TL_STEP_TAKE;
+	claim->first_end = Min(claim->first_end, due);
+	return TL_STEP_PASS;
+}
+
+/* Walk the platforms from that id on. */
+static void
+walk_platforms(Claim *claim, TlIndex index, const TlCursors *platforms, int64 after)
+{
+	int			i;
+
+	for (i = 0; i < platforms->n; i++)
+		platforms->items[i].after = after;
+	tl_walk(&claim->deliveries, index, claim->snapshot, BTGreaterStrategyNumber, platforms,
+			&claim->picks, judge, claim);
 }
 
 /*
@@ -117,34 +138,42 @@ take(Claim *claim, TlPick *pick)
  * Ids ascend within a conversation and within the replies of a platform that
  * are not parked, so each walk ends at the first that is too young.  Parked
  * ones stand in the order of the time since when they are due: the walk offers
- * those that have waited longest.
+ * those that have waited longest.  Nothing is due then that has an id up to
+ * that of the last one taken; or at all, if there were fewer than wanted.
  */
 static bool
 take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platforms)
 {
 	TlPicks    *picks = &claim->picks;
+	int64		after = tl_claim_start(platforms, claim->now);
+	int64		held = PG_INT64_MAX;
+	int64		settled;
 	int64		i;
 
 	*picks = (TlPicks) {.want = claim->max - claim->n + 2 * claim->passed_over, .by_age = true};
 	claim->passed_over = 0;
+	claim->first_end = claim->timeout;
 	claim->snapshot = tl_latest_snapshot();
 	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_CONVERSATION, claim->snapshot,
 			BTGreaterStrategyNumber, conversations, picks, judge, claim);
+	walk_platforms(claim, TL_IDX_DELIVERY_OPEN_PLATFORM, platforms, after);
 
-	/* no cursor: `after` is the least int8, and that is -infinity too */
-	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_PLATFORM, claim->snapshot,
-			BTGreaterStrategyNumber, platforms, picks, judge, claim);
+	/* the least int8 is -infinity, too */
 	picks->by_age = false;
-	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_PARKED, claim->snapshot,
-			BTGreaterStrategyNumber, platforms, picks, judge, claim);
+	walk_platforms(claim, TL_IDX_DELIVERY_PARKED, platforms, PG_INT64_MIN);
 
 	claim->claimed = repalloc_huge(claim->claimed, (claim->n + picks->n) * sizeof(Claimed));
 	for (i = 0; i < picks->n && claim->n < claim->max; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		claim->passed_over += !take(claim, &picks->items[i]);
+		if (take(claim, &picks->items[i]))
+			continue;
+		claim->passed_over++;
+		held = Min(held, picks->items[i].reply_id);
 	}
 	UnregisterSnapshot(claim->snapshot);
+	settled = i == picks->n && i < picks->want ? PG_INT64_MAX : picks->items[i - 1].reply_id;
+	tl_claim_remember(Min(settled, held - 1), claim->first_end);
 	return picks->n == picks->want && claim->n < claim->max;
 }
 

@@ -216,6 +216,7 @@ retry(const Request *request, TlDelivery *d)
 	tl_row_set(d, DELIVERY_ATTEMPT, Int32GetDatum(0));
 	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now));
 	tl_row_set_null(d, DELIVERY_GATEWAY);
+	tl_xact_due(tl_delivery_id(d));
 	return true;
 }
 
@@ -331,9 +332,12 @@ handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after,
 		if (tl_rel_update_unless_held(deliveries, tid, snapshot, d.values, d.nulls) != TM_Ok)
 			continue;
 		if (dead)
+		{
 			tl_counter_add(TL_COUNT_DEAD, 1);
-		else
-			note_due(&d);
+			continue;
+		}
+		note_due(&d);
+		tl_xact_due(tl_delivery_id(&d));
 	}
 	return PG_INT64_MAX;
 }

@@ -211,6 +211,8 @@ tl_outbox_store(TlOutbox *outbox, TlReply *const *replies, int n, int64 now)
 					   replies[i]->outcome == TL_OUTCOME_UPDATE ? TL_COUNT_UPDATES :
 					   failure_counter(replies[i])] += replies[i]->nids;
 		tl_xact_reply(replies[i]->conversation, replies[i]->platform);
+		if (replies[i]->outcome != TL_OUTCOME_DISCHARGED)
+			tl_xact_due(replies[i]->id);
 	}
 	/* an id that a crash takes back would be given out again */
 	ForceSyncCommit();

@@ -13,6 +13,7 @@
 #include "rules/deadline.h"
 
 #define TL_MAILBOX_SIZE		65536	/* bytes */
+#define TL_DUE_IDS			64
 #define TL_KEPT_PAUSES	16
 #define TL_STEP_LEN			48
 #define TL_STRIPES			16		/* copies of each counter */
@@ -179,6 +180,9 @@ typedef struct TlDatabase
 	bool		look_turns;		/* rows may have come without a letter */
 	bool		look_replies;	/* the same for replies: notify {} */
 	bool		latch_set;		/* the worker's latch was set for this mail */
+	/* the lowest ids of the last posts of due replies; read without lock */
+	pg_atomic_uint64 ndue;
+	pg_atomic_uint64 due_ids[TL_DUE_IDS];
 	LWLock		mailbox_lock;	/* a new owner of the slot finds zero above */
 	char		mailbox[TL_MAILBOX_SIZE];
 } pg_attribute_aligned(64) TlDatabase;

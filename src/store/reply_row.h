@@ -46,6 +46,7 @@ typedef struct TlDelivery
 #define tl_delivery_decode(slot, d)	tl_row_get(slot, (d)->values, (d)->nulls, DELIVERY_NATTS)
 #define tl_delivery_state(d)	DatumGetChar(tl_row_value(d, DELIVERY_STATE))
 #define tl_delivery_attempt(d)	DatumGetInt32(tl_row_value(d, DELIVERY_ATTEMPT))
+#define tl_delivery_id(d)		DatumGetInt64(tl_row_value(d, DELIVERY_REPLY_ID))
 #define tl_delivery_due(d)		DatumGetTimestampTz(tl_row_value(d, DELIVERY_DUE_AT))
 #define tl_delivery_kept(d)		DatumGetTimestampTz(tl_row_value(d, DELIVERY_KEPT_AT))
 
