@@ -17,6 +17,7 @@
 #include "shared/attach_table.h"
 #include "shared/clock.h"
 #include "shared/database.h"
+#include "shared/due_ids.h"
 #include "shared/lease_table.h"
 #include "store/rel.h"
 #include "worker/worker.h"
@@ -32,6 +33,7 @@ request_shmem(void)
 	if (prev_request)
 		prev_request();
 	RequestAddinShmemSpace(tl_database_shmem_size());
+	RequestAddinShmemSpace(tl_due_shmem_size());
 	RequestAddinShmemSpace(tl_lease_shmem_size());
 	RequestAddinShmemSpace(tl_attach_shmem_size());
 	/* one tranche: which of our locks is waited for, the stack shows */
@@ -49,6 +51,7 @@ startup_shmem(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	tranche = GetNamedLWLockTranche(TL_EXTENSION)->lock.tranche;
 	tl_database_shmem_startup(tranche);
+	tl_due_shmem_startup();
 	tl_clock_shmem_startup();
 	tl_lease_shmem_startup(tranche);
 	tl_attach_shmem_startup(tranche);

@@ -458,17 +458,20 @@ CREATE VIEW turn_liveness.late_replies AS
 	FROM turn_liveness.late_reply;
 COMMENT ON VIEW turn_liveness.late_replies IS 'replies that lost their election, were stale or belong to no turn that is known: kept, not delivered';
 
--- Direct heap access fires no trigger, so this one sees just what others do to
--- the table by hand or by COPY, and voids the counts that beats remember.
+-- Direct heap access fires no trigger, so these see just what others do to the
+-- tables by hand or by COPY, and void what beats and claims remember.
 CREATE FUNCTION turn_liveness.foreign_change()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'turn_liveness_foreign_change'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION turn_liveness.foreign_change() IS
-'internal: notes that the table of turns was changed by other than our functions';
+'internal: notes that a table was changed by other than our functions';
 CREATE TRIGGER foreign_change AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON turn_liveness.turn
 	FOR EACH STATEMENT EXECUTE FUNCTION turn_liveness.foreign_change();
 ALTER TABLE turn_liveness.turn ENABLE ALWAYS TRIGGER foreign_change;
+CREATE TRIGGER foreign_change AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON turn_liveness.delivery
+	FOR EACH STATEMENT EXECUTE FUNCTION turn_liveness.foreign_change();
+ALTER TABLE turn_liveness.delivery ENABLE ALWAYS TRIGGER foreign_change;
 
 /*
  * What happens: counters and gauges.

@@ -44,6 +44,7 @@
 #include "admin/ddl_hook.h"
 #include "base/catalog.h"
 #include "shared/clock.h"
+#include "shared/due_ids.h"
 #include "shared/lease.h"
 #include "shared/mailbox.h"
 #include "shared/worker_slot.h"
@@ -199,6 +200,7 @@ end_prepared(uint64 name, bool commit)
 			tl_lease_move_database();
 		tl_mailbox_post(db, &nothing, true, commit, PG_INT64_MIN);
 	}
+	tl_due_withdraw();
 	if (!commit || served)
 		return;
 	/* it may have created the extension */
@@ -243,6 +245,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 
 	if (freed != NULL)
 		free_database(node, freed, context == PROCESS_UTILITY_TOPLEVEL);
+	if (kind == TRANS_STMT_COMMIT_PREPARED)
+		tl_due_announce(PG_INT64_MIN);
 	(prev_utility ? prev_utility : standard_ProcessUtility)
 		(pstmt, query, read_only, context, params, env, dest, qc);
 

@@ -44,6 +44,13 @@ typedef bool TU_UpdateIndexes;
 	((which) == TU_All || ((which) == TU_Summarizing && (info)->ii_Summarizing))
 #endif
 
+/* This process's place among all, from 0 on. */
+#if PG_VERSION_NUM >= 170000
+#define tl_proc_number_compat()	((int) MyProcNumber)
+#else
+#define tl_proc_number_compat()	((int) MyProc->pgprocno)
+#endif
+
 /* Begin a scan of an index. */
 #if PG_VERSION_NUM >= 190000
 #define tl_index_beginscan_compat(heap, index, snapshot, nkeys) \

@@ -32,6 +32,7 @@
 
 #include "commit/xact.h"
 #include "shared/clock.h"
+#include "shared/due_ids.h"
 #include "shared/lease.h"
 
 #define MAX_TOUCHED	10000		/* more: the whole database's generation */
@@ -336,7 +337,7 @@ tl_xact_foreign_change(void)
 {
 	Pending    *p = get_pending();
 
-	p->everything = p->look_turns = true;
+	p->everything = p->look_turns = p->look_replies = true;
 	p->lowest_due = PG_INT64_MIN;
 }
 
@@ -436,6 +437,9 @@ at_end_of_xact(XactEvent event, void *arg)
 		stamp_late_rows(&p->written, event == XACT_EVENT_PRE_PREPARE);
 	if (event == XACT_EVENT_PRE_COMMIT && p != NULL)
 		announce_hand_overs(p, true);
+	if (event == XACT_EVENT_PRE_COMMIT && p != NULL && tl_shared != NULL &&
+		p->lowest_due < PG_INT64_MAX)
+		tl_due_announce(p->lowest_due);
 	/* a parallel worker has events of its own, at which nothing ends */
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		pending = NULL;
@@ -445,6 +449,8 @@ at_end_of_xact(XactEvent event, void *arg)
 		after_commit(p);
 	if ((event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) && p != NULL)
 		announce_hand_overs(p, false);
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		tl_due_withdraw();
 }
 
 static void

@@ -145,7 +145,8 @@ static bool
 take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platforms)
 {
 	TlPicks    *picks = &claim->picks;
-	int64		after = tl_claim_start(platforms, claim->now);
+	uint64		posts = tl_database() == NULL ? 0 : tl_due_posts(tl_database());
+	int64		after;
 	int64		held = PG_INT64_MAX;
 	int64		settled;
 	int64		i;
@@ -154,6 +155,7 @@ take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platform
 	claim->passed_over = 0;
 	claim->first_end = claim->timeout;
 	claim->snapshot = tl_latest_snapshot();
+	after = tl_claim_start(platforms, claim->now, posts);
 	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_CONVERSATION, claim->snapshot,
 			BTGreaterStrategyNumber, conversations, picks, judge, claim);
 	walk_platforms(claim, TL_IDX_DELIVERY_OPEN_PLATFORM, platforms, after);

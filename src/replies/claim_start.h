@@ -6,12 +6,13 @@
 #define TL_CLAIM_START_H
 
 #include "replies/read.h"
+#include "shared/due_ids.h"
 
 /*
- * Of these platforms nothing but parked replies is due up to this id.  The
- * claim asks before it takes a snapshot.
+ * Of these platforms the snapshot shows nothing that is due but parked up to
+ * this id; posts: tl_due_posts() before the snapshot was taken.
  */
-extern int64 tl_claim_start(const TlCursors *platforms, int64 now);
+extern int64 tl_claim_start(const TlCursors *platforms, int64 now, uint64 posts);
 /* nor is anything up to this id, until that time, now that the claim is done */
 extern void tl_claim_remember(int64 after, int64 until);
 

@@ -128,13 +128,14 @@ tl_database_look_up(void)
 	static TimestampTz no_room_until = 0;
 	bool		make;
 
+	/* what a commit posts must not get lost: there may be a slot by now */
 	if (tl_shared == NULL || !OidIsValid(MyDatabaseId) ||
-		GetCurrentStatementStartTimestamp() < no_room_until)
+		(IsTransactionState() && GetCurrentStatementStartTimestamp() < no_room_until))
 		return NULL;
 
 	/* the catalog is read before the lock is taken, and never after a commit */
 	make = IsTransactionState() && OidIsValid(tl_extension_oid());
-	LWLockAcquire(&tl_shared->directory, LW_EXCLUSIVE);
+	LWLockAcquire(&tl_shared->directory, make ? LW_EXCLUSIVE : LW_SHARED);
 	tl_my_database = tl_database_find(MyDatabaseId, make);
 	/* all other databases' sessions and workers want this lock too */
 	if (tl_my_database == NULL && make)

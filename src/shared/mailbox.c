@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 
 #include "shared/clock.h"
+#include "shared/due_ids.h"
 #include "shared/mailbox.h"
 
 void
@@ -93,42 +94,6 @@ tl_mail_next(const StringInfo letter, int *at, TlMail *mail)
 }
 
 /*
- * The posting session notes, under the mailbox lock, from which id on replies
- * are due.  The count comes after the id, so that a reader without the lock
- * meets no id that is not written yet.
- */
-static void
-note_due(TlDatabase *db, int64 reply_id)
-{
-	uint64		n = pg_atomic_read_u64(&db->ndue);
-
-	pg_atomic_write_u64(&db->due_ids[n % TL_DUE_IDS], reply_id);
-	pg_write_barrier();
-	pg_atomic_write_u64(&db->ndue, n + 1);
-}
-
-/*
- * The place that the next post overwrites is that of the oldest kept: the
- * reader that finds the count there, after it has read, trusts nothing.
- */
-int64
-tl_mailbox_lowest_due(TlDatabase *db, uint64 *posts)
-{
-	uint64		n = pg_atomic_read_u64(&db->ndue);
-	int64		lowest = PG_INT64_MAX;
-	uint64		i;
-
-	pg_read_barrier();
-	for (i = Max(*posts, n - Min(n, TL_DUE_IDS)); i < n; i++)
-		lowest = Min(lowest, (int64) pg_atomic_read_u64(&db->due_ids[i % TL_DUE_IDS]));
-	pg_read_barrier();
-	if (pg_atomic_read_u64(&db->ndue) - *posts >= TL_DUE_IDS)
-		lowest = PG_INT64_MIN;
-	*posts = n;
-	return lowest;
-}
-
-/*
  * The session sets the worker's latch at once for replies and for rows that are
  * due before the worker means to wake; other rows can wait until the box is
  * half full.
@@ -171,7 +136,7 @@ tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_re
 		look_replies |= replies || claims;
 	}
 	if (lowest_due < PG_INT64_MAX)
-		note_due(db, lowest_due);
+		tl_due_post(db, lowest_due);
 	db->look_turns |= look_turns;
 	db->look_replies |= look_replies;
 	wake = !db->latch_set &&

@@ -56,12 +56,10 @@ extern bool tl_mail_next(const StringInfo letter, int *at, TlMail *mail);
 
 /*
  * post a letter after the commit: cannot fail; a full box raises look flags.
- * From that id on replies are due that were not before; PG_INT64_MAX: none
+ * From that id on replies became due (due_ids.c); PG_INT64_MAX: none
  */
 extern void tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_replies,
 							int64 lowest_due);
-/* the lowest id of the posts since then; PG_INT64_MIN if they were too many */
-extern int64 tl_mailbox_lowest_due(TlDatabase *db, uint64 *posts);
 /* for the worker: take everything; true if there was something */
 extern bool tl_mailbox_take(TlDatabase *db, StringInfo letter, bool *look_turns, bool *look_replies);
 /* the worker sleeps until then; wake: mail may set its latch meanwhile */

@@ -321,7 +321,7 @@ turn_liveness_get_turn(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* A statement has changed the table: counts are void, rows may be new. */
+/* A statement has changed a table: counts are void, rows may be new. */
 Datum
 turn_liveness_foreign_change(PG_FUNCTION_ARGS)
 {

@@ -78,8 +78,8 @@ SELECT is_empty($$SELECT conname FROM pg_constraint WHERE connamespace = 'turn_l
 SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_type t ON t.oid = a.atttypid
 	WHERE c.relnamespace = 'turn_liveness'::regnamespace AND c.relkind IN ('r', 'v') AND t.typname LIKE 'reg%'$$, 'no reg* column');
 SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 WHERE c.relnamespace = 'turn_liveness'::regnamespace AND c.relkind = 'r' AND (a.atthasdef OR a.attidentity <> '')$$, 'no default: every value is written by us');
--- triggers: the one that notes what others change by hand, always
+-- triggers: those that note what others change by hand, always
 SELECT set_eq($$SELECT tgrelid::regclass::text, tgname::text, tgenabled::text FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'turn_liveness'::regnamespace) AND NOT tgisinternal$$,
-	$$VALUES ('turn_liveness.turn', 'foreign_change', 'A')$$, 'one trigger');
+	$$VALUES ('turn_liveness.turn', 'foreign_change', 'A'), ('turn_liveness.delivery', 'foreign_change', 'A')$$, 'two triggers');
 SELECT * FROM finish();
 ROLLBACK;
