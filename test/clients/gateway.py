@@ -196,6 +196,5 @@ class Gateway:
             pass
 
     def close(self):
-        for part in self.listener, self.feed, self.push, self.rescue:
-            if part:
-                part.close()
+        for part in filter(None, (self.listener, self.feed, self.push, self.rescue)):
+            part.close()
