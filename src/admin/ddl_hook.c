@@ -61,6 +61,8 @@ static uint64 preparing = 0;	/* hash of the name in PREPARE TRANSACTION */
 /* no worker there until this transaction ends */
 static Oid	excluded = InvalidOid;
 static bool dropping;			/* the command drops that one */
+/* COMMIT PREPARED goes on: its transaction may be visible already */
+static bool committing_prepared = false;
 
 static bool
 is_our_setting(VariableSetStmt *stmt)
@@ -179,17 +181,17 @@ free_database(Node *node, const char *name, bool top)
 /*
  * No callback runs at COMMIT PREPARED, so this function does for the prepared
  * transaction what its commit asks for: the session may not know it, hence the
- * worker looks at all rows, and beats look at the table again.
+ * worker looks at all rows, and beats look at the table again.  It cannot fail.
+ * Returns whether a worker serves the database.
  */
-static void
-end_prepared(uint64 name, bool commit)
+static bool
+tell_of_prepared(bool commit)
 {
 	char		empty[1] = "";
 	StringInfoData nothing = {.data = empty};
 	TlDatabase *db;
 	bool		served;
 
-	tl_worker_end_prepared(name, commit);
 	LWLockAcquire(&tl_shared->directory, LW_SHARED);
 	db = tl_database_find(MyDatabaseId, false);
 	served = db != NULL && db->worker.pid != 0;
@@ -201,7 +203,15 @@ end_prepared(uint64 name, bool commit)
 		tl_mailbox_post(db, &nothing, true, commit, PG_INT64_MIN);
 	}
 	tl_due_withdraw();
-	if (!commit || served)
+	committing_prepared = false;
+	return served;
+}
+
+static void
+end_prepared(uint64 name, bool commit)
+{
+	tl_worker_end_prepared(name, commit);
+	if (tell_of_prepared(commit) || !commit)
 		return;
 	/* it may have created the extension */
 	AcceptInvalidationMessages();
@@ -246,7 +256,10 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	if (freed != NULL)
 		free_database(node, freed, context == PROCESS_UTILITY_TOPLEVEL);
 	if (kind == TRANS_STMT_COMMIT_PREPARED)
+	{
+		committing_prepared = true;
 		tl_due_announce(PG_INT64_MIN);
+	}
 	(prev_utility ? prev_utility : standard_ProcessUtility)
 		(pstmt, query, read_only, context, params, env, dest, qc);
 
@@ -260,6 +273,9 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		CommandCounterIncrement();
 		concerned = get_database_oid(((CreatedbStmt *) node)->dbname, true);
 	}
+	else if (tag == T_CreateSubscriptionStmt && tl_database() != NULL)
+		/* the worker looks every ten seconds, and corrects this */
+		pg_atomic_write_u32(&tl_database()->recheck, 1);
 	if (OidIsValid(concerned))
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -280,6 +296,8 @@ at_end_of_xact(XactEvent event, void *arg)
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_PREPARE && event != XACT_EVENT_ABORT)
 		return;
+	if (committing_prepared)
+		(void) tell_of_prepared(true);
 	foreach(cell, wanted)
 	{
 		if (event == XACT_EVENT_COMMIT)
@@ -294,10 +312,18 @@ at_end_of_xact(XactEvent event, void *arg)
 	excluded = InvalidOid;
 }
 
+static void
+at_end_of_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && committing_prepared)
+		(void) tell_of_prepared(true);
+}
+
 void
 tl_ddl_hook_init(void)
 {
 	prev_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;
 	RegisterXactCallback(at_end_of_xact, NULL);
+	RegisterSubXactCallback(at_end_of_subxact, NULL);
 }

@@ -18,7 +18,7 @@ my ($include) = map { s/\s+$//r } `$ENV{PG_CONFIG} --includedir-server`;
 system('cc', '-shared', '-fPIC', "-I$include", '-o', $library, "$FindBin::RealBin/slow_commit.c") == 0
   or die 'this test needs a C compiler';
 
-my $node = new_node('main', "turn_liveness.database_capacity = 1");
+my $node = new_node('main', "turn_liveness.database_capacity = 1\nturn_liveness.claim_timeout = 10min\nturn_liveness.max_attempts = 1000000");
 my $turn = 0;
 
 sub storing { $turn++; return "SELECT turn_liveness.reject_turn('d$turn', 'm', '{}', 'no')" }
@@ -40,6 +40,41 @@ append_to_file($go_on, '');
 $writer->query('SELECT 1');
 is($gateway->query_safe(claiming()), 'none', 'and once');
 $writer->quit;
+
+# --- COMMIT PREPARED that fails: no announcement of its session stays behind.
+# What a session remembers shows in that it does not hear of a change behind its
+# back, for a second at most.
+
+sub remembers
+{
+	my ($what) = @_;
+	my $behind = q{BEGIN; ALTER TABLE turn_liveness.delivery DISABLE TRIGGER foreign_change;
+		UPDATE turn_liveness.delivery SET due_at = '-infinity', parked_until = NULL WHERE reply_id = (SELECT min(reply_id) FROM turn_liveness.delivery);
+		ALTER TABLE turn_liveness.delivery ENABLE ALWAYS TRIGGER foreign_change; COMMIT};
+
+	ok( wait_until(
+			"claims begin where the last one ended: $what",
+			sub {
+				$gateway->query_safe(claiming());
+				$node->safe_psql('postgres', $behind);
+				return $gateway->query_safe(claiming()) eq 'none';
+			}),
+		"claims begin where the last one ended: $what");
+	return;
+}
+
+my $failing = session($node);
+remembers('at first');
+$failing->query('SELECT turn_liveness.clock_now(); BEGIN; SAVEPOINT s');
+like(($node->psql('postgres', q{COMMIT PREPARED 'none'}))[2], qr/does not exist/, 'there is no such transaction');
+remembers('after an error');
+$failing->query(q{COMMIT PREPARED 'none'});
+$failing->query('ROLLBACK TO s');
+remembers('after an error in a savepoint');
+$failing->query(q{SELECT txid_current(); PREPARE TRANSACTION 'p'});
+$failing->quit;
+remembers('after the session that failed has ended');
+$node->safe_psql('postgres', q{ROLLBACK PREPARED 'p'});
 
 # --- a session that found no slot of shared memory for its database, and goes
 # on with its statement when there is one
