@@ -63,6 +63,7 @@ static Oid	excluded = InvalidOid;
 static bool dropping;			/* the command drops that one */
 /* COMMIT PREPARED goes on: its transaction may be visible already */
 static bool committing_prepared = false;
+static bool subscribing = false;	/* this transaction */
 
 static bool
 is_our_setting(VariableSetStmt *stmt)
@@ -273,9 +274,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		CommandCounterIncrement();
 		concerned = get_database_oid(((CreatedbStmt *) node)->dbname, true);
 	}
-	else if (tag == T_CreateSubscriptionStmt && tl_database() != NULL)
-		/* the worker looks every ten seconds, and corrects this */
-		pg_atomic_write_u32(&tl_database()->recheck, 1);
+	else if (tag == T_CreateSubscriptionStmt)
+		subscribing = tl_database() != NULL;
 	if (OidIsValid(concerned))
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -305,6 +305,10 @@ at_end_of_xact(XactEvent event, void *arg)
 		else if (event == XACT_EVENT_PREPARE && preparing != 0)
 			tl_worker_want_prepared(lfirst_oid(cell), preparing);
 	}
+	/* the worker would notice within ten seconds, and corrects this */
+	if (subscribing && event == XACT_EVENT_COMMIT)
+		pg_atomic_write_u32(&tl_my_database->recheck, 1);
+	subscribing = false;
 	wanted = NIL;
 	preparing = 0;
 	if (OidIsValid(excluded))

@@ -180,7 +180,7 @@ typedef struct TlDatabase
 	bool		look_turns;		/* rows may have come without a letter */
 	bool		look_replies;	/* the same for replies: notify {} */
 	bool		latch_set;		/* the worker's latch was set for this mail */
-	/* the lowest ids of the last posts of due replies; read without lock */
+	/* of the last posts of due replies, see due_ids.c; read without lock */
 	pg_atomic_uint64 ndue;
 	pg_atomic_uint64 due_ids[TL_DUE_IDS];
 	LWLock		mailbox_lock;	/* a new owner of the slot finds zero above */

@@ -45,18 +45,22 @@ $writer->quit;
 # What a session remembers shows in that it does not hear of a change behind its
 # back, for a second at most.
 
+sub behind
+{
+	return q{BEGIN; ALTER TABLE turn_liveness.delivery DISABLE TRIGGER foreign_change;
+		UPDATE turn_liveness.delivery SET due_at = '-infinity', parked_until = NULL WHERE reply_id = (SELECT min(reply_id) FROM turn_liveness.delivery);
+		ALTER TABLE turn_liveness.delivery ENABLE ALWAYS TRIGGER foreign_change; COMMIT};
+}
+
 sub remembers
 {
 	my ($what) = @_;
-	my $behind = q{BEGIN; ALTER TABLE turn_liveness.delivery DISABLE TRIGGER foreign_change;
-		UPDATE turn_liveness.delivery SET due_at = '-infinity', parked_until = NULL WHERE reply_id = (SELECT min(reply_id) FROM turn_liveness.delivery);
-		ALTER TABLE turn_liveness.delivery ENABLE ALWAYS TRIGGER foreign_change; COMMIT};
 
 	ok( wait_until(
 			"claims begin where the last one ended: $what",
 			sub {
 				$gateway->query_safe(claiming());
-				$node->safe_psql('postgres', $behind);
+				$node->safe_psql('postgres', behind());
 				return $gateway->query_safe(claiming()) eq 'none';
 			}),
 		"claims begin where the last one ended: $what");
@@ -75,6 +79,14 @@ $failing->query(q{SELECT txid_current(); PREPARE TRANSACTION 'p'});
 $failing->quit;
 remembers('after the session that failed has ended');
 $node->safe_psql('postgres', q{ROLLBACK PREPARED 'p'});
+
+# --- where there is a subscription, no session remembers, from its creation on
+
+$node->safe_psql('postgres', q{CREATE SUBSCRIPTION s CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false)});
+$gateway->query_safe(claiming());
+$node->safe_psql('postgres', behind());
+is($gateway->query_safe(claiming()), 'd1', 'a change of which no claim is told is seen at once');
+$node->safe_psql('postgres', q{ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s});
 
 # --- a session that found no slot of shared memory for its database, and goes
 # on with its statement when there is one
