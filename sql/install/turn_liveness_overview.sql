@@ -73,7 +73,7 @@ FROM (
 	SELECT 1 AS rank, 'turn held open' AS what, t.deployment || ' ' || t.message_id AS place,
 		   1::bigint AS how_many, clock_timestamp() - t.deadline AS age,
 		   CASE t.blocked_by WHEN 0 THEN 'a prepared transaction'
-		   ELSE concat_ws(' ', 'process', t.blocked_by, a.usename, a.application_name, a.state) END AS why
+		   ELSE concat_ws(' ', 'process', t.blocked_by, a.state, a.usename, a.application_name) END AS why
 	FROM turn_liveness.turns t LEFT JOIN pg_stat_activity a ON a.pid = t.blocked_by
 	WHERE t.blocked_by IS NOT NULL
 	UNION ALL
