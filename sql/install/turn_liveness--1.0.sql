@@ -85,7 +85,8 @@ CREATE TABLE turn_liveness.turn (
 	PRIMARY KEY (message_id, deployment)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
-CREATE INDEX turn_owed_check ON turn_liveness.turn (next_check) WHERE outcome IS NULL;
+-- No two rows have equal keys in the indexes WITH (deduplicate_items = off): a look for equal ones costs as much as a split.
+CREATE INDEX turn_owed_check ON turn_liveness.turn (next_check) WITH (deduplicate_items = off) WHERE outcome IS NULL;
 -- most conversations have the name of their deployment, and that is indexed
 CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL AND conversation_id <> deployment;
 
@@ -146,8 +147,8 @@ CREATE TABLE turn_liveness.delivery (
 	CHECK (parked_until IS NULL OR state = 'o')
 ) WITH (fillfactor = 35, autovacuum_vacuum_scale_factor = 0.05);
 -- A claim changes no column that stands here, so it makes no entry in any index.
-CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WHERE state = 'o';
-CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, reply_id) WHERE state = 'o' AND parked_until IS NULL;
+CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WITH (deduplicate_items = off) WHERE state = 'o';
+CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, reply_id) WITH (deduplicate_items = off) WHERE state = 'o' AND parked_until IS NULL;
 CREATE INDEX delivery_parked ON turn_liveness.delivery (platform, parked_until) WHERE parked_until IS NOT NULL;
 CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x';
 
