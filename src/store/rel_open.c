@@ -221,26 +221,28 @@ bool
 tl_rel_open_with(TlRel *r, TlTable table, bool write, bool wait, uint32 without)
 {
 	LOCKMODE	lockmode = write ? RowExclusiveLock : AccessShareLock;
+	Oid			relid;
 
 	memset(r, 0, sizeof(*r));
 
 	/*
 	 * The id may be stale until the lock is ours and pending invalidations are
-	 * read, as with any name: look again then.
+	 * read, as with any name: look again then.  A table that still has its name
+	 * is there as long as we hold the lock.
 	 */
 	for (;;)
 	{
-		Oid			relid = tl_table_oid(table);
-
+		relid = tl_table_oid(table);
 		CHECK_FOR_INTERRUPTS();
-		if (!wait && !ConditionalLockRelationOid(relid, lockmode))
+		if (wait)
+			LockRelationOid(relid, lockmode);
+		else if (!ConditionalLockRelationOid(relid, lockmode))
 			return false;
-		r->rel = try_relation_open(relid, lockmode);
-		if (r->rel != NULL && tl_table_oid(table) == relid)
+		if (tl_table_oid(table) == relid)
 			break;
-		if (r->rel != NULL)
-			relation_close(r->rel, lockmode);
+		UnlockRelationOid(relid, lockmode);
 	}
+	r->rel = relation_open(relid, NoLock);
 	r->natts = check_table(table, r->rel, write);
 	if (write)
 		open_indexes(r, table, without);
