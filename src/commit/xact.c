@@ -169,7 +169,9 @@ tl_xact_count(const TlTurn *turn, bool ends)
 		(void) add_touched(turn->deployment_key, turn->turn_key);
 	touched = add_touched(turn->deployment_key, turn->deployment_key);
 	touched->ended += ends;
-	touched->known = tl_lease_known(turn->deployment_key, &touched->generation);
+	/* after_commit asks for it only where the transaction just ended turns */
+	if (!get_pending()->owes_more)
+		touched->known = tl_lease_known(turn->deployment_key, &touched->generation);
 }
 
 void
