@@ -64,6 +64,15 @@ db_set() {
 	wait_for "the worker of $PGDATABASE" "SELECT worker_state = 'running' FROM turn_liveness.stat_row()"
 }
 
+# few_leases: from here on the table of leases is as large as by default.  One for
+# a million has ten times the pages, each of which costs each session a fault when
+# the session touches it first.
+few_leases() {
+	[ "$(sql "SELECT setting = boot_val FROM pg_settings WHERE name = 'turn_liveness.lease_capacity'")" != t ] || return 0
+	unlisten
+	tl_server_restart "turn_liveness.lease_capacity = $(sql "SELECT boot_val FROM pg_settings WHERE name = 'turn_liveness.lease_capacity'")"
+}
+
 # --- load
 
 # postmaster: its process id

@@ -71,7 +71,8 @@ ${CC:-gcc} -O2 -Wall -o "$B/client" test/bench/client.c -I"$("$TL_PG_CONFIG" --i
 ${CC:-gcc} -O2 -Wall -shared -fPIC -o "$B/slow_flush.so" test/bench/slow_flush.c -ldl
 
 # No checkpoint falls into a round, nothing is evicted, a million deployments
-# have room to beat.  Everything else is as it comes: fsync, autovacuum, WAL.
+# have room to beat, in the rows of beats.  Everything else is as it comes:
+# fsync, autovacuum, WAL.
 settings=("max_connections = 300" "shared_buffers = 2GB" "max_wal_size = 64GB" "checkpoint_timeout = 1d"
 	"max_worker_processes = 16" "turn_liveness.lease_capacity = 1300000")
 tl_server_restart "${settings[@]}"
