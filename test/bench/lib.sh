@@ -64,13 +64,14 @@ db_set() {
 	wait_for "the worker of $PGDATABASE" "SELECT worker_state = 'running' FROM turn_liveness.stat_row()"
 }
 
-# few_leases: from here on the table of leases is as large as by default.  One for
-# a million has ten times the pages, each of which costs each session a fault when
-# the session touches it first.
-few_leases() {
-	[ "$(sql "SELECT setting = boot_val FROM pg_settings WHERE name = 'turn_liveness.lease_capacity'")" != t ] || return 0
+# leases N: from here on there is room for so many.  A row has as many as its turns
+# and their deployments need, and a third more, as the README tells its users: in a
+# larger table each session would touch more pages for the first time, each a fault.
+leases() {
+	[ "$(sql "SHOW turn_liveness.lease_capacity")" != "$1" ] || return 0
 	unlisten
-	tl_server_restart "turn_liveness.lease_capacity = $(sql "SELECT boot_val FROM pg_settings WHERE name = 'turn_liveness.lease_capacity'")"
+	million_end
+	tl_server_restart "turn_liveness.lease_capacity = $1"
 }
 
 # --- load

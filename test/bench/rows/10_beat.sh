@@ -19,6 +19,7 @@ arm() { # arm LIVE: as many turns, one a deployment, that do not lapse
 	sql "SELECT count(turn_liveness.heartbeat('w' || g)) FROM generate_series(1, $1) g" >/dev/null
 }
 beat_db() {
+	leases 266667
 	! want_db bench_beat || return 0
 	arm 100000
 	beat_scripts 100000
@@ -27,9 +28,10 @@ beat_db() {
 heartbeat_ours() { beat_with heartbeat.100000; }
 heartbeat_noop() { beat_with noop.100000; }
 # 16 sessions, half of them on each of two cores, and so their pgbench: otherwise
-# the ratio is that of how often the kernel moves them.
+# the ratio is that of how often the kernel moves them.  They are warm when each
+# has touched each page of the leases, some times as many beats as there are pages.
 row_heartbeat() {
-	local T=$L pinned=$shares
+	local T=$L pinned=$shares warm=$((2 * W))
 	beat_db
 	sliced heartbeat "$N" 1 heartbeat_ours heartbeat_noop
 	paired heartbeat "heartbeat, calls/s, 100,000 live turns" "no-op C function" "ge 0.95"
@@ -41,7 +43,7 @@ row_heartbeat() {
 fenced_ours() { beat_with fenced.100000; }
 fenced_noop() { beat_with noop_fenced.100000; }
 row_fenced() {
-	local T=$L pinned=$shares
+	local T=$L pinned=$shares warm=$((2 * W))
 	beat_db
 	sql "SELECT count(turn_liveness.heartbeat('w' || g, ARRAY['m'], ARRAY[1])) FROM generate_series(1, 100000) g" >/dev/null
 	sliced fenced "$N" 1 fenced_ours fenced_noop
@@ -77,6 +79,7 @@ heartbeats_scripts() {
 }
 heartbeats_ours() { calc "1000 * $(load "$T" 16 "${batch[@]}")"; }
 row_heartbeats() {
+	local warm=$W
 	beat_db
 	heartbeats_scripts
 	heartbeats_ours >/dev/null

@@ -2,6 +2,7 @@
 
 MILLION=${BENCH_MILLION:-1000000}
 million_db() {
+	[ -n "${have[bench_million]-}" ] || leases $((MILLION / 10 * 13))
 	! want_db bench_million || return 0
 	beat_scripts 1000
 	beat_scripts $MILLION
@@ -35,7 +36,7 @@ million_ours() { PGDATABASE=bench_million beat_with "heartbeat.$MILLION"; }
 few_ours() { PGDATABASE=bench_few beat_with heartbeat.1000; }
 # the bar is on time: calls/s the other way round
 row_beat_million() {
-	local T=$L pinned=$shares
+	local T=$L pinned=$shares warm=$((3 * W))
 	million_db
 	million_beaten
 	sliced beat_million "$N" 1 few_ours million_ours
@@ -92,6 +93,7 @@ row_worker_cpu() {
 }
 
 row_shmem() {
+	leases $((MILLION / 10 * 13))
 	sql "SELECT sum(allocated_size), (SELECT setting FROM pg_settings WHERE name = 'turn_liveness.lease_capacity') FROM pg_shmem_allocations WHERE name ILIKE '%turn_liveness%'" | tr '|' ' ' >"$B/shmem"
 	local size capacity
 	read -r size capacity <"$B/shmem"

@@ -67,7 +67,7 @@ by_index="-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off 
 turns() { PGOPTIONS=$by_index load "$T" "$2" -D n=0 -D run="$(next_run)" -f "$B/$1.turn"; } # turns WAY CLIENTS
 
 turns_db() {
-	few_leases
+	leases 131072
 	if ! want_db bench_turns; then
 		pg -f test/bench/sql/bare.sql -f test/bench/sql/least.sql -f test/bench/sql/plain.sql -f test/bench/sql/origin.sql
 		turn_scripts 200

@@ -35,7 +35,7 @@ life_bare() { life_load bare; }
 
 row_life_bare() {
 	local T=$L warm=$W
-	few_leases
+	leases 131072
 	new_db bench_life
 	pg -f test/bench/sql/bare.sql
 	turn_scripts 200
