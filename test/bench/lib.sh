@@ -122,6 +122,14 @@ cpu_result() { # cpu_result ROW MEASURE OURS AGAINST OTHER: of the last pairs
 	result "$1" "$2" "$(human "$a")" "$4" "$(human "$b")" "$(calc "$a / $b")" "" "" -
 }
 
+# A script's first lines: each session once touches shared memory, but for the
+# buffers, where there is time for that before its calls count.  What first touches
+# cost is not to count, and sessions would go on touching pages of leases and of WAL
+# for the first time for minutes.
+touch=$(printf '%s\n' '\if :cold' \
+	"SELECT bench.touch(name, size) FROM pg_shmem_allocations WHERE name NOT IN ('<anonymous>', 'Buffer Blocks');" \
+	'\set cold 0' '\endif')
+
 # load SECONDS CLIENTS PGBENCH-ARGS...: transactions a second, after $warm seconds in
 # which the sessions open their tables and touch each page of shared memory for the
 # first time.  When it returns, its sessions have ended, with the statistics and the
@@ -136,11 +144,11 @@ load() {
 	if [ -n "$command_to" ]; then
 		if [ "$pinned" != 0 ]; then clients=$((clients / pinned)) threads=1; fi
 		printf '%q ' env "PGDATABASE=$PGDATABASE" "PGOPTIONS=${PGOPTIONS-}" \
-			pgbench -n -M prepared -c "$clients" -j "$threads" -T 36000 -P 1 --progress-timestamp "$@" >"$command_to"
+			pgbench -n -M prepared -c "$clients" -j "$threads" -T 36000 -P 1 --progress-timestamp -D cold=1 "$@" >"$command_to"
 		return
 	fi
 	before=$(sessions)
-	pgbench -n -M prepared -c "$clients" -j "$threads" -T $((warm + seconds)) -P 1 "$@" >"$B/pgbench.out" 2>&1 </dev/null || {
+	pgbench -n -M prepared -c "$clients" -j "$threads" -T $((warm + seconds)) -P 1 -D cold=$((warm > 0)) "$@" >"$B/pgbench.out" 2>&1 </dev/null || {
 		cat "$B/pgbench.out" >&2
 		return 1
 	}

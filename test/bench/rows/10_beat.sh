@@ -1,13 +1,8 @@
 # Beats, 100,000 live turns: heartbeat against a C function that does nothing,
 # what it writes, heartbeats, and the peers' beats.
 
-# A session that makes beats or no-ops first touches each page of the leases, for
-# what a first touch costs is not to count: it beats for all, in batches.
 beat_scripts() { # beat_scripts LIVE: one script for each way
-	local to="\\set d random(1, $1)" touch
-	touch=$(printf '%s\n' '\if :cold' \
-		"SELECT count(*) FROM (SELECT array_agg('w' || g) AS d FROM generate_series(1, $1) g GROUP BY g / 1000) l, LATERAL turn_liveness.heartbeats(l.d);" \
-		'\set cold 0' '\endif')
+	local to="\\set d random(1, $1)"
 	printf '%s\n' "$touch" "$to" "SELECT turn_liveness.heartbeat('w' || :d)" >"$B/heartbeat.$1"
 	printf '%s\n' "$touch" "$to" "SELECT bench.noop('w' || :d)" >"$B/noop.$1"
 	printf '%s\n' "$touch" "$to" "SELECT turn_liveness.heartbeat('w' || :d, ARRAY['m'], ARRAY[1])" >"$B/fenced.$1"
@@ -16,7 +11,7 @@ beat_scripts() { # beat_scripts LIVE: one script for each way
 	# extendTurnDeadlines of the origin, first version; pgbench would take a colon for a variable
 	printf '%s\n' "$to" "UPDATE origin.runs SET run_at = now() + (60 * interval '1 second') WHERE status = 'pending' AND run_type = 'internal' AND queue_name = E'internal\\072turn_timeout' AND action_input->>'deploymentName' = 'w' || :d" >"$B/origin.$1"
 }
-beat_with() { load "$T" 16 -D cold=1 -f "$B/$1"; }
+beat_with() { load "$T" 16 -f "$B/$1"; }
 arm() { # arm LIVE: as many turns, one a deployment, that do not lapse
 	sql "CALL bench.arm($1, '3 hours', '3 hours')"
 	sql "VACUUM ANALYZE turn_liveness.turn"

@@ -29,6 +29,7 @@ million_beaten() {
 million_end() {
 	[ -n "${have[bench_million]-}" ] || return 0
 	{ kill "$beater" && wait "$beater" || true; } 2>/dev/null
+	{ kill "$watch" && wait "$watch" || true; } 2>/dev/null
 	drop_db bench_million bench_few
 }
 

@@ -52,7 +52,7 @@ turn_scripts() { # turn_scripts BYTES: arm and commit in every way
 	E
 	for who in ours notify bare least plain origin; do
 		{
-			printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)"
+			printf '%s\n' "$touch" "\\set n :n + 1" "\\set d random(1, 100000)"
 			cat "$B/$who.arm" "$B/$who.commit"
 		} >"$B/$who.turn"
 	done

@@ -5,7 +5,7 @@
 # claim by their key: the client makes the ids.
 life_scripts() {
 	{
-		printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)"
+		printf '%s\n' "$touch" "\\set n :n + 1" "\\set d random(1, 100000)"
 		cat "$B/ours.arm" "$B/ours.commit"
 		cat <<-'X'
 			\set k :n % 100
@@ -16,7 +16,7 @@ life_scripts() {
 		X
 	} >"$B/ours.life"
 	{
-		printf '%s\n' "\\set n :n + 1" "\\set d random(1, 100000)" \
+		printf '%s\n' "$touch" "\\set n :n + 1" "\\set d random(1, 100000)" \
 			"\\set r (:run * 1000 + :client_id) * 10000000 + :n" "\\set first :r - 99"
 		cat "$B/bare.arm"
 		sed "s/nextval('bare.reply_id_seq')/:r/" "$B/bare.commit"
@@ -57,7 +57,7 @@ row_life_wal() {
 	local each=1000 start end before
 	[ $mode = quick ] || each=10000
 	start=$(sql "SELECT pg_current_wal_insert_lsn()")
-	pgbench -n -M prepared -c 8 -j "$cores" -t $each -D n=0 -D run="$(next_run)" -f "$B/ours.life" >"$B/pgbench.out" 2>&1 </dev/null || fatal "$(cat "$B/pgbench.out")"
+	pgbench -n -M prepared -c 8 -j "$cores" -t $each -D cold=0 -D n=0 -D run="$(next_run)" -f "$B/ours.life" >"$B/pgbench.out" 2>&1 </dev/null || fatal "$(cat "$B/pgbench.out")"
 	# the sessions' ends and the worker's notifications belong to it
 	before=
 	until end=$(sql "SELECT pg_current_wal_insert_lsn()") && [ "$end" = "$before" ]; do

@@ -3,6 +3,8 @@ CREATE SCHEMA bench;
 
 CREATE FUNCTION bench.noop(deployment text, message_ids text[] DEFAULT NULL, generations integer[] DEFAULT NULL) RETURNS integer
 AS :'noop', 'noop' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+CREATE FUNCTION bench.touch(name text, size bigint) RETURNS bigint
+AS :'noop', 'touch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 -- how long one query takes in this session, in microseconds
 CREATE FUNCTION bench.us(query text) RETURNS double precision LANGUAGE plpgsql AS $$
