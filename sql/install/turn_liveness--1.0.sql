@@ -85,7 +85,7 @@ CREATE TABLE turn_liveness.turn (
 	PRIMARY KEY (message_id, deployment)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WHERE outcome IS NULL;
--- No two rows have equal keys in the indexes WITH (deduplicate_items = off): a look for equal ones costs as much as a split.
+-- Hardly any two rows have equal keys in the indexes WITH (deduplicate_items = off): a look for equal ones costs as much as a split.
 CREATE INDEX turn_owed_check ON turn_liveness.turn (next_check) WITH (deduplicate_items = off) WHERE outcome IS NULL;
 -- most conversations have the name of their deployment, and that is indexed
 CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id) WHERE outcome IS NULL AND conversation_id <> deployment;
