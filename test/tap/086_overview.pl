@@ -78,7 +78,7 @@ arm($node, "run$_", 'm1', q{admission => '1 d', silence => '1 d', duration => '1
 sql(q{SELECT turn_liveness.start_turn('run' || i, 'm1', 'w' || i % 2) FROM generate_series(1, 7) i});
 sql(q{SELECT turn_liveness.suspend_turn('run7', 'm1', '1 d', 'approve the payment', 1), turn_liveness.mark_provider_failed('run6', 'PROVIDER', 'is down')});
 arm($node, 'offered', 'm1', q{admission => '1 s', silence => '1 s', rescue => '1 d', duration => '1 d'});
-arm($node, $_, 'm1', q{admission => '1 s', silence => '1 s'}) foreach qw(open prepared);
+arm($node, $_, 'm1', q{admission => '1 min', silence => '1 min'}) foreach qw(open prepared);
 my $hold = session($node);
 $hold->query_safe(q{SET application_name = 'batch job'; BEGIN; SELECT turn_liveness.fail_turn('open', 'm1', 'x')});
 my $holder = backend_pid($hold);

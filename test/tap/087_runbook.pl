@@ -121,10 +121,10 @@ says('TurnLivenessSweepOff', qr/^f\|sweep off[^\n]*\npostgres\|all roles\|\{.*tu
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.sweep');
 wait_until('it is on', sub { $node->safe_psql('postgres', 'SELECT sweep_enabled FROM turn_liveness.stat') eq 't' });
 
-arm($node, $_, 'm', q{admission => '1 s', silence => '1 s'}) foreach qw(open prepared);
+arm($node, $_, 'm', q{admission => '1 min', silence => '1 min'}) foreach qw(open prepared);
 $hold->query_safe(q{SET application_name = 'slow worker'; BEGIN; SELECT turn_liveness.commit_terminal_reply('open', '{m}', '{}')});
 $node->safe_psql('postgres', q{BEGIN; SELECT turn_liveness.commit_terminal_reply('prepared', '{m}', '{}'); PREPARE TRANSACTION 'of a coordinator'});
-advance($node, '2 s');
+advance($node, '2 min');
 says('TurnLivenessTurnsHeld', qr/^open\|m\|\|[^|]+\|$holder\|\w+\|slow worker\|\|idle in transaction\|20/m, 'an open transaction');
 like(look('TurnLivenessTurnsHeld'), qr/^prepared\|m\|\|[^|]+\|0\|+\n(?:.*\n)*of a coordinator\|\w+\|20/m, 'TurnLivenessTurnsHeld: a prepared one');
 $hold->query_safe('COMMIT');
@@ -142,7 +142,7 @@ $node->safe_psql('postgres', q{DROP INDEX turn_liveness.poison; SELECT turn_live
 
 # --- how turns end
 
-arm($node, 'silent', 'm', q{'{"platform": "slack"}', admission => '1 s', silence => '1 s'});
+arm($node, 'silent', 'm', q{'{"platform": "slack"}', admission => '1 d', silence => '1 s'});
 $node->safe_psql('postgres', q{SELECT turn_liveness.start_turn('silent', 'm', 'w2')});
 wait_until('it has failed', sub { advance($node, '2 s'); ends($node, 'silent', 'm') ne '' });
 says('TurnLivenessTurnsFail', qr/^WORKER_UNRESPONSIVE\|w2\|slack\|1\|20[^|]+\|20[^|]+\|\d[^|]+\|00:0\d:\d\d/m, 'which worker, where, for how long silent');
