@@ -60,7 +60,7 @@ wait_worker($node);
 # How many failed?
 my $log_start = -s $node->logfile;
 arm($node, 'never', 'm1', q{'{"platform": "slack"}', admission => '1s', silence => '1s'});
-arm($node, 'silent', $_, q{'{"platform": "web"}', admission => '1s', silence => '1s'}) for qw(m1 m2);
+arm($node, 'silent', $_, q{'{"platform": "web"}', admission => '1h', silence => '1s'}) for qw(m1 m2);
 $node->safe_psql('postgres', q{SELECT turn_liveness.start_turn('silent', 'm1', 'w2'), turn_liveness.heartbeat('silent', '{m2}')});
 arm($node, 'stopped', 'm1');
 $node->safe_psql('postgres', q{SELECT turn_liveness.fail_turn('stopped', 'm1', 'x', 'CANCELLED')});

@@ -142,7 +142,7 @@ $node->safe_psql('postgres', q{DROP INDEX turn_liveness.poison; SELECT turn_live
 
 # --- how turns end
 
-arm($node, 'silent', 'm', q{'{"platform": "slack"}', admission => '1 d', silence => '1 s'});
+arm($node, 'silent', 'm', q{'{"platform": "slack"}', admission => '1 h', silence => '1 s'});
 $node->safe_psql('postgres', q{SELECT turn_liveness.start_turn('silent', 'm', 'w2')});
 wait_until('it has failed', sub { advance($node, '2 s'); ends($node, 'silent', 'm') ne '' });
 says('TurnLivenessTurnsFail', qr/^WORKER_UNRESPONSIVE\|w2\|slack\|1\|20[^|]+\|20[^|]+\|\d[^|]+\|00:0\d:\d\d/m, 'which worker, where, for how long silent');
