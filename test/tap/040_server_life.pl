@@ -195,10 +195,14 @@ ok( $node->poll_query_until(
 		'two', "SELECT count(*) = 1 FROM turn_liveness.replies WHERE deployment = 'prepared' AND error_code = 'WORKER_NEVER_STARTED'"),
 	'a turn that COMMIT PREPARED brought is failed in its time');
 
-$node->safe_psql('two',
-	"SELECT turn_liveness.arm_turn('undone', 'm1', admission => '300ms', silence => '300ms')");
-$node->safe_psql('two',
-	"BEGIN; SELECT turn_liveness.discharge_turn('undone', 'm1'); PREPARE TRANSACTION 'discharge'");
+$node->safe_psql('two', q{
+SELECT turn_liveness.arm_turn('undone', 'm1', admission => '1 min', silence => '1 min');
+BEGIN;
+SELECT turn_liveness.discharge_turn('undone', 'm1');
+PREPARE TRANSACTION 'discharge';
+CREATE FUNCTION public.tl_advance(interval) RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT});
+advance($node, '2 min', 'two');
 ok( $node->poll_query_until('two', 'SELECT turns_lapsed = 1 FROM turn_liveness.stat'),
 	'a lapsed turn that a prepared transaction holds is counted');
 $node->safe_psql('two', "ROLLBACK PREPARED 'discharge'");
