@@ -106,26 +106,26 @@ SELECT sum(turn_liveness.fail_deployment('si-' || i)) FROM generate_series(1, 12
 
 -- the silence of each turn's own counts, not the setting
 SELECT tl_test.advance('10 min');
-SELECT count(turn_liveness.arm_turn('si-' || i, gen_random_uuid()::text, silence => '5 s')) FROM generate_series(1, 20) i;
-SELECT turn_liveness.arm_turn('si-slow', 'm', silence => '40 s');
+SELECT count(turn_liveness.arm_turn('si-' || i, gen_random_uuid()::text, silence => '50 s')) FROM generate_series(1, 20) i;
+SELECT turn_liveness.arm_turn('si-slow', 'm', silence => '400 s');
 SELECT tl_test.beat_all(1, 20), turn_liveness.heartbeat('si-slow');
-SELECT tl_test.advance('12 s');
+SELECT tl_test.advance('120 s');
 SELECT turn_liveness.sweep_expired_turns();
 SELECT tl_test.beat_all(1, 19);
-SELECT tl_test.advance('4 s');
+SELECT tl_test.advance('40 s');
 SELECT tl_test.beat_all(1, 19);
 SELECT turn_liveness.sweep_expired_turns();
--- five seconds after calls came again, the worker that stayed away is dead
-SELECT tl_test.advance('2 s');
+-- fifty seconds after calls came again, the worker that stayed away is dead
+SELECT tl_test.advance('20 s');
 SELECT tl_test.beat_all(1, 19);
 SELECT turn_liveness.sweep_expired_turns();
--- the gap of twelve seconds was none for a turn that may be silent for forty
-SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
-SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
-SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
-SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
-SELECT tl_test.advance('4 s'), tl_test.beat_all(1, 19);
-SELECT tl_test.advance('3 s'), tl_test.beat_all(1, 19);
+-- the gap of two minutes was none for a turn that may be silent for nearly seven
+SELECT tl_test.advance('40 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('40 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('40 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('40 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('40 s'), tl_test.beat_all(1, 19);
+SELECT tl_test.advance('30 s'), tl_test.beat_all(1, 19);
 SELECT turn_liveness.sweep_expired_turns();
 SELECT sum(turn_liveness.fail_deployment('si-' || i)) FROM generate_series(1, 20) i;
 
