@@ -18,7 +18,7 @@
 
 #include "demo.h"
 
-#define MOST_MS 60000			/* then something hangs */
+#define MOST_MS 180000			/* then something hangs */
 
 Gateway		gateways[2];
 int64_t		started_at;

@@ -167,8 +167,8 @@ class Judge:
             connection.run(f"DROP INDEX {index}")
 
     def wait(self, connection, query, before=""):
-        """Until the query says yes, for a minute."""
-        end = time.time() + 60
+        """Until the query says yes, for three minutes."""
+        end = time.time() + 180
         while True:
             if before:
                 connection.run(before)

@@ -29,6 +29,8 @@ from statements import SETUP, Statements
 # or from a crash, which the server's log tells.
 GONE = {"57P01", "57P02", "57P03", "08006", "08003"}
 STUCK_S = 180
+# a session's statements, also on a busy machine: together they call every function
+LEAST = 500
 
 
 class Connection:
@@ -146,7 +148,7 @@ def catalog(connection):
 
 
 def session(number, seed, seconds, what, progress, results):
-    """One session's process: until the time is over, or it has found a fault."""
+    """One session's process: until the time is over and it has said enough, or found a fault."""
     rng = random.Random(f"{seed}/{number}")
     stream = Statements(rng, what, number == 0)
     options = "-c lock_timeout=100ms -c statement_timeout=2s -c log_min_messages=log"
@@ -156,7 +158,7 @@ def session(number, seed, seconds, what, progress, results):
     faults = []
     statements = 0
     end = time.time() + seconds
-    while time.time() < end and len(faults) < 3:
+    while (time.time() < end or statements < LEAST) and len(faults) < 3:
         sql, calls = stream.next()
         extended = rng.random() < 0.2
         statements += 1
