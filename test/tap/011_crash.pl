@@ -142,6 +142,7 @@ is(state_of('immediate'), $before, 'an immediate shutdown and recovery changes n
 $before = make_all('fast');
 $node->restart;
 wait_back();
+no_pauses($node);
 is(state_of('fast'), $before, 'a fast restart changes nothing');
 
 # --- two-phase commit, with the worker on

@@ -84,8 +84,9 @@ sub is_offered
 {
 	my ($deployment) = @_;
 
+	# the view says lapsed a little before the sweep has offered it
 	$node->poll_query_until('postgres',
-		"SELECT state = 'lapsed' FROM turn_liveness.turns WHERE deployment = '$deployment'")
+		"SELECT error_code IS NOT NULL FROM turn_liveness.turns WHERE state = 'lapsed' AND deployment = '$deployment'")
 	  or die 'it is not offered';
 	return;
 }

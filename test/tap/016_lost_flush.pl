@@ -79,7 +79,8 @@ foreach my $round (0 .. $#calls)
 	if ($name eq 'rescue_turns')
 	{
 		advance($node, '2 min');
-		$node->poll_query_until('postgres', q{SELECT state = 'lapsed' FROM turn_liveness.get_turn('lapsed', 'm')});
+		# the sweep has offered it
+		$node->poll_query_until('postgres', q{SELECT error_code IS NOT NULL FROM turn_liveness.turns WHERE state = 'lapsed' AND deployment = 'lapsed'});
 	}
 	$session->query_safe('SET synchronous_commit = off');
 	wal_writer_rests($session);

@@ -47,8 +47,7 @@ sub sql { return $node->safe_psql('postgres', $_[0]) }
 store(qw(a b c d));
 is(sql(claim('g1', 2)), 'a,b', 'two are claimed');
 is(sql(q{SELECT turn_liveness.ack_replies('g1', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE deployment = 'a'))}), 1, 'one is delivered');
-is(sql('SELECT count(*) FROM turn_liveness.delivery WHERE parked_until IS NOT NULL'), 0, 'at first none is parked')
-  if sql(q{SELECT max(claimed_at) > clock_timestamp() - interval '500 ms' FROM turn_liveness.delivery}) eq 't';
+is(sql(q{SELECT count(*) FROM turn_liveness.delivery WHERE parked_until IS NOT NULL AND claimed_at > clock_timestamp() - interval '500 ms'}), 0, 'at first none is parked');
 advance($node, '2 s');
 parked('b', 'the one that is still claimed is parked');
 is(sql(claim('g2', 1)), 'c', 'another gateway gets the next');

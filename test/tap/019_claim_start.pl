@@ -43,7 +43,9 @@ $writer->quit;
 
 # --- COMMIT PREPARED that fails: no announcement of its session stays behind.
 # What a session remembers shows in that it does not hear of a change behind its
-# back, for a second at most.
+# back, for a second at most: the change comes from a session that is open already.
+
+my $hand = session($node);
 
 sub behind
 {
@@ -60,7 +62,7 @@ sub remembers
 			"claims begin where the last one ended: $what",
 			sub {
 				$gateway->query_safe(claiming());
-				$node->safe_psql('postgres', behind());
+				$hand->query_safe(behind());
 				return $gateway->query_safe(claiming()) eq 'none';
 			}),
 		"claims begin where the last one ended: $what");
@@ -101,7 +103,9 @@ s/^SELECT/PERFORM/ foreach $first, $second;
 $writer->{stdin} .= "DO \$\$ BEGIN $first; COMMIT; PERFORM pg_advisory_lock(1); $second; COMMIT; PERFORM pg_advisory_unlock(1); END \$\$;\n";
 $writer->{run}->pump_nb;
 ok($node->poll_query_until('other', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}), 'it has stored a reply, without a slot');
-$gateway->quit;
+$_->quit foreach $gateway, $hand;
+# a session may end late
+$node->poll_query_until('other', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type = 'client backend'});
 $node->safe_psql('other', 'DROP DATABASE postgres');
 wait_worker($node, 'other');
 $gateway = session($node, 'other');

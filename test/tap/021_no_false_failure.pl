@@ -109,6 +109,7 @@ sub check
 
 # The live ones beat on until the dead ones are failed, and that is as soon as no
 # grace is in force: a pause that the machine makes of itself gives another one.
+# So a grace passes in few steps, in which there is little time for the next pause.
 sub the_dead_fail
 {
 	my $without_grace = 0;
@@ -117,7 +118,7 @@ sub the_dead_fail
 		'the dead are failed',
 		sub {
 			my $grace = sql("SELECT coalesce(grace, 'none') FROM turn_liveness.stat_row()");
-			advance($node, "$MARGIN s");
+			advance($node, ($grace eq 'none' ? $MARGIN : $SILENCE - $MARGIN) . ' s');
 			worker_looked($node);
 			return 1 if beat_all() != 0 || failed() >= 20 || $without_grace > 2;
 			$without_grace++ if $grace eq 'none';

@@ -153,6 +153,8 @@ lapses_in_20min('beaten');
 
 my $other = session($node);
 my $other_pid = backend_pid($other);
+# the beat tries for a second, which a call of psql may take to start
+my $watcher = session($node);
 my $started = '';
 foreach my $i (1 .. 50)
 {
@@ -165,7 +167,7 @@ foreach my $i (1 .. 50)
 		sub {
 			$other->{run}->pump_nb;
 			return $other->{stdout} =~ /told/
-			  || sql("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $other_pid") eq 't';
+			  || $watcher->query_safe("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $other_pid") eq 't';
 		});
 	$holder->query_safe('COMMIT');
 	$other->query_until(qr/told 1/, '');
@@ -173,7 +175,7 @@ foreach my $i (1 .. 50)
 	last if $started eq 't';
 }
 is($started, 't', 'a named beat that meets an open beat of the deployment starts its turn');
-$_->quit foreach $holder, $other;
+$_->quit foreach $holder, $other, $watcher;
 $node->stop;
 
 # --- a commit that waits for a standby
@@ -190,7 +192,11 @@ autovacuum = off
 CREATE EXTENSION turn_liveness;
 CREATE FUNCTION public.tl_advance(interval) RETURNS void
 	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT});
-	wait_worker($sync) if $enabled eq 'on';
+	if ($enabled eq 'on')
+	{
+		wait_worker($sync);
+		no_pauses($sync);
+	}
 	$sync->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'});
 	$sync->safe_psql('postgres', 'SELECT pg_reload_conf()');
 	$sync->poll_query_until('postgres', 'SHOW synchronous_standby_names', 'nobody');

@@ -73,18 +73,28 @@ foreach my $what ('lapse', 'end of the window')
 			my ($try) = @_;
 			my ($window, $key) = $what eq 'lapse' ? ('1 h', 'lapsed') : ('300 ms', 'conversations');
 			my @names = map { substr($what, 0, 1) . "$try-$_" } 1 .. 11;
+			my $list = "'" . join("','", @names) . "'";
+			my $lost_before = sql('SELECT extract(epoch FROM clock_timestamp() - turn_liveness.clock_now())');
 			# the first starts when the last was armed; each lapses at a time of its own
 			my %due = map { split /\|/ } split /\n/, sql(
 				join(';', map { my $ms = 500 + 73 * ++$latest % 803; "SELECT FROM turn_liveness.arm_turn('$_', 'm', silence => '$ms ms', rescue => '$window'), turn_liveness.start_turn('$_', 'm')" } @names)
-				  . q{; SELECT deployment, extract(epoch FROM deadline) FROM turn_liveness.turns WHERE deployment IN ('} . join("','", @names) . "')") =~ s/^\n+//r;
+				  . "; SELECT deployment, extract(epoch FROM deadline) FROM turn_liveness.turns WHERE error_code IS NULL AND deployment IN ($list)") =~ s/^\n+//r;
 			my $at = $listener->told($key, @names);
-			if ($what ne 'lapse')
+			if ($what eq 'lapse')
 			{
-				is(sql(q{SELECT count(*) FROM turn_liveness.replies WHERE error_code = 'WORKER_UNRESPONSIVE' AND deployment IN ('} . join("','", @names) . "')"),
+				# a busy machine armed the last when the first had been offered: this try tells nothing
+				return 99 if keys %due < @names;
+			}
+			else
+			{
+				is(sql("SELECT count(*) FROM turn_liveness.replies WHERE error_code = 'WORKER_UNRESPONSIVE' AND deployment IN ($list)"),
 					11, 'all have failed');
 				# the window begins when the sweep has found the lapse
 				%due = map { split /\|/ } split /\n/, sql(
-					q{SELECT deployment, extract(epoch FROM clock_timestamp() + (lapsed + rescue_ms * interval '1 ms' - turn_liveness.clock_now())) FROM turn_liveness.turn WHERE deployment IN ('} . join("','", @names) . "')");
+					"SELECT deployment, extract(epoch FROM clock_timestamp() + (lapsed + rescue_ms * interval '1 ms' - turn_liveness.clock_now())) FROM turn_liveness.turn WHERE deployment IN ($list)");
+				# a late tick has moved the ends of the windows: this try tells nothing
+				my $lost = sql('SELECT extract(epoch FROM clock_timestamp() - turn_liveness.clock_now())') - $lost_before;
+				return 99 if abs($lost) > 0.002;
 			}
 			my @late = sort { $a <=> $b } map { $at->{$_} - $due{$_} } @names;
 			note 'seconds after it: ', join ' ', map { sprintf '%.4f', $_ } @late;
@@ -193,10 +203,16 @@ sub offer_many
 		  . "SELECT count(turn_liveness.start_turn('$prefix' || i, 'm')) FROM generate_series(1, $n) i");
 	# what is written in bulk is looked for once a second
 	wait_clock($node, 2.5);
-	advance($node, '11 min');
-	$node->poll_query_until('postgres',
-		"SELECT count(*) = $n FROM turn_liveness.turn WHERE outcome IS NULL AND lapsed IS NOT NULL AND deployment LIKE '$prefix%'")
-	  or die 'they are not offered';
+	# a busy worker looks later, and gives them their time from then on
+	wait_until(
+		'they are offered',
+		sub {
+			my $offered = sql("SELECT count(*) FROM turn_liveness.turn WHERE outcome IS NULL AND lapsed IS NOT NULL AND deployment LIKE '$prefix%'");
+			return 1 if $offered == $n;
+			advance($node, '11 min') if $offered == 0;
+			worker_looked($node);
+			return 0;
+		}) or die 'they are not offered';
 	return;
 }
 
@@ -284,7 +300,7 @@ sub offered_after_grace
 	worker_looked($node);
 	is(state_of($deployment), 'running 1', "$what: it has a whole silence deadline");
 	is(rescued(), '', "$what: there is nothing to take");
-	ok( wait_until('it is offered', sub { advance($node, '2 min'); worker_looked($node); return state_of($deployment) =~ /^lapsed/ }),
+	ok( wait_until('it is offered', sub { advance($node, '2 min'); worker_looked($node); return state_of($deployment) =~ /^lapsed 1 W/ }),
 		"$what: then it is offered");
 	is(rescued(), "$deployment m 2 WORKER_UNRESPONSIVE", "$what: and taken");
 	sql("SELECT turn_liveness.discharge_turn('$deployment', 'm')");
@@ -294,8 +310,8 @@ sub offered_after_grace
 # One is offered, one was revived by a beat, one has just beaten: what the server has lost
 # with its memory could have revived each of them.
 running($_, q{admission => '10 min', silence => '10 min', duration => '20 h', rescue => '1 h'}) foreach qw(offered revived);
-advance($node, '11 min');
-ok(wait_offered($node, $_), "start: $_ is offered") foreach qw(offered revived);
+ok( wait_until('they are offered', sub { advance($node, '3 min'); worker_looked($node); return state_of('offered') . state_of('revived') =~ /^(lapsed 1 W\w+){2}$/ }),
+	'start: two are offered');
 is(sql(q{SELECT turn_liveness.heartbeat('revived', '{m}', '{1}')}), '1', 'start: a beat');
 is(state_of('revived'), 'running 1', 'start: revives one');
 running('runs', q{admission => '10 min', silence => '10 min', duration => '20 h', rescue => '1 h'});
@@ -304,12 +320,20 @@ $node->stop('immediate');
 $node->start;
 wait_worker($node);
 is(rescued(), '', 'start: there is nothing to take');
-advance($node, '9 min');
+advance($node, '8 min');
 worker_looked($node);
-is(rescued(), '', 'start: for a whole silence deadline');
+is(rescued(), '', 'start: for a silence deadline');
 is(state_of($_), 'waiting 1', "start: $_ waits for a beat") foreach qw(offered revived runs);
 is(sql(q{SELECT turn_liveness.heartbeat('revived', '{m}', '{1}')}), '1', 'start: which one gets');
-ok( wait_until('they are offered', sub { advance($node, '2 min'); worker_looked($node); return state_of('offered') . state_of('runs') =~ /^lapsed.*lapsed/ }),
+# that one beats on: after a pause that a busy machine makes all lapse at once
+ok( wait_until(
+		'they are offered',
+		sub {
+			advance($node, '2 min');
+			worker_looked($node);
+			sql(q{SELECT turn_liveness.heartbeat('revived', '{m}', '{1}')});
+			return state_of('offered') . state_of('runs') =~ /^(lapsed 1 W\w+){2}$/;
+		}),
 	'start: then the others are offered');
 is(rescued(), 'offered m 2 WORKER_UNRESPONSIVE, runs m 2 WORKER_UNRESPONSIVE', 'start: and taken');
 is(state_of('revived'), 'running 1', 'start: one lives');

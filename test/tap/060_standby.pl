@@ -23,14 +23,15 @@ sub sqlstate
 	return $result == 0 ? '' : $stderr =~ /ERROR:\s+(\w{5})/ ? $1 : $stderr;
 }
 
-my $primary = new_node('primary', '', streaming => 1);
+# stat tells of the start for one turn deadline
+my $primary = new_node('primary', "turn_liveness.turn_deadline = '10 min'", streaming => 1);
 $primary->safe_psql(
 	'postgres', q{
 CREATE ROLE gateway LOGIN;
 CREATE ROLE monitor LOGIN;
 SELECT turn_liveness.grant_gateway('gateway'), turn_liveness.grant_monitor('monitor');
-SELECT turn_liveness.arm_turn('waits', 'm1', admission => '10 min', silence => '5 min');
-SELECT turn_liveness.arm_turn('runs', 'm1', admission => '10 min', silence => '5 min');
+SELECT turn_liveness.arm_turn('waits', 'm1', admission => '100 min', silence => '50 min', duration => '1 d');
+SELECT turn_liveness.arm_turn('runs', 'm1', admission => '100 min', silence => '50 min', duration => '1 d');
 SELECT turn_liveness.heartbeat('runs', '{m1}');
 SELECT turn_liveness.arm_turn('ends', m, '{"conversationId": "c1", "platform": "web"}') FROM unnest('{m1,m2}'::text[]) m;
 SELECT turn_liveness.commit_terminal_reply('ends', '{m1}', '{"content": "42"}'), turn_liveness.fail_turn('ends', 'm2', 'stopped', 'CANCELLED');
@@ -115,7 +116,7 @@ is( $standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHER
 	'0', 'no process of ours');
 # --- promotion
 
-arm($primary, 'quiet', 'm1', q{admission => '10 min', silence => '5 min'});
+arm($primary, 'quiet', 'm1', q{admission => '100 min', silence => '50 min', duration => '1 d'});
 $primary->safe_psql('postgres', q{SELECT turn_liveness.start_turn('quiet', 'm1')});
 $primary->wait_for_catchup($standby);
 $primary->stop('immediate');
@@ -124,17 +125,17 @@ my $pid = wait_worker($standby);
 ok($pid, 'a worker runs after the promotion');
 ok( $standby->poll_query_until('postgres', q{SELECT grace ~ 'server start' FROM turn_liveness.stat}),
 	'with the grace of a start');
-advance($standby, '4 min');
+advance($standby, '40 min');
 is($standby->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()'), '0', 'nothing has lapsed');
 is($standby->safe_psql('postgres', q{SELECT string_agg(deployment, ',' ORDER BY deployment) FROM turn_liveness.turns}),
 	'quiet,runs,waits', 'all live within one turn deadline');
 is($standby->safe_psql('postgres', q{SELECT turn_liveness.heartbeat('runs', '{m1}')}, @gateway), '1', 'a worker beats');
-advance($standby, '4 min');
+advance($standby, '40 min');
 is(ends($standby, 'runs', 'm1'), '', 'and is not failed');
 is(ends($standby, 'quiet', 'm1'), '', 'nor is one that had been started, and has not beaten since: it waits for a worker again');
 ok( wait_until(
 		'the turn is failed',
-		sub { advance($standby, '3 min'); ends($standby, 'runs', 'm1') eq 'WORKER_UNRESPONSIVE sweep' }),
+		sub { advance($standby, '30 min'); ends($standby, 'runs', 'm1') eq 'WORKER_UNRESPONSIVE sweep' }),
 	'until it is silent');
 is(wait_ended($standby, 'quiet', 'm1'), 'WORKER_UNRESPONSIVE sweep', 'until its admission deadline');
 is(wait_ended($standby, 'waits', 'm1'), 'WORKER_UNRESPONSIVE sweep', 'who never beat after the promotion is unresponsive');

@@ -18,7 +18,8 @@ my ($chapter) = slurp_file("$FindBin::RealBin/../../README.md") =~ /^### Doublin
 my @blocks = $chapter =~ /^```sql\n(.*?)^```/msg;
 is(scalar @blocks, 3, 'the README has the three steps');
 
-my @servers = (new_node('server0', '', streaming => 1));
+# the deadlines are longer than all that this test does
+my @servers = (new_node('server0', "turn_liveness.turn_deadline = '10 min'\nturn_liveness.admission_deadline = '30 min'", streaming => 1));
 my @names = map { "tenant-$_/c" } 1 .. 24;
 
 sub place

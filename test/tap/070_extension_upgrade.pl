@@ -129,14 +129,18 @@ SELECT turn_liveness.commit_terminal_reply('load' || :n, '{m}', '{}');
 SELECT turn_liveness.ack_replies('gw', array_agg(reply_id)) FROM turn_liveness.claim_replies('gw', '{load}');
 });
 my ($out, $err) = ('', '');
+# pgbench runs again and again until the test has seen enough, however late it looks
+my $stop = $node->basedir . '/stop';
 my $pgbench = IPC::Run::start(
-	[ 'pgbench', '-n', '-M', 'prepared', '-U', 'gateway', '-c', '4', '-t', '1500', '-f', $load, $node->connstr('postgres') ],
+	[ 'sh', '-c', 'until [ -e "$0" ]; do "$@" || exit; done', $stop,
+		'pgbench', '-n', '-M', 'prepared', '-U', 'gateway', '-c', '4', '-t', '1500', '-f', $load, $node->connstr('postgres') ],
 	'<', \undef, '>', \$out, '2>', \$err);
 ok($node->poll_query_until('postgres', 'SELECT answered > 40 FROM turn_liveness.stat'), 'the load runs');
 my $answered = $node->safe_psql('postgres', 'SELECT answered FROM turn_liveness.stat');
 my ($result, $stdout, $stderr) = $node->psql('postgres', "ALTER EXTENSION turn_liveness UPDATE TO 'next'");
 is("$result $stderr", '0 ', 'ALTER EXTENSION UPDATE under load');
 ok($node->poll_query_until('postgres', "SELECT answered > $answered + 40 FROM turn_liveness.stat"), 'the load goes on');
+append_to_file($stop, '');
 ok($pgbench->finish, 'without an error') or diag $err;
 like($out, qr{number of transactions actually processed: 6000/6000}, 'to its end') or diag "$out$err";
 is($node->safe_psql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'turn_liveness'}), 'next', 'the version');

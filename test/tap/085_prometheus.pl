@@ -58,7 +58,7 @@ $node->safe_psql(
 	'postgres', q{
 CREATE ROLE monitor LOGIN;
 SELECT turn_liveness.grant_monitor('monitor');
-SELECT count(turn_liveness.arm_turn('d', 'm' || i, '{"platform": "web"}', admission => '1 h')) FROM generate_series(1, 7) i;
+SELECT count(turn_liveness.arm_turn('d', 'm' || i, '{"platform": "web"}', admission => '1 h', silence => '1 h')) FROM generate_series(1, 7) i;
 SELECT turn_liveness.arm_turn('never', 'm1', '{"platform": "slack"}', admission => '1 s', silence => '1 s');
 SELECT turn_liveness.fail_turn('d', 'm1', 'x', 'CANCELLED');
 SELECT count(turn_liveness.reject_turn('prom', m, '{"platform": "prom"}', 'no')) FROM unnest('{m1,m2}'::text[]) m;

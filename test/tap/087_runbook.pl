@@ -170,12 +170,16 @@ $listener->query_safe(q{SET application_name = 'deaf'; BEGIN; SELECT txid_curren
 $node->safe_psql('postgres', q{SELECT count(pg_notify('elsewhere', i || repeat('x', 7000))) FROM generate_series(1, 1000) i});
 says('TurnLivenessNotificationQueue', qr/^(?:0\.0*[1-9]|[\d.]+e-\d+)\d*\n(?:.*\n)*\d+\|postgres\|\w+\|deaf\|idle in transaction\|20/m, 'which listener reads nothing');
 $listener->query_safe('ROLLBACK');
-$_->quit foreach $listener, $hold;
+$listener->quit;
 
 # --- copies
 
 arm($node, 'copied', 'm', q{admission => '1 min', silence => '1 min'});
-$node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE postgres');
+# sessions may end late: the copy is made by one that has seen them gone
+wait_until('nobody else is in the database',
+	sub { $hold->query_safe(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type = 'client backend' AND pid <> pg_backend_pid()}) eq 't' });
+$hold->query_safe('CREATE DATABASE copy TEMPLATE postgres');
+$hold->quit;
 wait_worker($node, 'copy');
 ok( wait_until('its deadline is that of a copy',
 		sub { look('TurnLivenessTurnsOverdue', db => 'copy', blocks => [1]) =~ /^waiting\|1\|/m }),
