@@ -39,30 +39,24 @@ sub worker
 sub wait_for_worker
 {
 	my ($db, $but, $what) = @_;
-	return ok( $node->poll_query_until(
-			'postgres',
-			"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND datname = '$db' AND pid <> $but"
-		),
+	return ok($node->poll_query_until('postgres',
+			"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND datname = '$db' AND pid <> $but"),
 		$what);
 }
 
 sub wait_for_state
 {
 	my ($db, $state, $what) = @_;
-	return ok( $node->poll_query_until(
-			$db,
-			"SELECT worker_state = '$state' AND (worker_pid IS NULL) = (worker_state <> 'running') FROM turn_liveness.stat"
-		),
+	return ok($node->poll_query_until($db,
+			"SELECT worker_state = '$state' AND (worker_pid IS NULL) = (worker_state <> 'running') FROM turn_liveness.stat"),
 		$what);
 }
 
 sub no_worker
 {
 	my ($db, $what) = @_;
-	return ok( $node->poll_query_until(
-			'postgres',
-			"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND datname = '$db'"
-		),
+	return ok($node->poll_query_until('postgres',
+			"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker' AND datname = '$db'"),
 		$what);
 }
 
