@@ -59,7 +59,9 @@ SELECT turn_liveness.ack_replies('gw-1', ARRAY[]::bigint[]);
 SELECT tl_test.answer('dv-1', 'dv-A', 'dv-slack', 'a4');
 SELECT turn_liveness.ack_replies('gw-9', ARRAY[tl_test.reply('a4')]);
 SELECT * FROM tl_test.delivery;
--- a delivered one is read still, in every tab
+-- a delivered one is read still, in every tab, also when nothing is left of its time as a due one
+SELECT payload ->> 'content' AS content, state FROM turn_liveness.read_replies(ARRAY['dv-A']);
+VACUUM (INDEX_CLEANUP on) turn_liveness.delivery;
 SELECT payload ->> 'content' AS content, state FROM turn_liveness.read_replies(ARRAY['dv-A']);
 
 -- a claim that is not acknowledged is due again after claim_timeout (30 s)

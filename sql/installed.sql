@@ -139,7 +139,7 @@ SELECT c AS change, tl_test.run(format('UPDATE turn_liveness.%s', c)) AS gives
 	'turn SET routing = ''{"platform": null, "conversationId": null, "organizationId": 1}''', 'turn SET routing = ''{}''',
 	'reply SET deployment = ''''', 'reply SET conversation_id = repeat(''x'', 256)', 'reply SET platform = repeat(''x'', 256)', 'reply SET platform = ''''',
 	'reply SET message_ids = ''{}''', 'reply SET message_ids = ''{NULL}''', 'reply SET payload = ''1''', 'reply SET outcome = ''l''', 'reply SET decided_by = ''z''',
-	'delivery SET state = ''c''', 'delivery SET attempt = -1', 'delivery SET conversation_id = repeat(''x'', 256)', 'delivery SET platform = repeat(''x'', 256)', 'delivery SET gateway = ''''',
+	'delivery SET delivered_at = now()', 'delivery SET attempt = -1', 'delivery SET conversation_id = repeat(''x'', 256)', 'delivery SET platform = repeat(''x'', 256)', 'delivery SET gateway = ''''',
 	'late_reply SET deployment = ''''', 'late_reply SET message_ids = ''{}''', 'late_reply SET payload = ''[]''']) c;
 SELECT conrelid::regclass, count(*) FROM pg_constraint WHERE connamespace = 'turn_liveness'::regnamespace AND contype = 'c' GROUP BY 1 ORDER BY 1;
 

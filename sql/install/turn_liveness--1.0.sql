@@ -96,9 +96,9 @@ CREATE INDEX turn_owed_lapsed ON turn_liveness.turn (lapsed) WHERE outcome IS NU
 -- taken under a short lock per conversation, one at a time: never a CACHE
 CREATE SEQUENCE turn_liveness.reply_id_seq AS bigint NO CYCLE CACHE 1;
 
--- the outbox, replies and updates: insert-only; the delivery row's key keeps reply_id unique
+-- the outbox, replies and updates: insert-only
 CREATE TABLE turn_liveness.reply (
-	reply_id		bigint NOT NULL,			-- in a conversation, ids rise in the order of commits
+	reply_id		bigint PRIMARY KEY,			-- in a conversation, ids rise in the order of commits
 	deployment		text COLLATE "C" NOT NULL	-- of its turns
 		CHECK (octet_length(deployment) BETWEEN 1 AND 255),
 	message_ids		text[] COLLATE "C" NOT NULL	-- the turns that it ended, or the one that it tells of
@@ -121,36 +121,35 @@ CREATE TABLE turn_liveness.reply (
 	first_beat		timestamptz,				-- likewise
 	last_beat		timestamptz,				-- likewise
 	created_at		timestamptz NOT NULL,		-- when it was stored
-	PRIMARY KEY (conversation_id, reply_id)
+	kept_at			timestamptz NOT NULL		-- likewise: retention counts from here
 );
 
 -- what changes while a reply is delivered: one narrow row for each reply, in the same order;
 -- a page has room for its rows as open, claimed and delivered: no claim waits for pruning to stay on its page (HOT)
 CREATE TABLE turn_liveness.delivery (
-	reply_id		bigint PRIMARY KEY,			-- of the reply
-	kept_at			timestamptz NOT NULL,		-- when it was stored
+	reply_id		bigint NOT NULL,			-- of the reply
 	conversation_id	text COLLATE "C" NOT NULL	-- of the reply
 		CHECK (octet_length(conversation_id) BETWEEN 1 AND 255),
 	platform		text COLLATE "C" NOT NULL	-- likewise
 		CHECK (octet_length(platform) BETWEEN 1 AND 255),
-	state			"char" NOT NULL				-- o open: due or claimed; d delivered or discharged, x dead
-		CHECK (state IN ('o', 'd', 'x')),
+	is_open			boolean NOT NULL,			-- due or claimed; else delivered, discharged or dead
 	attempt			integer NOT NULL			-- claims so far
 		CHECK (attempt >= 0),
 	due_at			timestamptz NOT NULL,		-- open: due from then on, -infinity: since it was stored; done: since then
 	gateway			text COLLATE "C"			-- holds it, held it last, or delivered it
 		CHECK (octet_length(gateway) BETWEEN 1 AND 255),
 	claimed_at		timestamptz,				-- the last claim
-	delivered_at	timestamptz,				-- the acknowledgement
+	delivered_at	timestamptz,				-- the acknowledgement, or the discharge; NULL: open, or dead
 	last_error		text,						-- of release_replies
 	parked_until	timestamptz,				-- open, and due_at is that far ahead: out of the way of claims
-	CHECK (parked_until IS NULL OR state = 'o')
+	PRIMARY KEY (conversation_id, is_open, reply_id),
+	CHECK (NOT is_open OR delivered_at IS NULL),
+	CHECK (parked_until IS NULL OR is_open)
 ) WITH (fillfactor = 35, autovacuum_vacuum_scale_factor = 0.05);
 -- A claim changes no column that stands here, so it makes no entry in any index.
-CREATE INDEX delivery_open_conversation ON turn_liveness.delivery (conversation_id, reply_id) WITH (deduplicate_items = off) WHERE state = 'o';
-CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, reply_id) WITH (deduplicate_items = off) WHERE state = 'o' AND parked_until IS NULL;
+CREATE INDEX delivery_open_platform ON turn_liveness.delivery (platform, reply_id) WITH (deduplicate_items = off) WHERE is_open AND parked_until IS NULL;
 CREATE INDEX delivery_parked ON turn_liveness.delivery (platform, parked_until) WHERE parked_until IS NOT NULL;
-CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE state = 'x';
+CREATE INDEX delivery_dead ON turn_liveness.delivery (reply_id) WHERE NOT is_open AND delivered_at IS NULL;
 
 -- replies that came too late or for nothing that we know: kept, not delivered
 CREATE TABLE turn_liveness.late_reply (
@@ -438,19 +437,19 @@ CREATE VIEW turn_liveness.replies AS
 	FROM (
 		SELECT r.*, 'due'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.state = 'o' AND (d.gateway IS NULL OR d.due_at <= turn_liveness.clock_now())
+		WHERE d.is_open AND (d.gateway IS NULL OR d.due_at <= turn_liveness.clock_now())
 		UNION ALL
 		SELECT r.*, 'claimed'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.state = 'o' AND d.gateway IS NOT NULL AND d.due_at > turn_liveness.clock_now()
+		WHERE d.is_open AND d.gateway IS NOT NULL AND d.due_at > turn_liveness.clock_now()
 		UNION ALL
 		SELECT r.*, 'delivered'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::timestamptz AS due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.state = 'd'
+		WHERE NOT d.is_open AND d.delivered_at IS NOT NULL
 		UNION ALL
 		SELECT r.*, 'dead'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::timestamptz AS due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.state = 'x'
+		WHERE NOT d.is_open AND d.delivered_at IS NULL
 	) x;
 COMMENT ON VIEW turn_liveness.replies IS 'every reply, update and terminal record within retention, with the state of its delivery';
 
@@ -523,10 +522,10 @@ CREATE VIEW turn_liveness.stat AS
 			ORDER BY t.next_check LIMIT 1) AS next_deadline,
 		   (WITH RECURSIVE p(platform) AS (
 				(SELECT d.platform FROM turn_liveness.delivery d
-				 WHERE d.state = 'o' AND d.parked_until IS NULL ORDER BY d.platform LIMIT 1)
+				 WHERE d.is_open AND d.parked_until IS NULL ORDER BY d.platform LIMIT 1)
 				UNION ALL
 				SELECT (SELECT d.platform FROM turn_liveness.delivery d
-						WHERE d.state = 'o' AND d.parked_until IS NULL AND d.platform > p.platform
+						WHERE d.is_open AND d.parked_until IS NULL AND d.platform > p.platform
 						ORDER BY d.platform LIMIT 1)
 				FROM p WHERE p.platform IS NOT NULL
 			), q(platform) AS (
@@ -543,7 +542,7 @@ CREATE VIEW turn_liveness.stat AS
 									ELSE turn_liveness.clock_now() - d.due_at END
 						FROM turn_liveness.delivery d
 						JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-						WHERE d.state = 'o' AND d.parked_until IS NULL AND d.platform = p.platform
+						WHERE d.is_open AND d.parked_until IS NULL AND d.platform = p.platform
 						  AND d.due_at <= turn_liveness.clock_now()
 						ORDER BY d.reply_id LIMIT 1) AS age
 				FROM p

@@ -40,7 +40,6 @@ typedef struct Definition
 } Definition;
 
 #define OWED	"outcome IS NULL"
-#define STATE(letter) "state = '" letter "'::\"char\""
 
 static const Definition definitions[TL_NRELATIONS] = {
 	[TL_TURN] = {.name = "turn"},
@@ -60,18 +59,17 @@ static const Definition definitions[TL_NRELATIONS] = {
 	[TL_IDX_TURN_OWED_LAPSED] =
 	{"turn_owed_lapsed", TL_TURN, "", "lapsed", "(" OWED ") AND (lapsed IS NOT NULL)"},
 	[TL_IDX_REPLY_KEY] =
-	{"reply_pkey", TL_REPLY, "UNIQUE ", "conversation_id, reply_id", NULL},
+	{"reply_pkey", TL_REPLY, "UNIQUE ", "reply_id", NULL},
 	[TL_IDX_DELIVERY_KEY] =
-	{"delivery_pkey", TL_DELIVERY, "UNIQUE ", "reply_id", NULL},
-	[TL_IDX_DELIVERY_OPEN_CONVERSATION] =
-	{"delivery_open_conversation", TL_DELIVERY, "", "conversation_id, reply_id", STATE("o")},
+	{"delivery_pkey", TL_DELIVERY, "UNIQUE ", "conversation_id, is_open, reply_id", NULL},
 	[TL_IDX_DELIVERY_OPEN_PLATFORM] =
 	{"delivery_open_platform", TL_DELIVERY, "", "platform, reply_id",
-	"(" STATE("o") ") AND (parked_until IS NULL)"},
+	"is_open AND (parked_until IS NULL)"},
 	[TL_IDX_DELIVERY_PARKED] =
 	{"delivery_parked", TL_DELIVERY, "", "platform, parked_until", "parked_until IS NOT NULL"},
 	[TL_IDX_DELIVERY_DEAD] =
-	{"delivery_dead", TL_DELIVERY, "", "reply_id", STATE("x")},
+	{"delivery_dead", TL_DELIVERY, "", "reply_id",
+	"(NOT is_open) AND (delivered_at IS NULL)"},
 	[TL_IDX_LATE_REPLY_KEY] =
 	{"late_reply_pkey", TL_LATE_REPLY, "UNIQUE ", "digest", NULL},
 	[TL_IDX_LATE_REPLY_KEPT] =

@@ -73,9 +73,6 @@ tl_prefetch(void *line, bool write)
 #define TL_DECIDED_DISCHARGE	'd'
 
 /* delivery.state */
-#define TL_DELIVERY_OPEN		'o'
-#define TL_DELIVERY_DONE		'd'
-#define TL_DELIVERY_DEAD		'x'
 
 /* error codes that the extension sets; tl_code_name() spells them */
 typedef enum TlCode

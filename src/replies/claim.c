@@ -79,8 +79,7 @@ walk_platforms(Claim *claim, TlIndex index, const TlCursors *platforms, int64 af
 
 	for (i = 0; i < platforms->n; i++)
 		platforms->items[i].after = after;
-	tl_walk(&claim->deliveries, index, claim->snapshot, BTGreaterStrategyNumber, platforms,
-			&claim->picks, judge, claim);
+	tl_walk(&claim->deliveries, index, claim->snapshot, platforms, &claim->picks, judge, claim);
 }
 
 /*
@@ -103,7 +102,7 @@ take(Claim *claim, TlPick *pick)
 	dead = attempt >= tl_max_attempts;
 	if (dead)
 	{
-		tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		tl_row_set(&d, DELIVERY_IS_OPEN, BoolGetDatum(false));
 		tl_row_set_null(&d, DELIVERY_PARKED_UNTIL);
 	}
 	else
@@ -156,8 +155,8 @@ take_due(Claim *claim, const TlCursors *conversations, const TlCursors *platform
 	claim->first_end = claim->timeout;
 	claim->snapshot = tl_latest_snapshot();
 	after = tl_claim_start(platforms, claim->now, posts);
-	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_OPEN_CONVERSATION, claim->snapshot,
-			BTGreaterStrategyNumber, conversations, picks, judge, claim);
+	tl_walk(&claim->deliveries, TL_IDX_DELIVERY_KEY, claim->snapshot, conversations, picks,
+			judge, claim);
 	walk_platforms(claim, TL_IDX_DELIVERY_OPEN_PLATFORM, platforms, after);
 
 	/* the least int8 is -infinity, too */
@@ -193,14 +192,11 @@ return_claimed(ReturnSetInfo *rsinfo, Claim *claim)
 
 	tl_rel_open(&replies, TL_REPLY, false);
 	snapshot = tl_latest_snapshot();
-	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
-	tl_scan_key_int8(&scan, 2, BTEqualStrategyNumber, 0);
-	tl_scan_begin(&scan, &replies, TL_IDX_REPLY_KEY, snapshot);
+	tl_reply_scan(&scan, &replies, snapshot);
 	for (i = 0; i < claim->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (tl_scan_find(&scan, PointerGetDatum(claim->claimed[i].conversation),
-						 Int64GetDatum(claim->claimed[i].reply_id)))
+		if (tl_reply_find(&scan, claim->claimed[i].reply_id, claim->claimed[i].conversation))
 			tl_put_reply(rsinfo, scan.slot, "claimed", claim->claimed[i].attempt);
 	}
 	tl_scan_end(&scan);

@@ -2,7 +2,7 @@
  * delivery.c
  *		From stored to delivered: acknowledge, release, put back, due again.
  *
- * A reply is open, delivered or dead (delivery.state).  An open one is claimed
+ * A reply is open, delivered or dead.  An open one is claimed
  * while it names a gateway and its due time is ahead, so a claim that is not
  * acknowledged ends without a write; -infinity (DT_NOBEGIN) is due since it was
  * stored.  The gateway of a claim that has timed out stays named: that gateway
@@ -45,7 +45,12 @@ struct Request
 {
 	int64	   *ids;			/* sorted, each once */
 	int			n;
+	TlRel		replies;
 	TlRel		deliveries;
+	TlScan		by_id;			/* of replies */
+	TlScan		scan;			/* of deliveries */
+	Snapshot	snapshot;		/* of both */
+	bool		of_open;		/* the change is for open ones */
 	text	   *gateway;
 	int64		now;
 	int64		delay;			/* -1: by the number of attempts */
@@ -91,18 +96,22 @@ note_due(const TlDelivery *d)
  * transaction was faster, and the caller judges what that one made of the row.
  */
 static bool
-change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
+change_one(Request *request, int64 id)
 {
+	TlScan	   *scan = &request->scan;
 	TlDelivery	d;
+	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
-	if (!tl_scan_find(scan, Int64GetDatum(id), (Datum) 0))
+	if (!tl_reply_find(&request->by_id, id, NULL) ||
+		!tl_delivery_find(scan, tl_reply_conversation(request->by_id.slot, &isnull), id,
+						  request->of_open))
 		return true;
 	tl_rel_check_visible(&request->deliveries, scan->slot);
 	tl_delivery_decode(scan->slot, &d);
 	if (!request->change(request, &d))
 		return true;
-	if (tl_rel_update(&request->deliveries, &scan->slot->tts_tid, snapshot,
+	if (tl_rel_update(&request->deliveries, &scan->slot->tts_tid, request->snapshot,
 					  d.values, d.nulls) != TM_Ok)
 	{
 		if (IsolationUsesXactSnapshot())
@@ -111,9 +120,9 @@ change_one(Request *request, TlScan *scan, Snapshot snapshot, int64 id)
 	}
 
 	request->changed++;
-	if (tl_delivery_state(&d) == TL_DELIVERY_DONE)
+	if (tl_delivery_is_done(&d))
 		tl_counter_add(TL_COUNT_ACKNOWLEDGED, 1);
-	else if (tl_delivery_state(&d) == TL_DELIVERY_DEAD)
+	else if (tl_delivery_is_dead(&d))
 		tl_counter_add(TL_COUNT_DEAD, 1);
 	else if (tl_delivery_due(&d) > request->now)
 		tl_xact_due_again(tl_delivery_due(&d));
@@ -134,20 +143,23 @@ change_each(Request *request)
 	if (request->n == 0)
 		return 0;
 	request->now = tl_clock_now();
+	tl_rel_open(&request->replies, TL_REPLY, false);
 	tl_rel_open(&request->deliveries, TL_DELIVERY, true);
 	while (i < request->n)
 	{
-		Snapshot	snapshot = tl_latest_snapshot();
-		TlScan		scan = {0};
-
-		tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
-		tl_scan_begin(&scan, &request->deliveries, TL_IDX_DELIVERY_KEY, snapshot);
-		while (i < request->n && change_one(request, &scan, snapshot, request->ids[i]))
+		request->snapshot = tl_latest_snapshot();
+		memset(&request->by_id, 0, sizeof(TlScan));
+		memset(&request->scan, 0, sizeof(TlScan));
+		tl_reply_scan(&request->by_id, &request->replies, request->snapshot);
+		tl_delivery_scan(&request->scan, &request->deliveries, request->snapshot);
+		while (i < request->n && change_one(request, request->ids[i]))
 			i++;
-		tl_scan_end(&scan);
-		UnregisterSnapshot(snapshot);
+		tl_scan_end(&request->scan);
+		tl_scan_end(&request->by_id);
+		UnregisterSnapshot(request->snapshot);
 	}
 	tl_rel_close(&request->deliveries);
+	tl_rel_close(&request->replies);
 	return request->changed;
 }
 
@@ -167,10 +179,10 @@ is_mine(const Request *request, const TlDelivery *d)
 static bool
 acknowledge(const Request *request, TlDelivery *d)
 {
-	if (tl_delivery_state(d) != TL_DELIVERY_OPEN ||
+	if (!tl_delivery_is_open(d) ||
 		(tl_delivery_due(d) > request->now && !is_mine(request, d)))
 		return false;
-	tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DONE));
+	tl_row_set(d, DELIVERY_IS_OPEN, BoolGetDatum(false));
 	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now));
 	tl_row_set_null(d, DELIVERY_PARKED_UNTIL);
 	tl_row_set(d, DELIVERY_GATEWAY, PointerGetDatum(request->gateway));
@@ -190,15 +202,14 @@ release(const Request *request, TlDelivery *d)
 	int64		delay = request->delay >= 0 ? request->delay :
 		Min(first << doubled, Min(Max(MAX_DEFAULT_DELAY, first), MAX_DELAY));
 
-	if (tl_delivery_state(d) != TL_DELIVERY_OPEN || tl_delivery_due(d) <= request->now ||
-		!is_mine(request, d))
+	if (!tl_delivery_is_open(d) || tl_delivery_due(d) <= request->now || !is_mine(request, d))
 		return false;
 	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now + delay));
 	if (tl_delivery_attempt(d) < tl_max_attempts)
 		tl_row_set(d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(request->now + delay));
 	else
 	{
-		tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+		tl_row_set(d, DELIVERY_IS_OPEN, BoolGetDatum(false));
 		tl_row_set_null(d, DELIVERY_PARKED_UNTIL);
 	}
 	tl_row_set_null(d, DELIVERY_GATEWAY);
@@ -210,9 +221,9 @@ release(const Request *request, TlDelivery *d)
 static bool
 retry(const Request *request, TlDelivery *d)
 {
-	if (tl_delivery_state(d) != TL_DELIVERY_DEAD)
+	if (!tl_delivery_is_dead(d))
 		return false;
-	tl_row_set(d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_OPEN));
+	tl_row_set(d, DELIVERY_IS_OPEN, BoolGetDatum(true));
 	tl_row_set(d, DELIVERY_ATTEMPT, Int32GetDatum(0));
 	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now));
 	tl_row_set_null(d, DELIVERY_GATEWAY);
@@ -223,7 +234,7 @@ retry(const Request *request, TlDelivery *d)
 Datum
 turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 {
-	Request		request = {.change = acknowledge};
+	Request		request = {.change = acknowledge, .of_open = true};
 
 	tl_check_writable("ack_replies()");
 	gateway_and_ids(fcinfo, &request);
@@ -233,7 +244,7 @@ turn_liveness_ack_replies(PG_FUNCTION_ARGS)
 Datum
 turn_liveness_release_replies(PG_FUNCTION_ARGS)
 {
-	Request		request = {.change = release, .delay = -1};
+	Request		request = {.change = release, .of_open = true, .delay = -1};
 
 	tl_check_writable("release_replies()");
 	gateway_and_ids(fcinfo, &request);
@@ -316,7 +327,7 @@ handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after,
 		dead = tl_delivery_due(&d) <= now && tl_delivery_attempt(&d) >= tl_max_attempts;
 		tl_row_set_null(&d, DELIVERY_PARKED_UNTIL);
 		if (dead)
-			tl_row_set(&d, DELIVERY_STATE, CharGetDatum(TL_DELIVERY_DEAD));
+			tl_row_set(&d, DELIVERY_IS_OPEN, BoolGetDatum(false));
 		else if (tl_delivery_due(&d) > now)
 		{
 			tl_row_set_null(&d, DELIVERY_GATEWAY);

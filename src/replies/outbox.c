@@ -85,7 +85,7 @@ failure_counter(const TlReply *reply)
 
 /* Make the row of a reply; the id is not known yet. */
 static void
-make_reply(const TlReply *reply, TimestampTz created, Datum *values, bool *nulls)
+make_reply(const TlReply *reply, TimestampTz created, int64 now, Datum *values, bool *nulls)
 {
 	const Datum row[REPLY_NATTS] = {
 		[REPLY_DEPLOYMENT - 1] = PointerGetDatum(reply->deployment),
@@ -104,7 +104,8 @@ make_reply(const TlReply *reply, TimestampTz created, Datum *values, bool *nulls
 		[REPLY_ARMED_AT - 1] = reply->armed_at ? TimestampTzGetDatum(reply->armed_at) : 0,
 		[REPLY_FIRST_BEAT - 1] = reply->first_beat ? TimestampTzGetDatum(reply->first_beat) : 0,
 		[REPLY_LAST_BEAT - 1] = reply->last_beat ? TimestampTzGetDatum(reply->last_beat) : 0,
-		[REPLY_CREATED_AT - 1] = TimestampTzGetDatum(created)
+		[REPLY_CREATED_AT - 1] = TimestampTzGetDatum(created),
+		[REPLY_KEPT_AT - 1] = TimestampTzGetDatum(now)
 	};
 	int			i;
 
@@ -122,9 +123,8 @@ make_delivery(const TlReply *reply, TimestampTz created, int64 now, Datum *value
 	bool		discharged = reply->outcome == TL_OUTCOME_DISCHARGED;
 	const Datum row[DELIVERY_NATTS] = {
 		[DELIVERY_REPLY_ID - 1] = Int64GetDatum(reply->id),
-		[DELIVERY_STATE - 1] = CharGetDatum(discharged ? TL_DELIVERY_DONE : TL_DELIVERY_OPEN),
+		[DELIVERY_IS_OPEN - 1] = BoolGetDatum(!discharged),
 		[DELIVERY_DUE_AT - 1] = TimestampTzGetDatum(discharged ? now : DT_NOBEGIN),
-		[DELIVERY_KEPT_AT - 1] = TimestampTzGetDatum(now),
 		[DELIVERY_CONVERSATION_ID - 1] = PointerGetDatum(reply->conversation),
 		[DELIVERY_PLATFORM - 1] = PointerGetDatum(reply->platform),
 		[DELIVERY_DELIVERED_AT - 1] = TimestampTzGetDatum(created)
@@ -185,7 +185,7 @@ tl_outbox_store(TlOutbox *outbox, TlReply *const *replies, int n, int64 now)
 	StaticAssertStmt((int) REPLY_NATTS >= (int) DELIVERY_NATTS, "room for either");
 	Assert(outbox->is_open && n <= TL_OUTBOX_GROUP);
 	for (i = 0; i < n; i++)
-		make_reply(replies[i], created, values + i * REPLY_NATTS, nulls + i * REPLY_NATTS);
+		make_reply(replies[i], created, now, values + i * REPLY_NATTS, nulls + i * REPLY_NATTS);
 
 	/* a group waits for a DBA's hold of the sequence while it locks nothing */
 	if (n > 1)
@@ -197,13 +197,12 @@ tl_outbox_store(TlOutbox *outbox, TlReply *const *replies, int n, int64 now)
 		values[i * REPLY_NATTS + REPLY_REPLY_ID - 1] = Int64GetDatum(replies[i]->id);
 	}
 	tl_rel_insert_many(&outbox->replies, n, values, nulls);
-	while (ntags > 0)
-		LockRelease(&tags[--ntags], ExclusiveLock, false);
-
 	for (i = 0; i < n; i++)
 		make_delivery(replies[i], created, now, values + i * DELIVERY_NATTS,
 					  nulls + i * DELIVERY_NATTS);
 	tl_rel_insert_many(&outbox->deliveries, n, values, nulls);
+	while (ntags > 0)
+		LockRelease(&tags[--ntags], ExclusiveLock, false);
 	for (i = 0; i < n; i++)
 	{
 		outbox->counts[replies[i]->outcome == TL_OUTCOME_ANSWER ? TL_COUNT_ANSWERED :

@@ -94,7 +94,7 @@ park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 	TlDelivery	d;
 
 	tl_delivery_decode(scan->slot, &d);
-	if (tl_delivery_state(&d) != TL_DELIVERY_OPEN || tl_delivery_due(&d) <= now ||
+	if (!tl_delivery_is_open(&d) || tl_delivery_due(&d) <= now ||
 		!tl_row_isnull(&d, DELIVERY_PARKED_UNTIL))
 		return;
 	tl_row_set(&d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(tl_delivery_due(&d)));
@@ -105,21 +105,26 @@ park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 
 /* Look at the next claims of the list; returns how many. */
 static int
-park_noted(TlRel *deliveries, Snapshot snapshot, int64 now)
+park_noted(TlRel *replies, TlRel *deliveries, Snapshot snapshot, int64 now)
 {
+	TlScan		by_id = {0};
 	TlScan		scan = {0};
+	bool		isnull;
 	int			n;
 
-	tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
-	tl_scan_begin(&scan, deliveries, TL_IDX_DELIVERY_KEY, snapshot);
+	tl_reply_scan(&by_id, replies, snapshot);
+	tl_delivery_scan(&scan, deliveries, snapshot);
 	for (n = 0; n < BATCH && first < nclaims && claims[first].look <= now; n++, first++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) tl_clock_tick();
-		if (tl_scan_find(&scan, Int64GetDatum(claims[first].reply_id), (Datum) 0))
+		if (tl_reply_find(&by_id, claims[first].reply_id, NULL) &&
+			tl_delivery_find(&scan, tl_reply_conversation(by_id.slot, &isnull),
+							 claims[first].reply_id, true))
 			park(deliveries, &scan, snapshot, now);
 	}
 	tl_scan_end(&scan);
+	tl_scan_end(&by_id);
 	if (first == nclaims)
 		first = nclaims = 0;
 	return n;
@@ -170,17 +175,24 @@ park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
 bool
 tl_parking_run(int64 now, bool wait)
 {
+	TlRel		replies;
 	TlRel		deliveries;
 	Snapshot	snapshot;
 	int			n;
 
-	if (!tl_rel_try_open(&deliveries, TL_DELIVERY, wait))
+	if (!tl_rel_open_with(&replies, TL_REPLY, false, wait, 0))
 		return false;
+	if (!tl_rel_try_open(&deliveries, TL_DELIVERY, wait))
+	{
+		tl_rel_close(&replies);
+		return false;
+	}
 	snapshot = tl_latest_snapshot();
-	n = park_noted(&deliveries, snapshot, now);
+	n = park_noted(&replies, &deliveries, snapshot, now);
 	if (walk_wanted && now >= next_walk)
 		park_all(&deliveries, snapshot, now, BATCH - n);
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);
+	tl_rel_close(&replies);
 	return true;
 }

@@ -7,14 +7,18 @@
  * The last id that a reader has seen is a safe cursor.  Ids come before the
  * commit, so a larger one can be visible before a smaller one; but within a
  * conversation the index entries are made in the order of ids (src/README.md,
- * "The cursor").  So the function walks each conversation in that order under
- * a dirty snapshot, which shows rows whose insert is still open, and the walk
- * ends at the first row that is not certain: open, or committed after our own
- * snapshot was taken.  The walk passes over rows of transactions that rolled
- * back.  The row itself is the evidence, so this holds for prepared
- * transactions too.
+ * "The cursor").  So the function takes the ids of each conversation from the
+ * entries of its deliveries, in that order: those of open ones and the others
+ * stand apart, and it merges them.  It looks each reply up under a dirty
+ * snapshot, which shows rows whose insert is still open, and the walk ends at
+ * the first reply that is not certain: open, or committed after our own
+ * snapshot was taken.  The row itself is the evidence, so this holds for
+ * prepared transactions too.
  *
- * Discharged records have no reply: the walk passes over them.
+ * An entry counts whatever became of its row: a session that acknowledges or
+ * retries a reply meanwhile moves it from one part to the other, and each
+ * version that our snapshot may show has its entry.  The walk passes over
+ * entries of transactions that rolled back, and of discharged records.
  */
 #include "base/turn_liveness.h"
 
@@ -29,11 +33,23 @@
 
 #define DEFAULT_MAX_REPLIES	100
 
+/* a walk over the ids of a conversation's open deliveries, or of the others */
+typedef struct Ids
+{
+	TlScan		scan;
+	bool		found;
+	int64		id;				/* where it stands */
+} Ids;
+
 /* a walk over the conversations of one call */
 typedef struct Reading
 {
 	TlRel		replies;
+	TlRel		deliveries;
 	SnapshotData dirty;
+	TlScan		by_id;			/* replies, under the dirty snapshot */
+	TupleTableSlot *slot;
+	Ids			ids[2];
 	TlPicks		picks;
 } Reading;
 
@@ -62,11 +78,8 @@ settle(TlPicks *picks)
 
 /* Pick a row if it is among the oldest.  False: no later one of the walk is. */
 static bool
-pick(TlPicks *picks, TupleTableSlot *row)
+pick(TlPicks *picks, int64 reply_id, const ItemPointerData *tid)
 {
-	bool		isnull;
-	int64		reply_id = DatumGetInt64(slot_getattr(row, 1, &isnull));
-
 	if (picks->n == 2 * picks->want)
 		settle(picks);
 	if (picks->bound != 0 && reply_id >= picks->bound)
@@ -77,7 +90,7 @@ pick(TlPicks *picks, TupleTableSlot *row)
 		picks->items = picks->items == NULL ? palloc(picks->size * sizeof(TlPick)) :
 			repalloc_huge(picks->items, picks->size * sizeof(TlPick));
 	}
-	picks->items[picks->n++] = (TlPick) {.reply_id = reply_id, .tid = row->tts_tid};
+	picks->items[picks->n++] = (TlPick) {.reply_id = reply_id, .tid = *tid};
 	return true;
 }
 
@@ -162,8 +175,8 @@ tl_arg_cursors(FunctionCallInfo fcinfo, int argno, const char *name, int after)
 }
 
 void
-tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
-		const TlCursors *cursors, TlPicks *picks, TlWalkRow row, void *arg)
+tl_walk(TlRel *deliveries, TlIndex index, Snapshot snapshot, const TlCursors *cursors,
+		TlPicks *picks, TlWalkRow row, void *arg)
 {
 	TlScan		scan = {0};
 	int			i;
@@ -171,8 +184,10 @@ tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
 	if (cursors->n == 0)
 		return;
 	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
-	tl_scan_key_int8(&scan, 2, strategy, 0);
-	tl_scan_begin(&scan, r, index, snapshot);
+	if (index == TL_IDX_DELIVERY_KEY)
+		tl_scan_key_bool(&scan, 2, true);
+	tl_scan_key_int8(&scan, scan.nkeys + 1, BTGreaterStrategyNumber, 0);
+	tl_scan_begin(&scan, deliveries, index, snapshot);
 	for (i = 0; i < cursors->n; i++)
 	{
 		bool		found = tl_scan_find(&scan, PointerGetDatum(cursors->items[i].name),
@@ -182,10 +197,13 @@ tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
 		while (found)
 		{
 			TlStep		step = row(scan.slot, arg);
+			bool		isnull;
+			int64		id = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
 
 			CHECK_FOR_INTERRUPTS();
 			if (step == TL_STEP_END ||
-				(step == TL_STEP_TAKE && (!pick(picks, scan.slot) || ++taken == picks->want)))
+				(step == TL_STEP_TAKE &&
+				 (!pick(picks, id, &scan.slot->tts_tid) || ++taken == picks->want)))
 				break;
 			found = tl_scan_next(&scan, ForwardScanDirection);
 		}
@@ -195,15 +213,22 @@ tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
 }
 
 /*
- * The walk ends at the first reply that the dirty snapshot showed and that is
+ * The walk ends at the first reply that the dirty snapshot shows and that is
  * open, or that our own snapshot does not show.
  */
 static TlStep
-judge(TupleTableSlot *row, void *arg)
+judge(Reading *reading, int64 id, const text *conversation)
 {
-	Reading    *reading = arg;
+	TupleTableSlot *row = reading->by_id.slot;
 	bool		isnull;
 
+	if (!tl_reply_find(&reading->by_id, id, conversation))
+		return TL_STEP_PASS;
+
+	/* a look-up under a dirty snapshot takes no predicate lock, this does */
+	if (IsolationIsSerializable())
+		(void) table_tuple_fetch_row_version(reading->replies.rel, &row->tts_tid,
+											 GetActiveSnapshot(), reading->slot);
 	if (TransactionIdIsValid(reading->dirty.xmin) ||
 		!tl_rel_shows(&reading->replies, row, GetActiveSnapshot()))
 		return TL_STEP_END;
@@ -211,17 +236,81 @@ judge(TupleTableSlot *row, void *arg)
 		TL_STEP_PASS : TL_STEP_TAKE;
 }
 
+/* Walk one conversation in the order of ids, until enough rows are known. */
+static void
+walk_conversation(Reading *reading, const TlCursor *cursor)
+{
+	TlPicks    *picks = &reading->picks;
+	Ids		   *ids = reading->ids;
+	int64		taken = 0;
+	int			i;
+
+	for (i = 0; i < 2; i++)
+		ids[i].found = tl_scan_find_id(&ids[i].scan, PointerGetDatum(cursor->name),
+									   Int64GetDatum(cursor->after), &ids[i].id);
+	while (ids[0].found || ids[1].found)
+	{
+		int64		id = Min(ids[0].found ? ids[0].id : PG_INT64_MAX,
+							 ids[1].found ? ids[1].id : PG_INT64_MAX);
+		TlStep		step = judge(reading, id, cursor->name);
+
+		if (step == TL_STEP_END ||
+			(step == TL_STEP_TAKE &&
+			 (!pick(picks, id, &reading->by_id.slot->tts_tid) || ++taken == picks->want)))
+			break;
+
+		/* each version of a delivery that was written anew has an entry */
+		for (i = 0; i < 2; i++)
+			while (ids[i].found && ids[i].id == id)
+			{
+				CHECK_FOR_INTERRUPTS();
+				ids[i].found = tl_scan_next_id(&ids[i].scan, &ids[i].id);
+			}
+	}
+}
+
+/*
+ * Pick the oldest replies past their cursors.  The scans over entries have our
+ * own snapshot, and take predicate locks on what they pass; the row of a reply
+ * decides.
+ */
+static void
+walk_all(Reading *reading, const TlCursors *cursors)
+{
+	int			i;
+
+	InitDirtySnapshot(reading->dirty);
+	tl_reply_scan(&reading->by_id, &reading->replies, &reading->dirty);
+	reading->slot = table_slot_create(reading->replies.rel, NULL);
+	for (i = 0; i < 2; i++)
+	{
+		TlScan	   *scan = &reading->ids[i].scan;
+
+		tl_scan_key_text(scan, 1, BTEqualStrategyNumber, (Datum) 0);
+		tl_scan_key_bool(scan, 2, i == 0);
+		tl_scan_key_int8(scan, 3, BTGreaterStrategyNumber, 0);
+		tl_scan_begin(scan, &reading->deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
+	}
+	for (i = 0; i < cursors->n; i++)
+		walk_conversation(reading, &cursors->items[i]);
+	settle(&reading->picks);
+	for (i = 0; i < 2; i++)
+		tl_scan_end(&reading->ids[i].scan);
+	tl_scan_end(&reading->by_id);
+}
+
 const char *
-tl_find_delivery_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt)
+tl_find_delivery_state(TlScan *scan, const text *conversation, int64 reply_id, int64 now,
+					   int32 *attempt)
 {
 	TlDelivery	d;
 
-	if (!tl_scan_find(scan, Int64GetDatum(reply_id), (Datum) 0))
+	if (!tl_delivery_find(scan, conversation, reply_id, false))
 		return NULL;
 	tl_delivery_decode(scan->slot, &d);
 	*attempt = tl_delivery_attempt(&d);
-	return tl_delivery_state(&d) == TL_DELIVERY_DONE ? "delivered" :
-		tl_delivery_state(&d) == TL_DELIVERY_DEAD ? "dead" :
+	return tl_delivery_is_done(&d) ? "delivered" :
+		tl_delivery_is_dead(&d) ? "dead" :
 		tl_row_isnull(&d, DELIVERY_GATEWAY) || tl_delivery_due(&d) <= now ? "due" : "claimed";
 }
 
@@ -230,39 +319,35 @@ static void
 return_picked(ReturnSetInfo *rsinfo, Reading *reading)
 {
 	int64		now = tl_clock_now();
-	TupleTableSlot *slot = table_slot_create(reading->replies.rel, NULL);
+	TupleTableSlot *slot = reading->slot;
 	TlScan		scan = {0};
-	TlRel		deliveries;
 	int64		i;
 
-	tl_rel_open(&deliveries, TL_DELIVERY, false);
-	tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
-	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
+	tl_delivery_scan(&scan, &reading->deliveries, GetActiveSnapshot());
 	for (i = 0; i < reading->picks.n; i++)
 	{
 		TlPick	   *pick = &reading->picks.items[i];
 		const char *state;
 		int32		attempt;
+		bool		isnull;
 
 		CHECK_FOR_INTERRUPTS();
 
 		/* the walk has judged it already, and our snapshot keeps it there */
 		if (!table_tuple_fetch_row_version(reading->replies.rel, &pick->tid, SnapshotAny, slot))
 			continue;
-		state = tl_find_delivery_state(&scan, pick->reply_id, now, &attempt);
+		state = tl_find_delivery_state(&scan, tl_reply_conversation(slot, &isnull),
+									   pick->reply_id, now, &attempt);
 		if (state != NULL)
 			tl_put_reply(rsinfo, slot, state, attempt);
 	}
 	tl_scan_end(&scan);
-	tl_rel_close(&deliveries);
-	ExecDropSingleTupleTableSlot(slot);
 }
 
 Datum
 turn_liveness_read_replies(PG_FUNCTION_ARGS)
 {
-	TlPicks		none = {.want = tl_arg_max_replies(fcinfo, 2), .by_age = true};
-	Reading		reading = {.picks = none};
+	Reading		reading = {.picks = {.want = tl_arg_max_replies(fcinfo, 2), .by_age = true}};
 	TlCursors	cursors;
 
 	if (PG_ARGISNULL(0))
@@ -272,28 +357,19 @@ turn_liveness_read_replies(PG_FUNCTION_ARGS)
 				 errhint("Name the conversations whose replies to read.")));
 	cursors = tl_arg_cursors(fcinfo, 0, "conversations", 1);
 	InitMaterializedSRF(fcinfo, 0);
-	if (cursors.n == 0 || none.want == 0)
+	if (cursors.n == 0 || reading.picks.want == 0)
 		return (Datum) 0;
 
 	/* the statement's snapshot, with what the statement itself has stored */
 	PushCopiedSnapshot(GetActiveSnapshot());
 	UpdateActiveSnapshotCommandId();
 	tl_rel_open(&reading.replies, TL_REPLY, false);
-	InitDirtySnapshot(reading.dirty);
-
-	/*
-	 * A scan under a dirty snapshot takes no predicate locks, so under
-	 * SERIALIZABLE a walk goes over the same ranges before, under our own
-	 * snapshot, which takes them.  It covers all that the result can hold.
-	 */
-	if (IsolationIsSerializable())
-		tl_walk(&reading.replies, TL_IDX_REPLY_KEY, GetActiveSnapshot(),
-				BTGreaterStrategyNumber, &cursors, &reading.picks, judge, &reading);
-	reading.picks = none;
-	tl_walk(&reading.replies, TL_IDX_REPLY_KEY, &reading.dirty,
-			BTGreaterStrategyNumber, &cursors, &reading.picks, judge, &reading);
+	tl_rel_open(&reading.deliveries, TL_DELIVERY, false);
+	walk_all(&reading, &cursors);
 	if (reading.picks.n > 0)
 		return_picked((ReturnSetInfo *) fcinfo->resultinfo, &reading);
+	ExecDropSingleTupleTableSlot(reading.slot);
+	tl_rel_close(&reading.deliveries);
 	tl_rel_close(&reading.replies);
 	PopActiveSnapshot();
 	return (Datum) 0;

@@ -60,22 +60,22 @@ typedef enum TlStep
 } TlStep;
 typedef TlStep (*TlWalkRow) (TupleTableSlot *row, void *arg);
 /*
- * Walk an index over (name, int8) for each cursor, where the second column
- * stands to `after` as the strategy says, until enough older rows are known.
- * The first column of the table is the reply's id.
+ * Walk an index of deliveries for each cursor: its name comes first, its last
+ * column is greater than `after`, and of the key only open ones count.  The
+ * walk ends when enough older rows are known.
  */
-extern void tl_walk(TlRel *r, TlIndex index, Snapshot snapshot, StrategyNumber strategy,
-					const TlCursors *cursors, TlPicks *picks, TlWalkRow row, void *arg);
+extern void tl_walk(TlRel *deliveries, TlIndex index, Snapshot snapshot, const TlCursors *cursors,
+					TlPicks *picks, TlWalkRow row, void *arg);
 
 /* one row of read_replies or claim_replies, from a row of the table reply */
 extern void tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply,
 						 const char *state, int32 attempt);
 /*
- * The state of a reply, as the view replies shows it, by a scan over the keys
- * of deliveries; NULL if the scan's snapshot shows no row, or one in a state
- * that the table's CHECK constraint would refuse.
+ * The state of a reply, as the view replies shows it, by a scan of
+ * tl_delivery_scan; NULL if its snapshot shows no row.
  */
-extern const char *tl_find_delivery_state(TlScan *scan, int64 reply_id, int64 now, int32 *attempt);
+extern const char *tl_find_delivery_state(TlScan *scan, const text *conversation, int64 reply_id,
+										  int64 now, int32 *attempt);
 /* for qsort over ids, or structs that begin with one */
 extern int	tl_compare_ids(const void *a, const void *b);
 

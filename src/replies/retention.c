@@ -60,7 +60,7 @@ typedef struct Batch
 	int			gone;
 	bool		more;			/* the walk is to go on */
 	TlRel		rels[TL_NTABLES];
-	TlScan		replies;
+	TlScan		deliveries;
 	TlScan		turns;
 	Snapshot	snapshot;
 	MemoryContext context;		/* of one record */
@@ -126,28 +126,25 @@ hold_turns(Batch *batch, TupleTableSlot *reply)
 }
 
 /*
- * Lock the delivery in this slot, its reply and its turns.  False if it is to
- * stay.
+ * Lock the reply in this slot, its turns and its delivery, in which the scan of
+ * deliveries stands.  False if the record is to stay.
  */
 static bool
 hold_record(Batch *batch, TupleTableSlot *slot)
 {
 	TlDelivery	d;
 
-	tl_delivery_decode(slot, &d);
+	tl_delivery_decode(batch->deliveries.slot, &d);
 	/* claimed: its gateway may be sending it */
-	if (tl_delivery_state(&d) == TL_DELIVERY_OPEN && !tl_row_isnull(&d, DELIVERY_GATEWAY) &&
+	if (tl_delivery_is_open(&d) && !tl_row_isnull(&d, DELIVERY_GATEWAY) &&
 		tl_delivery_due(&d) > batch->now)
 		return false;
-	if (tl_scan_find(&batch->replies, tl_row_value(&d, DELIVERY_CONVERSATION_ID),
-					 tl_row_value(&d, DELIVERY_REPLY_ID)) &&
-		(!hold(batch, TL_REPLY, batch->replies.slot) ||
-		 !hold_turns(batch, batch->replies.slot)))
+	if (!hold(batch, TL_REPLY, slot) || !hold_turns(batch, slot))
 		return false;
 	/* a gateway may be claiming or acknowledging this one: it decides */
-	if (!hold(batch, TL_DELIVERY, slot))
+	if (!hold(batch, TL_DELIVERY, batch->deliveries.slot))
 		return false;
-	if (tl_delivery_state(&d) != TL_DELIVERY_DONE)
+	if (!tl_delivery_is_done(&d))
 		batch->expired = lappend(batch->expired,
 								 TextDatumGetCString(tl_row_value(&d, DELIVERY_PLATFORM)));
 	return true;
@@ -193,6 +190,23 @@ remove_late(Batch *batch, int64 cutoff)
 }
 
 /*
+ * May the reply in this slot, stored at that time, go with its record?  If so,
+ * the scan of deliveries stands in its delivery.
+ */
+static bool
+is_old(Batch *batch, TupleTableSlot *slot, int64 id, int64 kept, int64 delivered, int64 undelivered)
+{
+	TlDelivery	d;
+	bool		isnull;
+
+	if (!tl_delivery_find(&batch->deliveries, tl_reply_conversation(slot, &isnull), id, false))
+		return false;
+	tl_delivery_decode(batch->deliveries.slot, &d);
+	return tl_delivery_is_done(&d) ? Max(tl_delivery_due(&d), kept) < delivered :
+		kept < undelivered;
+}
+
+/*
  * Go on with the walk over all records in the order of their ids, in which they
  * were stored but for moments.  It ends at a row of records that are too young,
  * or behind the last id.  The next walk begins there: before it lie records
@@ -217,23 +231,22 @@ remove_records(Batch *batch)
 		whole_again = batch->now + WHOLE_WALK;
 	}
 	tl_scan_key_int8(&scan, 1, BTGreaterStrategyNumber, walk_after);
-	tl_scan_begin(&scan, &batch->rels[TL_DELIVERY], TL_IDX_DELIVERY_KEY, batch->snapshot);
+	tl_scan_begin(&scan, &batch->rels[TL_REPLY], TL_IDX_REPLY_KEY, batch->snapshot);
 	while ((found = tl_scan_next(&scan, ForwardScanDirection)) &&
 		   batch->gone < batch->max && looks-- > 0 && young < MAX_YOUNG)
 	{
-		TlDelivery	d;
-		bool		done;
+		bool		isnull;
+		int64		kept = DatumGetTimestampTz(slot_getattr(scan.slot, REPLY_KEPT_AT, &isnull));
 
-		tl_delivery_decode(scan.slot, &d);
-		walk_after = DatumGetInt64(tl_row_value(&d, DELIVERY_REPLY_ID));
-		done = tl_delivery_state(&d) == TL_DELIVERY_DONE;
-		if (tl_delivery_kept(&d) >= Max(delivered, undelivered))
+		walk_after = DatumGetInt64(slot_getattr(scan.slot, REPLY_REPLY_ID, &isnull));
+		if (kept >= Max(delivered, undelivered))
+		{
 			oldest_young = young++ == 0 ? walk_after : oldest_young;
-		else
-			young = 0;
-		if (done ? Max(tl_delivery_due(&d), tl_delivery_kept(&d)) < delivered :
-			tl_delivery_kept(&d) < undelivered)
-			(void) remove_one(batch, TL_DELIVERY, scan.slot);
+			continue;
+		}
+		young = 0;
+		if (is_old(batch, scan.slot, walk_after, kept, delivered, undelivered))
+			(void) remove_one(batch, TL_REPLY, scan.slot);
 	}
 	tl_scan_end(&scan);
 	walks = found && young < MAX_YOUNG;
@@ -278,9 +291,7 @@ run(Batch *batch)
 	batch->snapshot = tl_latest_snapshot();
 	batch->context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness retention",
 										   ALLOCSET_SMALL_SIZES);
-	tl_scan_key_text(&batch->replies, 1, BTEqualStrategyNumber, (Datum) 0);
-	tl_scan_key_int8(&batch->replies, 2, BTEqualStrategyNumber, 0);
-	tl_scan_begin(&batch->replies, &batch->rels[TL_REPLY], TL_IDX_REPLY_KEY, batch->snapshot);
+	tl_delivery_scan(&batch->deliveries, &batch->rels[TL_DELIVERY], batch->snapshot);
 	tl_scan_key_text(&batch->turns, 1, BTEqualStrategyNumber, (Datum) 0);
 	tl_scan_key_text(&batch->turns, 2, BTEqualStrategyNumber, (Datum) 0);
 	tl_scan_begin(&batch->turns, &batch->rels[TL_TURN], TL_IDX_TURN_KEY, batch->snapshot);
@@ -290,7 +301,7 @@ run(Batch *batch)
 	report_expired(batch->expired);
 
 	tl_scan_end(&batch->turns);
-	tl_scan_end(&batch->replies);
+	tl_scan_end(&batch->deliveries);
 	UnregisterSnapshot(batch->snapshot);
 	MemoryContextDelete(batch->context);
 }

@@ -19,7 +19,7 @@
  * - Predicate locks: a scan under a dirty snapshot takes none; read.c takes
  *   them for itself.
  *
- * Tables are opened and closed in rel_open.c.
+ * Tables are opened and closed in rel_open.c; scan.c walks their indexes.
  *
  * Each write is followed by CommandCounterIncrement, as SPI would do it: two
  * calls in one statement see each other.
@@ -371,7 +371,7 @@ TM_Result
 tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
 						  const Datum *values, const bool *nulls)
 {
-	TM_Result	result = tl_rel_lock(r, tid, snapshot, LockTupleNoKeyExclusive, LockWaitSkip);
+	TM_Result	result = tl_rel_lock(r, tid, snapshot, LockTupleExclusive, LockWaitSkip);
 
 	return result == TM_Ok ? tl_rel_update(r, tid, snapshot, values, nulls) : result;
 }
@@ -386,77 +386,6 @@ tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
 	if (result == TM_Ok)
 		CommandCounterIncrement();
 	return result;
-}
-
-/* Every text column of an index of ours has COLLATE "C". */
-void
-tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value)
-{
-	Assert(s->nkeys < lengthof(s->keys));
-	ScanKeyEntryInitialize(&s->keys[s->nkeys++], 0, attno, strategy, InvalidOid, C_COLLATION_OID,
-						   strategy == BTEqualStrategyNumber ? F_TEXTEQ : F_TEXT_GT, value);
-}
-
-/* Times of our indexes compare as int8 do. */
-void
-tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value)
-{
-	Assert(s->nkeys < lengthof(s->keys));
-	ScanKeyInit(&s->keys[s->nkeys++], attno, strategy,
-				strategy == BTEqualStrategyNumber ? F_INT8EQ :
-				strategy == BTGreaterStrategyNumber ? F_INT8GT : F_INT8LE, Int64GetDatum(value));
-}
-
-/* Begin a walk.  r is open, so no index of it can be dropped. */
-void
-tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot)
-{
-	Oid			oid = tl_index_oid(index);
-	int			i;
-
-	/* it is open already if the table is open for writing with its indexes */
-	s->index = NULL;
-	for (i = 0; r->indexes != NULL && i < r->indexes->rri->ri_NumIndices && s->index == NULL; i++)
-		if (r->indexes->oids[i] == oid)
-			s->index = r->indexes->rri->ri_IndexRelationDescs[i];
-	s->opened = s->index == NULL;
-	if (s->opened)
-		s->index = index_open(oid, AccessShareLock);
-	s->scan = tl_index_beginscan_compat(r->rel, s->index, snapshot, s->nkeys);
-	s->slot = table_slot_create(r->rel, NULL);
-	tl_scan_restart(s);
-}
-
-bool
-tl_scan_next(TlScan *s, ScanDirection direction)
-{
-	return index_getnext_slot(s->scan, direction, s->slot);
-}
-
-/* An index looks at its keys' arguments with the first row, not before. */
-void
-tl_scan_restart(TlScan *s)
-{
-	index_rescan(s->scan, s->keys, s->nkeys, NULL, 0);
-}
-
-bool
-tl_scan_find(TlScan *s, Datum first, Datum second)
-{
-	s->keys[0].sk_argument = first;
-	s->keys[1].sk_argument = second;
-	tl_scan_restart(s);
-	return tl_scan_next(s, ForwardScanDirection);
-}
-
-void
-tl_scan_end(TlScan *s)
-{
-	ExecDropSingleTupleTableSlot(s->slot);
-	if (s->scan != NULL)
-		index_endscan(s->scan);
-	if (s->opened)
-		index_close(s->index, NoLock);
 }
 
 /*

@@ -96,15 +96,25 @@ extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockT
 							 LockWaitPolicy wait);
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 
-/* a condition on column attno (from 1) of the index */
+/* scan.c: a condition on column attno (from 1) of the index */
 extern void tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value);
 extern void tl_scan_key_int8(TlScan *s, int attno, StrategyNumber strategy, int64 value);
+extern void tl_scan_key_bool(TlScan *s, int attno, bool value);
 extern void tl_scan_begin(TlScan *s, TlRel *r, TlIndex index, Snapshot snapshot);
 extern bool tl_scan_next(TlScan *s, ScanDirection direction);
 /* begin again with the keys as they are now */
 extern void tl_scan_restart(TlScan *s);
-/* begin again with these arguments of the first two keys; find the first row */
-extern bool tl_scan_find(TlScan *s, Datum first, Datum second);
+/*
+ * begin again with these arguments of the first and the last key (of one key:
+ * the first counts); find the first row
+ */
+extern bool tl_scan_find(TlScan *s, Datum first, Datum last);
+/*
+ * the same for the last column, an int8, of the index: of each entry, also of
+ * those of rows that no snapshot shows
+ */
+extern bool tl_scan_find_id(TlScan *s, Datum first, Datum last, int64 *id);
+extern bool tl_scan_next_id(TlScan *s, int64 *id);
 extern void tl_scan_end(TlScan *s);
 
 /* the latest committed state, registered: UnregisterSnapshot gives it back */

@@ -41,8 +41,8 @@ static const struct
 	int			nchecks;
 }			shapes[TL_NTABLES] = {
 	[TL_TURN] = {"tttzlzzziiiiizzzzzzzcitzcjtttull", 12},
-	[TL_REPLY] = {"ltatttjctcitzzzz", 7},
-	[TL_DELIVERY] = {"lzttciztzztz", 6},
+	[TL_REPLY] = {"ltatttjctcitzzzzz", 7},
+	[TL_DELIVERY] = {"lttbiztzztz", 6},
 	[TL_LATE_REPLY] = {"utatjezz", 3},
 };
 
@@ -64,7 +64,7 @@ has_type(Form_pg_attribute column, char type)
 	Oid			oid = column->atttypid;
 
 	return type == 't' ? oid == TEXTOID : type == 'a' ? oid == TEXTARRAYOID :
-		type == 'c' ? oid == CHAROID : type == 'i' ? oid == INT4OID :
+		type == 'b' ? oid == BOOLOID : type == 'c' ? oid == CHAROID : type == 'i' ? oid == INT4OID :
 		type == 'l' ? oid == INT8OID : type == 'z' ? oid == TIMESTAMPTZOID :
 		type == 'j' ? oid == JSONBOID : type == 'u' ? oid == UUIDOID :
 		type_is_enum(oid);

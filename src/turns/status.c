@@ -198,7 +198,8 @@ static bool
 find_reply(TlScan *replies, const TlTurn *turn, int att)
 {
 	return !tl_turn_isnull(turn, att) &&
-		tl_scan_find(replies, tl_turn_value(turn, TURN_CONVERSATION), tl_turn_value(turn, att));
+		tl_reply_find(replies, DatumGetInt64(tl_turn_value(turn, att)),
+					  DatumGetTextPP(tl_turn_value(turn, TURN_CONVERSATION)));
 }
 
 /* A text member of a payload, or NULL. */
@@ -244,9 +245,9 @@ put_ended(TlScan *replies, const TlTurn *turn, Snapshot snapshot, Datum *values,
 		CStringGetTextDatum(word(DatumGetChar(slot_getattr(slot, REPLY_DECIDED_BY, &isnull)))));
 
 	tl_rel_open(&deliveries, TL_DELIVERY, false);
-	tl_scan_key_int8(&scan, 1, BTEqualStrategyNumber, 0);
-	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_KEY, snapshot);
-	state = tl_find_delivery_state(&scan, DatumGetInt64(tl_turn_value(turn, TURN_REPLY_ID)),
+	tl_delivery_scan(&scan, &deliveries, snapshot);
+	state = tl_find_delivery_state(&scan, DatumGetTextPP(tl_turn_value(turn, TURN_CONVERSATION)),
+								   DatumGetInt64(tl_turn_value(turn, TURN_REPLY_ID)),
 								   tl_clock_now(), &attempt);
 	put(GET_DELIVERY_STATE, state != NULL, CStringGetTextDatum(state));
 	tl_scan_end(&scan);
@@ -295,9 +296,7 @@ turn_liveness_get_turn(PG_FUNCTION_ARGS)
 	if (tl_turn_find(&turns, &scan, deployment, tl_turn_named(message_id), snapshot, &turn))
 	{
 		tl_rel_open(&replies, TL_REPLY, false);
-		tl_scan_key_text(&by_id, 1, BTEqualStrategyNumber, (Datum) 0);
-		tl_scan_key_int8(&by_id, 2, BTEqualStrategyNumber, 0);
-		tl_scan_begin(&by_id, &replies, TL_IDX_REPLY_KEY, snapshot);
+		tl_reply_scan(&by_id, &replies, snapshot);
 
 		put(GET_GENERATION, true, Int32GetDatum(turn.times.generation));
 		put(GET_WORKER, !tl_turn_isnull(&turn, TURN_WORKER), tl_turn_value(&turn, TURN_WORKER));

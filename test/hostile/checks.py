@@ -144,7 +144,7 @@ class Judge:
         ):
             connection.run(sql)
         for t in TABLES:
-            for column in ("deployment", "reply_id", "conversation_id", "kept_at", "state"):
+            for column in ("deployment", "reply_id", "conversation_id", "kept_at", "is_open"):
                 connection.run(f"ALTER TABLE turn_liveness.{t} RENAME COLUMN hidden TO {column}")
             for sql in (
                 "ALTER TABLE {t} DROP COLUMN IF EXISTS hostile",

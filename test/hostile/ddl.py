@@ -13,7 +13,7 @@ class Ddl:
         """A change of our objects, and the statement that takes it back."""
         table = self.pick(TABLES)
         t = f"turn_liveness.{table}"
-        kept = self.pick(("deployment", "reply_id", "conversation_id", "kept_at", "state"))
+        kept = self.pick(("deployment", "reply_id", "conversation_id", "kept_at", "is_open"))
         f = self.pick(self.functions)
         return self.pick(
             (
@@ -129,7 +129,6 @@ class Ddl:
                 "turn_owed_check",
                 "turn_owed_lapsed",
                 "turn_owed_conversation",
-                "delivery_open_conversation",
                 "delivery_open_platform",
                 "delivery_dead",
                 "delivery_parked",

@@ -121,7 +121,7 @@ class Values:
         if self.is_hostile():
             return self.pick(BIGINTS)
         if self.chance(0.5):
-            return "(SELECT reply_id FROM turn_liveness.delivery WHERE state = 'x' LIMIT 1)"
+            return "(SELECT reply_id FROM turn_liveness.delivery WHERE NOT is_open AND delivered_at IS NULL LIMIT 1)"
         return str(self.rng.randrange(1 + 2 * self.n))
 
     def v_interval(self, name):

@@ -15,15 +15,14 @@ SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute 
 	WHERE c.relnamespace = 'turn_liveness'::regnamespace AND (c.relkind = 'i' OR c.relkind = 'r' AND a.attname IN ('deployment', 'message_id', 'message_ids', 'conversation_id', 'platform', 'gateway')) AND l.collname <> 'C' AND l.collname <> 'default'$$, 'no collation of the system');
 SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_collation l ON l.oid = a.attcollation
 	WHERE c.relnamespace = 'turn_liveness'::regnamespace AND c.relkind = 'i' AND l.collname <> 'C'$$, 'every index on text is COLLATE "C"');
-SELECT col_is_pk('turn_liveness', 'reply', ARRAY['conversation_id', 'reply_id'], 'the key of a reply');
-SELECT col_is_pk('turn_liveness', 'delivery', 'reply_id', 'the key of a delivery');
+SELECT col_is_pk('turn_liveness', 'reply', 'reply_id', 'the key of a reply: ids of all conversations');
+SELECT col_is_pk('turn_liveness', 'delivery', ARRAY['conversation_id', 'is_open', 'reply_id'], 'the key of a delivery');
 SELECT col_is_pk('turn_liveness', 'late_reply', 'digest', 'the key of a late reply');
 
 SELECT indexes_are('turn_liveness', 'turn', ARRAY['turn_pkey', 'turn_owed_deployment', 'turn_owed_check', 'turn_owed_conversation', 'turn_owed_lapsed']);
 SELECT indexes_are('turn_liveness', 'reply', ARRAY['reply_pkey']);
-SELECT indexes_are('turn_liveness', 'delivery', ARRAY['delivery_pkey', 'delivery_open_conversation', 'delivery_open_platform', 'delivery_parked', 'delivery_dead']);
+SELECT indexes_are('turn_liveness', 'delivery', ARRAY['delivery_pkey', 'delivery_open_platform', 'delivery_parked', 'delivery_dead']);
 SELECT indexes_are('turn_liveness', 'late_reply', ARRAY['late_reply_pkey', 'late_reply_kept', 'late_reply_deployment', 'late_reply_conversation']);
-SELECT index_is_unique('turn_liveness', 'delivery', 'delivery_pkey', 'ids of all conversations');
 SELECT is_empty($$SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = 'turn_liveness'::regnamespace AND NOT (i.indisvalid AND i.indisready)$$, 'every index is valid');
 
 -- look-ups by (deployment, message id), by conversation and by state use an index

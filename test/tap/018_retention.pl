@@ -30,7 +30,7 @@ sub records
 # starts anew when it was reported.
 sub sweep
 {
-	my $read = q{SELECT pg_stat_get_xact_tuples_returned('turn_liveness.delivery_pkey'::regclass)};
+	my $read = q{SELECT pg_stat_get_xact_tuples_returned('turn_liveness.reply_pkey'::regclass)};
 	my ($before, undef, $after) = split /\n/,
 	  $sweeper->query_safe("BEGIN; $read; SELECT turn_liveness.sweep_expired_turns() IS NULL; $read; COMMIT");
 	return $after - $before;

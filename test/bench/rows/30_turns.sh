@@ -26,7 +26,7 @@ turn_scripts() { # turn_scripts BYTES: arm and commit in every way
 		INSERT INTO bare.turn (deployment, message_id, epoch, begun, armed, next_check, admission_ms, silence_ms, duration_ms, rescue_ms, generation, armed_at, conversation_id, routing) VALUES ('w' || :d, $id, 1, now(), now(), now(), 1, 1, 1, 0, 1, now(), 'w' || :d, '$routing');
 	E
 	cat >"$B/bare.commit" <<-E
-		WITH e AS (UPDATE bare.turn SET outcome = 'a', request = '00000000-0000-0000-0000-000000000001' WHERE deployment = 'w' || :d AND message_id = $id AND outcome IS NULL), r AS (INSERT INTO bare.reply (reply_id, deployment, message_ids, conversation_id, platform, organization_id, payload, outcome, decided_by, generation, armed_at, created_at) VALUES (nextval('bare.reply_id_seq'), 'w' || :d, ARRAY[$id], 'w' || :d, 'api', 'o1', '$payload', 'a', 'r', 1, now(), now()) RETURNING reply_id) INSERT INTO bare.delivery (reply_id, state, attempt, due_at, kept_at, conversation_id, platform) SELECT reply_id, 'o', 0, '-infinity', now(), 'w' || :d, 'api' FROM r;
+		WITH e AS (UPDATE bare.turn SET outcome = 'a', request = '00000000-0000-0000-0000-000000000001' WHERE deployment = 'w' || :d AND message_id = $id AND outcome IS NULL), r AS (INSERT INTO bare.reply (reply_id, deployment, message_ids, conversation_id, platform, organization_id, payload, outcome, decided_by, generation, armed_at, created_at, kept_at) VALUES (nextval('bare.reply_id_seq'), 'w' || :d, ARRAY[$id], 'w' || :d, 'api', 'o1', '$payload', 'a', 'r', 1, now(), now(), now()) RETURNING reply_id) INSERT INTO bare.delivery (reply_id, is_open, attempt, due_at, conversation_id, platform) SELECT reply_id, true, 0, '-infinity', 'w' || :d, 'api' FROM r;
 	E
 
 	# the least: see least.sql

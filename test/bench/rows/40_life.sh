@@ -23,8 +23,8 @@ life_scripts() {
 		cat <<-'X'
 			\set k :n % 100
 			\if :k = 0
-			WITH c AS (UPDATE bare.delivery SET attempt = attempt + 1, due_at = now(), gateway = 'gateway-1', claimed_at = now() WHERE reply_id BETWEEN :first AND :r AND state = 'o' RETURNING reply_id) SELECT coalesce(array_agg(reply_id), '{}') AS ids, sum(length(payload::text)) AS size FROM c JOIN bare.reply USING (reply_id) \gset
-			UPDATE bare.delivery SET state = 'd', delivered_at = now(), kept_at = now() WHERE reply_id = ANY (:ids) AND gateway = 'gateway-1';
+			WITH c AS (UPDATE bare.delivery SET attempt = attempt + 1, due_at = now(), gateway = 'gateway-1', claimed_at = now() WHERE reply_id BETWEEN :first AND :r AND is_open RETURNING reply_id) SELECT coalesce(array_agg(reply_id), '{}') AS ids, sum(length(payload::text)) AS size FROM c JOIN bare.reply USING (reply_id) \gset
+			UPDATE bare.delivery SET is_open = false, delivered_at = now(), due_at = now() WHERE reply_id = ANY (:ids) AND gateway = 'gateway-1';
 			\endif
 		X
 	} >"$B/bare.life"

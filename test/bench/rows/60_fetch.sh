@@ -8,13 +8,13 @@ row_fetch() {
 	[ $mode = long ] || due=100000
 	new_db bench_fetch
 	# stored by hand: only their number counts
-	sql "INSERT INTO turn_liveness.reply (reply_id, deployment, message_ids, conversation_id, platform, payload, outcome, decided_by, generation, created_at)
-		 SELECT nextval('turn_liveness.reply_id_seq'), 'e' || g, '{m}', 'e' || g, 'api', '{\"finalText\": \"some text\"}', 'a', 'r', 1, now() FROM generate_series(1, $due) g;
-		 INSERT INTO turn_liveness.delivery (reply_id, state, attempt, due_at, kept_at, conversation_id, platform)
-		 SELECT reply_id, 'o', 0, '-infinity', now(), conversation_id, platform FROM turn_liveness.reply;
+	sql "INSERT INTO turn_liveness.reply (reply_id, deployment, message_ids, conversation_id, platform, payload, outcome, decided_by, generation, created_at, kept_at)
+		 SELECT nextval('turn_liveness.reply_id_seq'), 'e' || g, '{m}', 'e' || g, 'api', '{\"finalText\": \"some text\"}', 'a', 'r', 1, now(), now() FROM generate_series(1, $due) g;
+		 INSERT INTO turn_liveness.delivery (reply_id, is_open, attempt, due_at, conversation_id, platform)
+		 SELECT reply_id, true, 0, '-infinity', conversation_id, platform FROM turn_liveness.reply;
 		 CREATE TABLE bench.names AS SELECT array_agg('w' || g) AS names, array_agg(0::bigint) AS cursors FROM generate_series(1, 20000) g"
 	sql "VACUUM ANALYZE"
-	local what i how state set
+	local what i how open set
 	for what in "read_replies((SELECT names FROM bench.names), (SELECT cursors FROM bench.names))" \
 		"claim_replies(''gateway-1'', (SELECT names FROM bench.names))"; do
 		for ((i = 0; i <= N; i++)); do fetch_us "turn_liveness.$what"; done | tail -n +2 | awk '{ print $1 / 1000 }' | sort -g >"$B/fetch"
@@ -22,9 +22,9 @@ row_fetch() {
 			"$(human "$(median <"$B/fetch")")" - - "$(human "$(median <"$B/fetch")")" "$(human "$(head -n 1 "$B/fetch")")" "$(human "$(tail -n 1 "$B/fetch")")" "le 100"
 	done
 	local held="gateway = 'gateway-2', claimed_at = now()"
-	for what in "claimed|o|$held" "delayed|o|gateway = NULL" "delivered|d|$held"; do
-		IFS='|' read -r how state set <<<"$what"
-		sql "UPDATE turn_liveness.delivery SET state = '$state', attempt = 1, due_at = turn_liveness.clock_now() + interval '1 h', parked_until = NULL, $set"
+	for what in "claimed|true|$held" "delayed|true|gateway = NULL" "delivered|false|$held, delivered_at = now()"; do
+		IFS='|' read -r how open set <<<"$what"
+		sql "UPDATE turn_liveness.delivery SET is_open = $open, attempt = 1, due_at = turn_liveness.clock_now() + interval '1 h', parked_until = NULL, $set"
 		# a claim is parked by the worker, a delay by the function that makes it
 		[ "$how" != delayed ] || sql "UPDATE turn_liveness.delivery SET parked_until = due_at"
 		[ "$how" != claimed ] || wait_for "parked claims" "SELECT count(*) = $due FROM turn_liveness.delivery WHERE parked_until = due_at"

@@ -52,9 +52,9 @@ growth_fill() {
 	pg -f test/bench/sql/copies.sql
 	sql "SELECT bench.copies('turn', 1, $GROWTH, \$j\${$to, \"message_id\": \"'m' || 1000000000 + g\", \"reply_id\": \"t.reply_id + g\"}\$j\$)" >/dev/null &
 	pids+=($!)
-	sql "SELECT bench.copies('reply', 1, $GROWTH, \$j\${$to, \"message_ids\": \"ARRAY['m' || 1000000000 + g]\", \"reply_id\": \"t.reply_id + g\", \"created_at\": \"t.created_at - $age\"}\$j\$)" >/dev/null &
+	sql "SELECT bench.copies('reply', 1, $GROWTH, \$j\${$to, \"message_ids\": \"ARRAY['m' || 1000000000 + g]\", \"reply_id\": \"t.reply_id + g\", \"created_at\": \"t.created_at - $age\", \"kept_at\": \"t.kept_at - $age\"}\$j\$)" >/dev/null &
 	pids+=($!)
-	sql "SELECT bench.copies('delivery', 1, $GROWTH, \$j\${$to, \"reply_id\": \"t.reply_id + g\", \"kept_at\": \"t.kept_at - $age\", \"due_at\": \"t.due_at - $age\"}\$j\$)" >/dev/null &
+	sql "SELECT bench.copies('delivery', 1, $GROWTH, \$j\${$to, \"reply_id\": \"t.reply_id + g\", \"due_at\": \"t.due_at - $age\"}\$j\$)" >/dev/null &
 	pids+=($!)
 	for pid in "${pids[@]}"; do wait "$pid" || fatal "the records"; done
 	sql "VACUUM ANALYZE"
@@ -91,7 +91,7 @@ growth_watch() {
 # overdue; new turns come at that rate too
 growth_retention() {
 	local keep server worker worker_pid pid
-	keep=$(sql "SELECT round(1000 * extract(epoch FROM turn_liveness.clock_now() - kept_at)) FROM turn_liveness.delivery ORDER BY reply_id OFFSET $((GROWTH / 10)) LIMIT 1")
+	keep=$(sql "SELECT round(1000 * extract(epoch FROM turn_liveness.clock_now() - kept_at)) FROM turn_liveness.reply ORDER BY reply_id OFFSET $((GROWTH / 10)) LIMIT 1")
 	db_set "SET turn_liveness.retention = $keep"
 	worker_pid=$(sql "SELECT worker_pid FROM turn_liveness.stat_row()")
 	server=$(server_us)
