@@ -47,8 +47,6 @@
 
 #define INVALID_DATABASE	(-2)	/* datconnlimit of a half-dropped one */
 #define MAX_SLEEP			(3600 * TL_SECOND)
-/* the postmaster takes less to free a process */
-#define LASTING				TL_SECOND
 #define TOLD				PG_INT64_MAX	/* the log knows of it */
 
 extern PGDLLEXPORT void tl_launcher_main(Datum arg);
@@ -154,17 +152,19 @@ report_refusal(const char *database)
 
 /*
  * The launcher found no process free.  Returns when it is to try again, and
- * whether the log is to be told, which happens once.
+ * whether the log is to be told.  That happens once, where it lasts: the
+ * postmaster of a busy machine takes seconds to free the process of a worker
+ * that has ended.
  */
 static int64
 note_shortage(int64 *since, int64 now, bool *news)
 {
 	if (*since == 0)
 		*since = now;
-	*news = *since <= now - LASTING;
+	*news = *since <= now - TL_WORKER_RETRY;
 	if (*news)
 		*since = TOLD;
-	return *since == TOLD ? now + TL_WORKER_RETRY : *since + LASTING;
+	return now + (*since == TOLD ? TL_WORKER_RETRY : TL_SECOND);
 }
 
 /* No background worker is free for a database that has a slot. */
