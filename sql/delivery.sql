@@ -64,6 +64,13 @@ SELECT payload ->> 'content' AS content, state FROM turn_liveness.read_replies(A
 VACUUM (INDEX_CLEANUP on) turn_liveness.delivery;
 SELECT payload ->> 'content' AS content, state FROM turn_liveness.read_replies(ARRAY['dv-A']);
 
+-- a second row of a reply, written by hand: no two deliveries
+BEGIN;
+INSERT INTO turn_liveness.delivery (reply_id, conversation_id, platform, is_open, attempt, due_at, delivered_at)
+SELECT reply_id, conversation_id, platform, false, 1, due_at, now() FROM turn_liveness.delivery WHERE reply_id = tl_test.reply('a2');
+SELECT tl_test.code($$SELECT turn_liveness.ack_replies('gw-1', ARRAY[tl_test.reply('a2')])$$);
+ROLLBACK;
+
 -- a claim that is not acknowledged is due again after claim_timeout (30 s)
 SELECT tl_test.advance('20 s');
 SELECT count(*) FROM turn_liveness.claim_replies('gw-2', ARRAY['dv-A', 'dv-B', 'dv-C']);

@@ -419,7 +419,8 @@ COMMENT ON VIEW turn_liveness.turns IS 'the turns that are owed: waiting, runnin
 
 -- One branch for each state, each with its own join: a query for one state is
 -- planned on that state's index and the other branches vanish, and a look-up by
--- conversation or id reaches the indexes of every branch.
+-- conversation or id reaches the indexes of every branch.  Open replies are in one
+-- of two indexes, parked or not: the condition that is always true tells the planner.
 CREATE VIEW turn_liveness.replies AS
 	SELECT x.reply_id, x.deployment, x.message_ids, x.conversation_id, x.platform, x.organization_id, x.payload,
 		   CASE x.outcome WHEN 'a' THEN 'answer' WHEN 'e' THEN 'error' WHEN 'd' THEN 'discharged'
@@ -437,11 +438,13 @@ CREATE VIEW turn_liveness.replies AS
 	FROM (
 		SELECT r.*, 'due'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.is_open AND (d.gateway IS NULL OR d.due_at <= turn_liveness.clock_now())
+		WHERE d.is_open AND (d.parked_until IS NULL OR d.parked_until IS NOT NULL)
+		  AND (d.gateway IS NULL OR d.due_at <= turn_liveness.clock_now())
 		UNION ALL
 		SELECT r.*, 'claimed'::text AS state, d.attempt, d.gateway, d.claimed_at, d.due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id
-		WHERE d.is_open AND d.gateway IS NOT NULL AND d.due_at > turn_liveness.clock_now()
+		WHERE d.is_open AND (d.parked_until IS NULL OR d.parked_until IS NOT NULL)
+		  AND d.gateway IS NOT NULL AND d.due_at > turn_liveness.clock_now()
 		UNION ALL
 		SELECT r.*, 'delivered'::text AS state, d.attempt, d.gateway, d.claimed_at, NULL::timestamptz AS due_at, d.delivered_at, d.last_error
 		FROM turn_liveness.delivery d JOIN turn_liveness.reply r ON r.conversation_id = d.conversation_id AND r.reply_id = d.reply_id

@@ -72,8 +72,6 @@ tl_prefetch(void *line, bool write)
 #define TL_DECIDED_REJECT		'j'
 #define TL_DECIDED_DISCHARGE	'd'
 
-/* delivery.state */
-
 /* error codes that the extension sets; tl_code_name() spells them */
 typedef enum TlCode
 {

@@ -78,7 +78,7 @@ settle(TlPicks *picks)
 
 /* Pick a row if it is among the oldest.  False: no later one of the walk is. */
 static bool
-pick(TlPicks *picks, int64 reply_id, const ItemPointerData *tid)
+pick(TlPicks *picks, int64 reply_id, const ItemPointerData *tid, bool is_open)
 {
 	if (picks->n == 2 * picks->want)
 		settle(picks);
@@ -90,7 +90,7 @@ pick(TlPicks *picks, int64 reply_id, const ItemPointerData *tid)
 		picks->items = picks->items == NULL ? palloc(picks->size * sizeof(TlPick)) :
 			repalloc_huge(picks->items, picks->size * sizeof(TlPick));
 	}
-	picks->items[picks->n++] = (TlPick) {.reply_id = reply_id, .tid = *tid};
+	picks->items[picks->n++] = (TlPick) {.reply_id = reply_id, .tid = *tid, .is_open = is_open};
 	return true;
 }
 
@@ -203,7 +203,7 @@ tl_walk(TlRel *deliveries, TlIndex index, Snapshot snapshot, const TlCursors *cu
 			CHECK_FOR_INTERRUPTS();
 			if (step == TL_STEP_END ||
 				(step == TL_STEP_TAKE &&
-				 (!pick(picks, id, &scan.slot->tts_tid) || ++taken == picks->want)))
+				 (!pick(picks, id, &scan.slot->tts_tid, true) || ++taken == picks->want)))
 				break;
 			found = tl_scan_next(&scan, ForwardScanDirection);
 		}
@@ -252,11 +252,14 @@ walk_conversation(Reading *reading, const TlCursor *cursor)
 	{
 		int64		id = Min(ids[0].found ? ids[0].id : PG_INT64_MAX,
 							 ids[1].found ? ids[1].id : PG_INT64_MAX);
+		bool		is_open = ids[0].found && ids[0].id == id;
+		bool		is_moved = is_open && ids[1].found && ids[1].id == id;
 		TlStep		step = judge(reading, id, cursor->name);
 
 		if (step == TL_STEP_END ||
 			(step == TL_STEP_TAKE &&
-			 (!pick(picks, id, &reading->by_id.slot->tts_tid) || ++taken == picks->want)))
+			 (!pick(picks, id, &reading->by_id.slot->tts_tid, is_open && !is_moved) ||
+			  ++taken == picks->want)))
 			break;
 
 		/* each version of a delivery that was written anew has an entry */
@@ -264,6 +267,8 @@ walk_conversation(Reading *reading, const TlCursor *cursor)
 			while (ids[i].found && ids[i].id == id)
 			{
 				CHECK_FOR_INTERRUPTS();
+				if (is_moved || step == TL_STEP_PASS)
+					tl_scan_look(&ids[i].scan);
 				ids[i].found = tl_scan_next_id(&ids[i].scan, &ids[i].id);
 			}
 	}
@@ -292,7 +297,10 @@ walk_all(Reading *reading, const TlCursors *cursors)
 		tl_scan_begin(scan, &reading->deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
 	}
 	for (i = 0; i < cursors->n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		walk_conversation(reading, &cursors->items[i]);
+	}
 	settle(&reading->picks);
 	for (i = 0; i < 2; i++)
 		tl_scan_end(&reading->ids[i].scan);
@@ -300,12 +308,12 @@ walk_all(Reading *reading, const TlCursors *cursors)
 }
 
 const char *
-tl_find_delivery_state(TlScan *scan, const text *conversation, int64 reply_id, int64 now,
-					   int32 *attempt)
+tl_find_delivery_state(TlScan *scan, const text *conversation, int64 reply_id, bool is_open,
+					   int64 now, int32 *attempt)
 {
 	TlDelivery	d;
 
-	if (!tl_delivery_find(scan, conversation, reply_id, false))
+	if (!tl_delivery_find(scan, conversation, reply_id, is_open))
 		return NULL;
 	tl_delivery_decode(scan->slot, &d);
 	*attempt = tl_delivery_attempt(&d);
@@ -337,7 +345,7 @@ return_picked(ReturnSetInfo *rsinfo, Reading *reading)
 		if (!table_tuple_fetch_row_version(reading->replies.rel, &pick->tid, SnapshotAny, slot))
 			continue;
 		state = tl_find_delivery_state(&scan, tl_reply_conversation(slot, &isnull),
-									   pick->reply_id, now, &attempt);
+									   pick->reply_id, pick->is_open, now, &attempt);
 		if (state != NULL)
 			tl_put_reply(rsinfo, slot, state, attempt);
 	}

@@ -26,6 +26,7 @@ typedef struct TlPick
 {
 	int64		reply_id;		/* first: see tl_compare_ids */
 	ItemPointerData tid;
+	bool		is_open;		/* so the walk found it */
 } TlPick;
 
 /*
@@ -72,10 +73,11 @@ extern void tl_put_reply(ReturnSetInfo *rsinfo, TupleTableSlot *reply,
 						 const char *state, int32 attempt);
 /*
  * The state of a reply, as the view replies shows it, by a scan of
- * tl_delivery_scan; NULL if its snapshot shows no row.
+ * tl_delivery_scan; NULL if its snapshot shows no row.  The caller expects it
+ * open, or not open.
  */
 extern const char *tl_find_delivery_state(TlScan *scan, const text *conversation, int64 reply_id,
-										  int64 now, int32 *attempt);
+										  bool is_open, int64 now, int32 *attempt);
 /* for qsort over ids, or structs that begin with one */
 extern int	tl_compare_ids(const void *a, const void *b);
 

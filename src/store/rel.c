@@ -102,8 +102,8 @@ store(TlRel *r, TupleTableSlot *slot, const Datum *values, const bool *nulls)
 
 /*
  * Make the entry of a row that was written in the i-th index, unless that is
- * closed or the row does not belong there.  No update changes the columns of a
- * key of ours, so there it finds no other row, and need not look.
+ * closed or the row does not belong there.  No update changes the key of a
+ * turn, so there it finds no other row, and need not look.
  */
 static void
 index_row(TlRel *r, int i, TupleTableSlot *slot, bool update, TU_UpdateIndexes which)
@@ -126,7 +126,8 @@ index_row(TlRel *r, int i, TupleTableSlot *slot, bool update, TU_UpdateIndexes w
 	}
 	FormIndexDatum(info, slot, estate, values, isnull);
 	(void) index_insert(index, values, isnull, &slot->tts_tid, r->rel,
-						index->rd_index->indisunique && !(update && r->indexes->bits[i] != 0) ?
+						index->rd_index->indisunique &&
+						!(update && r->indexes->bits[i] == TL_BIT(TL_IDX_TURN_KEY)) ?
 						UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, update, info);
 }
 

@@ -115,6 +115,8 @@ extern bool tl_scan_find(TlScan *s, Datum first, Datum last);
  */
 extern bool tl_scan_find_id(TlScan *s, Datum first, Datum last, int64 *id);
 extern bool tl_scan_next_id(TlScan *s, int64 *id);
+/* look at the row of the entry on which such a walk stands */
+extern void tl_scan_look(TlScan *s);
 extern void tl_scan_end(TlScan *s);
 
 /* the latest committed state, registered: UnregisterSnapshot gives it back */

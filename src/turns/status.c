@@ -248,7 +248,7 @@ put_ended(TlScan *replies, const TlTurn *turn, Snapshot snapshot, Datum *values,
 	tl_delivery_scan(&scan, &deliveries, snapshot);
 	state = tl_find_delivery_state(&scan, DatumGetTextPP(tl_turn_value(turn, TURN_CONVERSATION)),
 								   DatumGetInt64(tl_turn_value(turn, TURN_REPLY_ID)),
-								   tl_clock_now(), &attempt);
+								   false, tl_clock_now(), &attempt);
 	put(GET_DELIVERY_STATE, state != NULL, CStringGetTextDatum(state));
 	tl_scan_end(&scan);
 	tl_rel_close(&deliveries);
@@ -273,7 +273,8 @@ put_owed(const TlTurn *turn, Datum *values, bool *nulls)
 
 /*
  * All about one turn: one descent to the turn, and one each to the record that
- * ended it, its delivery and the latest update, by the ids that the turn holds.
+ * ended it, its delivery (two, if it is open) and the latest update, by the ids
+ * that the turn holds.
  */
 Datum
 turn_liveness_get_turn(PG_FUNCTION_ARGS)

@@ -75,6 +75,24 @@ advance($node, '61 s');
 sweep();
 is(records(), 0, 'for a minute at most');
 
+# A read passes once over the entries of what went: from the rows it learns that they are dead
+$node->safe_psql('postgres',
+	q{SELECT count(turn_liveness.arm_turn('e' || i, 'm', '{"conversationId": "one"}')), count(turn_liveness.discharge_turn('e' || i, 'm')) FROM generate_series(1, 50) i});
+advance($node, '2 h');
+sweep();
+is(records(), 0, 'all records of one conversation went');
+
+sub entries_of_a_read
+{
+	my $read = q{SELECT pg_stat_get_xact_tuples_returned('turn_liveness.delivery_pkey'::regclass)};
+	my ($before, $none, $after) = split /\n/,
+	  $sweeper->query_safe("BEGIN; $read; SELECT count(*) FROM turn_liveness.read_replies('{one}'); $read; COMMIT");
+	is($none, 0, 'nothing is read');
+	return $after - $before;
+}
+cmp_ok(entries_of_a_read(), '>=', 50, 'the first read passes over their entries');
+is(entries_of_a_read(), 0, 'the next one does not');
+
 $_->quit foreach $sweeper, $old, $held;
 $node->stop;
 done_testing();

@@ -149,6 +149,11 @@ like($plan, qr/Index Scan/, 'an index look-up');
 my @buffers = $plan =~ /Buffers: shared hit=(\d+)/;
 # its conversation has one reply; another shape of the plan would read all 21,000
 cmp_ok($buffers[0], '<', 3000, "and reads little: $buffers[0] pages") or diag $plan;
+# what is open stands apart from all that was delivered
+foreach my $state (qw(due claimed dead))
+{
+	unlike($node->safe_psql('postgres', "EXPLAIN SELECT * FROM turn_liveness.replies WHERE state = '$state'", extra_params => [ '-U', 'gateway' ]), qr/Seq Scan|delivery_pkey/, "what is $state is found without a look at what was delivered");
+}
 foreach my $sql (
 	q{SELECT * FROM turn_liveness.turns WHERE deployment = 'w' AND message_id = 'm1'},
 	q{SELECT * FROM turn_liveness.late_replies WHERE deployment = 'w'},
