@@ -32,6 +32,7 @@
 #include "store/reply_row.h"
 
 #define DEFAULT_MAX_REPLIES	100
+#define MAX_LOOKS			10		/* behind the cursor of a stream */
 
 /* a walk over the ids of a conversation's open deliveries, or of the others */
 typedef struct Ids
@@ -49,6 +50,7 @@ typedef struct Reading
 	SnapshotData dirty;
 	TlScan		by_id;			/* replies, under the dirty snapshot */
 	TupleTableSlot *slot;
+	TlScan		last;			/* the last entry of a conversation */
 	Ids			ids[2];
 	TlPicks		picks;
 } Reading;
@@ -236,6 +238,41 @@ judge(Reading *reading, int64 id, const text *conversation)
 		TL_STEP_PASS : TL_STEP_TAKE;
 }
 
+/* Stand on the next entry of a part of a conversation. */
+static void
+stand(Ids *ids, bool found)
+{
+	ids->found = found;
+	if (found)
+		ids->id = DatumGetInt64(tl_scan_entry(&ids->scan, 3));
+}
+
+/*
+ * Most streams have all that is theirs, and it was delivered: the last entries
+ * of the conversation tell, for those of open deliveries come after the others.
+ * Up to MAX_LOOKS open ones may be behind the cursor: the index learns which of
+ * them were delivered since.
+ */
+static bool
+has_news(Reading *reading, const TlCursor *cursor)
+{
+	TlScan	   *scan = &reading->last;
+	Datum		name = PointerGetDatum(cursor->name);
+	bool		found = tl_scan_find_entry(scan, name, name, BackwardScanDirection);
+	int			looks = 0;
+
+	while (found && DatumGetInt64(tl_scan_entry(scan, 3)) <= cursor->after)
+	{
+		if (!DatumGetBool(tl_scan_entry(scan, 2)))
+			return false;
+		if (looks++ == MAX_LOOKS)
+			break;
+		tl_scan_look(scan);
+		found = tl_scan_next_entry(scan, BackwardScanDirection);
+	}
+	return found;
+}
+
 /* Walk one conversation in the order of ids, until enough rows are known. */
 static void
 walk_conversation(Reading *reading, const TlCursor *cursor)
@@ -245,9 +282,11 @@ walk_conversation(Reading *reading, const TlCursor *cursor)
 	int64		taken = 0;
 	int			i;
 
+	if (!has_news(reading, cursor))
+		return;
 	for (i = 0; i < 2; i++)
-		ids[i].found = tl_scan_find_id(&ids[i].scan, PointerGetDatum(cursor->name),
-									   Int64GetDatum(cursor->after), &ids[i].id);
+		stand(&ids[i], tl_scan_find_entry(&ids[i].scan, PointerGetDatum(cursor->name),
+										  Int64GetDatum(cursor->after), ForwardScanDirection));
 	while (ids[0].found || ids[1].found)
 	{
 		int64		id = Min(ids[0].found ? ids[0].id : PG_INT64_MAX,
@@ -269,7 +308,7 @@ walk_conversation(Reading *reading, const TlCursor *cursor)
 				CHECK_FOR_INTERRUPTS();
 				if (is_moved || step == TL_STEP_PASS)
 					tl_scan_look(&ids[i].scan);
-				ids[i].found = tl_scan_next_id(&ids[i].scan, &ids[i].id);
+				stand(&ids[i], tl_scan_next_entry(&ids[i].scan, ForwardScanDirection));
 			}
 	}
 }
@@ -287,6 +326,8 @@ walk_all(Reading *reading, const TlCursors *cursors)
 	InitDirtySnapshot(reading->dirty);
 	tl_reply_scan(&reading->by_id, &reading->replies, &reading->dirty);
 	reading->slot = table_slot_create(reading->replies.rel, NULL);
+	tl_scan_key_text(&reading->last, 1, BTEqualStrategyNumber, (Datum) 0);
+	tl_scan_begin(&reading->last, &reading->deliveries, TL_IDX_DELIVERY_KEY, GetActiveSnapshot());
 	for (i = 0; i < 2; i++)
 	{
 		TlScan	   *scan = &reading->ids[i].scan;
@@ -304,6 +345,7 @@ walk_all(Reading *reading, const TlCursors *cursors)
 	settle(&reading->picks);
 	for (i = 0; i < 2; i++)
 		tl_scan_end(&reading->ids[i].scan);
+	tl_scan_end(&reading->last);
 	tl_scan_end(&reading->by_id);
 }
 

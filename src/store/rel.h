@@ -110,12 +110,13 @@ extern void tl_scan_restart(TlScan *s);
  */
 extern bool tl_scan_find(TlScan *s, Datum first, Datum last);
 /*
- * the same for the last column, an int8, of the index: of each entry, also of
- * those of rows that no snapshot shows
+ * the same over the entries of the index, also those of rows that no snapshot
+ * shows; a column of the entry on which such a walk stands, none of which is
+ * NULL; and a look at its row
  */
-extern bool tl_scan_find_id(TlScan *s, Datum first, Datum last, int64 *id);
-extern bool tl_scan_next_id(TlScan *s, int64 *id);
-/* look at the row of the entry on which such a walk stands */
+extern bool tl_scan_find_entry(TlScan *s, Datum first, Datum last, ScanDirection direction);
+extern bool tl_scan_next_entry(TlScan *s, ScanDirection direction);
+extern Datum tl_scan_entry(TlScan *s, int attno);
 extern void tl_scan_look(TlScan *s);
 extern void tl_scan_end(TlScan *s);
 

@@ -2,8 +2,8 @@
  * scan.c
  *		Walking the indexes of our tables.
  *
- * A walk finds rows, or only the ids that stand in a key: an entry tells that a
- * version of the row was there, whatever became of it.
+ * A walk finds rows, or only the entries of the index: an entry tells that a
+ * version of its row was there, whatever became of it.
  */
 #include "base/turn_liveness.h"
 
@@ -68,16 +68,17 @@ tl_scan_next(TlScan *s, ScanDirection direction)
 }
 
 bool
-tl_scan_next_id(TlScan *s, int64 *id)
+tl_scan_next_entry(TlScan *s, ScanDirection direction)
+{
+	return index_getnext_tid(s->scan, direction) != NULL;
+}
+
+Datum
+tl_scan_entry(TlScan *s, int attno)
 {
 	bool		isnull;
 
-	if (index_getnext_tid(s->scan, ForwardScanDirection) == NULL)
-		return false;
-	*id = DatumGetInt64(index_getattr(s->scan->xs_itup,
-									  IndexRelationGetNumberOfKeyAttributes(s->index),
-									  s->scan->xs_itupdesc, &isnull));
-	return true;
+	return index_getattr(s->scan->xs_itup, attno, s->scan->xs_itupdesc, &isnull);
 }
 
 /*
@@ -113,12 +114,12 @@ tl_scan_find(TlScan *s, Datum first, Datum last)
 }
 
 bool
-tl_scan_find_id(TlScan *s, Datum first, Datum last, int64 *id)
+tl_scan_find_entry(TlScan *s, Datum first, Datum last, ScanDirection direction)
 {
 	/* the access method then keeps the entries for us */
 	s->scan->xs_want_itup = true;
 	set_keys(s, first, last);
-	return tl_scan_next_id(s, id);
+	return tl_scan_next_entry(s, direction);
 }
 
 void
