@@ -43,7 +43,9 @@
 #define PAUSE_AFTER_FULL	(100 * TL_MS)	/* records went */
 #define PAUSE_IN_WALK		TL_SECOND		/* none, but the walk goes on */
 #define MAX_YOUNG	1000		/* so many in a row: those behind are younger */
-#define WHOLE_WALK	(60 * TL_SECOND)	/* from the least id, so often */
+/* the pause before a walk from the least id, or a multiple of its last time */
+#define WHOLE_WALK	(60 * TL_SECOND)
+#define WHOLE_TIMES	9
 
 /* a row that the batch has locked */
 typedef struct Held
@@ -71,7 +73,8 @@ typedef struct Batch
 /* where this process stands in its walk over the records */
 static int64 walk_after = PG_INT64_MIN;
 static bool walks = false;		/* it has not come to the young ones yet */
-static int64 whole_again = 0;	/* the next walk from the least id */
+static int64 whole_since = 0;	/* not 0: it began then, at the least id */
+static int64 whole_again = 0;	/* the next walk from there */
 
 /* Lock a row of the record; false if another transaction holds it. */
 static bool
@@ -191,7 +194,7 @@ remove_late(Batch *batch, int64 cutoff)
 
 /*
  * May the reply in this slot, stored at that time, go with its record?  If so,
- * the scan of deliveries stands in its delivery.
+ * the scan of deliveries stands on its delivery.
  */
 static bool
 is_old(Batch *batch, TupleTableSlot *slot, int64 id, int64 kept, int64 delivered, int64 undelivered)
@@ -212,7 +215,8 @@ is_old(Batch *batch, TupleTableSlot *slot, int64 id, int64 kept, int64 delivered
  * or behind the last id.  The next walk begins there: before it lie records
  * that went, whose index entries stay as long as any snapshot of the server is
  * older, and those that stay for longer than others (undelivered, delivered
- * late).  A walk from the least id looks at these once a minute.
+ * late).  A walk from the least id looks at these once a minute, or less often
+ * where they are many.
  */
 static void
 remove_records(Batch *batch)
@@ -228,6 +232,7 @@ remove_records(Batch *batch)
 	if (!walks && batch->now >= whole_again)
 	{
 		walk_after = PG_INT64_MIN;
+		whole_since = batch->now;
 		whole_again = batch->now + WHOLE_WALK;
 	}
 	tl_scan_key_int8(&scan, 1, BTGreaterStrategyNumber, walk_after);
@@ -238,6 +243,8 @@ remove_records(Batch *batch)
 		bool		isnull;
 		int64		kept = DatumGetTimestampTz(slot_getattr(scan.slot, REPLY_KEPT_AT, &isnull));
 
+		CHECK_FOR_INTERRUPTS();
+		(void) tl_clock_tick();
 		walk_after = DatumGetInt64(slot_getattr(scan.slot, REPLY_REPLY_ID, &isnull));
 		if (kept >= Max(delivered, undelivered))
 		{
@@ -250,9 +257,13 @@ remove_records(Batch *batch)
 	}
 	tl_scan_end(&scan);
 	walks = found && young < MAX_YOUNG;
-	if (walks)
-		batch->more = true;
-	else if (young > 0)
+	batch->more |= walks;
+	if (!walks && whole_since != 0)
+	{
+		whole_again = batch->now + Max(WHOLE_WALK, WHOLE_TIMES * (batch->now - whole_since));
+		whole_since = 0;
+	}
+	if (!walks && young > 0)
 		walk_after = oldest_young - (oldest_young > PG_INT64_MIN);
 }
 

@@ -93,6 +93,21 @@ sub entries_of_a_read
 cmp_ok(entries_of_a_read(), '>=', 50, 'the first read passes over their entries');
 is(entries_of_a_read(), 0, 'the next one does not');
 
+# What stays for long is walked over again after nine times as long as the last walk took, if that is
+# more than a minute. A sweep looks at 1,500 records here, so that a walk takes three.
+$node->safe_psql('postgres', "SELECT count(turn_liveness.reject_turn('u' || i, 'm', '{}', 'no')) FROM generate_series(1, $RECORDS) i");
+$sweeper->query_safe('SET turn_liveness.sweep_batch = 100');
+advance($node, '2 h');
+sweep();
+advance($node, '100 s');
+sweep();
+sweep();
+is(records(), $RECORDS, 'what was not delivered stays');
+advance($node, '890 s');
+cmp_ok(sweep(), '<=', 10, 'a walk that took 100 s begins anew no sooner than 900 s after it');
+advance($node, '1 h');
+cmp_ok(sweep(), '>=', 1000, 'but then');
+
 $_->quit foreach $sweeper, $old, $held;
 $node->stop;
 done_testing();
