@@ -104,8 +104,7 @@ $writer->{stdin} .= "DO \$\$ BEGIN $first; COMMIT; PERFORM pg_advisory_lock(1); 
 $writer->{run}->pump_nb;
 ok($node->poll_query_until('other', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}), 'it has stored a reply, without a slot');
 $_->quit foreach $gateway, $hand;
-# a session may end late
-$node->poll_query_until('other', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type = 'client backend'});
+wait_alone($node, 'other');
 $node->safe_psql('other', 'DROP DATABASE postgres');
 wait_worker($node, 'other');
 $gateway = session($node, 'other');

@@ -60,16 +60,6 @@ sub no_worker
 		$what);
 }
 
-# Until our own sessions have left the databases that are in question: they end late
-# on a busy machine, and the commands would wait for them.
-sub wait_alone
-{
-	$node->poll_query_until('postgres',
-		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname <> 'postgres'")
-	  or die 'a session stays';
-	return;
-}
-
 # The command is not kept waiting by our worker, as a connection would keep it: for
 # five seconds.  What the command itself takes on this machine is measured with the
 # same kind of command in a database without the extension.  One session does both
@@ -78,7 +68,7 @@ sub sql_at_once
 {
 	my ($sql, $what) = @_;
 	my $clock = 'SELECT extract(epoch FROM clock_timestamp())';
-	wait_alone();
+	wait_alone($node);
 	my ($result, $stdout) = $node->psql('postgres',
 		"$clock; CREATE DATABASE bystander; ALTER DATABASE bystander RENAME TO bystander2; DROP DATABASE bystander2; $clock; $sql; $clock");
 	is($result, 0, $what);
@@ -236,10 +226,10 @@ in_time(
 	$node, 1, 10,
 	'DROP DATABASE hardly waits for the worker',
 	sub {
-		wait_alone();
+		wait_alone($node);
 		$node->safe_psql('postgres', 'CREATE DATABASE brief TEMPLATE new');
 		wait_for_state('brief', 'running', 'a worker runs');
-		wait_alone();
+		wait_alone($node);
 		my $start = time;
 		$node->safe_psql('postgres', 'DROP DATABASE brief');
 		return time - $start;

@@ -44,19 +44,10 @@ sub processes
 
 # --- each database has its worker
 
-# Until our own sessions, which may end late, have left a database that is copied or goes
-sub wait_alone
-{
-	my ($db) = @_;
-	$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = '$db' AND backend_type = 'client backend'")
-	  or die "a session stays in $db";
-	return;
-}
-
 my $start = time;
 $node->safe_psql('postgres', 'CREATE DATABASE d2');
 add_extension($node, 'd2');
-wait_alone('d2');
+wait_alone($node);
 $node->safe_psql('postgres', join ';', map { "CREATE DATABASE d$_ TEMPLATE d2 STRATEGY file_copy" } 3 .. $most);
 my $running = sub { $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'turn_liveness worker'}) };
 ok(wait_until("$most workers", sub { $running->() == $most }), "a worker in each of $most databases");
@@ -109,7 +100,7 @@ SELECT string_agg(message_ids[1] || ' ' || error_code, ',') FROM turn_liveness.r
 	"armed|armed\n1\n\n1\nm2 WORKER_NEVER_STARTED", 'beats and sweep_expired_turns() serve as without preload');
 
 # a place that becomes free is taken by one of them, and the log is not told of the others again
-wait_alone('d3');
+wait_alone($node);
 $node->safe_psql('postgres', 'DROP DATABASE d3');
 ok($node->poll_query_until('postgres', "SELECT ($launcher) = 'workers running: $most, no room for: 2'"), 'the place of a database that goes is taken');
 my %told;

@@ -175,11 +175,9 @@ $listener->quit;
 # --- copies
 
 arm($node, 'copied', 'm', q{admission => '1 min', silence => '1 min'});
-# sessions may end late: the copy is made by one that has seen them gone
-wait_until('nobody else is in the database',
-	sub { $hold->query_safe(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type = 'client backend' AND pid <> pg_backend_pid()}) eq 't' });
-$hold->query_safe('CREATE DATABASE copy TEMPLATE postgres');
 $hold->quit;
+wait_alone($node, 'template1');
+$node->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
 wait_worker($node, 'copy');
 ok( wait_until('its deadline is that of a copy',
 		sub { look('TurnLivenessTurnsOverdue', db => 'copy', blocks => [1]) =~ /^waiting\|1\|/m }),

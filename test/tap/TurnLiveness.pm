@@ -19,7 +19,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   new_node add_extension worker_pid wait_worker advance own_wall_clock step_wall_clock no_pauses clock_us wait_clock
-  wait_until wait_server arm ends wait_ended owed failures session backend_pid client_pid
+  wait_until wait_server wait_alone arm ends wait_ended owed failures session backend_pid client_pid
   notified median psql_takes in_time worker_looked wall_clock_passes
   wall_clock_shim
 );
@@ -172,6 +172,17 @@ sub wait_server
 {
 	my ($node, $query) = @_;
 	return wait_until("the server says: $query", sub { return (eval { ($node->psql('postgres', $query))[1] } // '') eq 't' });
+}
+
+# Until no client is in any database but $db, which asks: a session of a test may end
+# late, and a command that wants another database for itself would wait for it.
+sub wait_alone
+{
+	my ($node, $db) = @_;
+	$node->poll_query_until($db // 'postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname <> current_database()")
+	  or die 'a session stays in another database';
+	return;
 }
 
 # Until the worker has looked at all that had lapsed when this was called: a turn
