@@ -10,7 +10,7 @@ import { ClientFactory } from '@a2a-js/sdk/client';
 import {
   TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError,
 } from '@a2a-js/sdk/errors';
-import { clean, prepare, start } from './processes.js';
+import { clean, dies, prepare, start } from './processes.js';
 import { address, pool, rows } from './tasks.js';
 
 // --- the client, in short
@@ -118,8 +118,7 @@ async function main() {
   console.log('the worker is killed in the middle: failed, and why');
   [stream, taskId] = await open(first, request('slow_compute', { seconds: 3600 }));
   assert.equal(await next(stream), COMPUTES);
-  await agent.kill();
-  const end = await rest(stream);
+  const end = await dies(agent, () => rest(stream));
   made = await task(second.getTask(id(taskId)));
   assert.equal(made.status.message.metadata.errorCode, 'WORKER_DIED');
   assert.deepEqual(end, [`FAILED: ${text(made.status.message)}`]);
@@ -168,8 +167,7 @@ async function main() {
   const beats = () => rows(`SELECT FROM pg_stat_activity
     WHERE application_name = left($1, 63) AND query LIKE '%heartbeats%'`, agent.address);
   while ((await beats()).length === 0) await new Promise(setImmediate);
-  await agent.kill();
-  assert.match((await rest(stream)).join(), /^FAILED: [^,]*$/);
+  assert.match((await dies(agent, () => rest(stream))).join(), /^FAILED: [^,]*$/);
   made = await task(second.getTask(id(taskId)));
   assert.equal(made.status.message.metadata.errorCode, 'WORKER_DIED');
   agent = await start('agent_tools.js');

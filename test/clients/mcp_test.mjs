@@ -5,7 +5,7 @@ import assert from 'node:assert';
 import {
   Client, fromJsonSchema, ProtocolErrorCode, StreamableHTTPClientTransport,
 } from '@modelcontextprotocol/client';
-import { clean, prepare, start } from './processes.js';
+import { clean, dies, prepare, start } from './processes.js';
 import { address, rows } from './tasks.js';
 
 const EXTENSION = 'io.modelcontextprotocol/tasks';
@@ -135,8 +135,7 @@ async function main() {
   console.log('the worker is killed in the middle: failed, and why');
   ({ taskId } = await call(first, 'slow_compute', { seconds: 3600 }));
   await until(first, taskId, telling('computes for 3600 s'));
-  await agent.kill();
-  task = await until(second, taskId, status('failed'));
+  task = await dies(agent, () => until(second, taskId, status('failed')));
   assert.equal(task.error.code, -32603);
   assert.equal(task.error.data.errorCode, 'WORKER_DIED');
   assert.equal(task.error.message, task.statusMessage);

@@ -9,10 +9,12 @@ const readline = require('node:readline');
 const pg = require('pg');
 const { pool, setup } = require('./tasks.js');
 
-// A busy machine gets ten seconds in which a session that was cut attaches its tasks again.
+// A session that was cut attaches its tasks again, however late it is on a busy machine.
+const COMES_BACK = "SET turn_liveness.reconnect_window = '1 h'";
+
 const prepare = async () => {
   await setup();
-  await window("SET turn_liveness.reconnect_window = '10 s'");
+  await window(COMES_BACK);
   await pool.query(`
     DO $$ BEGIN
       IF to_regrole('task_gateway') IS NULL THEN
@@ -31,6 +33,15 @@ const prepare = async () => {
 
 const window = (verb) => pool.query(`DO $$ BEGIN
   EXECUTE format('ALTER DATABASE %I ', current_database()) || ${pg.escapeLiteral(verb)}; END $$`);
+
+// Kills a worker that never comes back: its tasks fail, which the client waits to be told.
+const dies = async (agent, told) => {
+  await agent.kill();
+  await window('SET turn_liveness.reconnect_window = 0');
+  const result = await told();
+  await window(COMES_BACK);
+  return result;
+};
 
 const clean = async () => {
   await window('RESET turn_liveness.reconnect_window');
@@ -73,4 +84,4 @@ async function start(file) {
   };
 }
 
-module.exports = { clean, prepare, start };
+module.exports = { clean, dies, prepare, start };

@@ -72,7 +72,7 @@ is(sql(q{SELECT payload->>'error', payload->>'errorCode', generation FROM turn_l
 
 # --- neither beats, nor a session, nor the time of its duration
 
-arm($node, 'waits', 'm', q{admission => '10 min', silence => '10 min', duration => '35 min'});
+arm($node, 'waits', 'm', q{admission => '20 min', silence => '10 min', duration => '35 min'});
 my $worker = session($node);
 is($worker->query_safe(q{SELECT turn_liveness.start_turn('waits', 'm', 'w1')}), '1', 'a worker takes it');
 $worker->query_safe(q{SELECT turn_liveness.attach_worker('waits')});

@@ -209,7 +209,7 @@ $altering->quit;
 # --- a server that must not be asked: sessions that run hear it, and the worker sweeps nothing
 
 my $session = session($node);
-is($session->query_safe(q{SELECT turn_liveness.arm_turn('a', 'm', admission => '1 h')}), 'armed', 'armed');
+is($session->query_safe(q{SELECT turn_liveness.arm_turn('a', 'm', admission => '1 h', silence => '30 min')}), 'armed', 'armed');
 my $refused = sub {
 	my ($node, $statement) = @_;
 	my ($rc, $out, $err) = $node->psql('postgres', $statement, extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
@@ -234,8 +234,12 @@ is(owed($node), 1, 'and is not failed');
 $node->safe_psql('postgres', 'ALTER SYSTEM RESET turn_liveness.accept');
 $node->reload;
 ok(wait_until('accepted', sub { $refused->($node, "SELECT turn_liveness.heartbeat('b')") ne 'refused' }), 'accepted again');
+# the turn deadline counts from where the worker has the setting
+worker_looked($node);
+advance($node, '20 min');
+worker_looked($node);
 is(owed($node), 1, 'a turn deadline for each');
-advance($node, '2 min');
+advance($node, '11 min');
 is(wait_ended($node, 'a', 'm'), 'WORKER_NEVER_STARTED sweep', 'and then it fails');
 $node->stop;
 done_testing();

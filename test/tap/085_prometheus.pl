@@ -126,7 +126,9 @@ my %expected = (
 	'turn_liveness_notification_queue_usage' => 0,
 );
 is($value{$_}, $expected{$_}, $_) or diag $err foreach sort keys %expected;
-cmp_ok($value{'turn_liveness_tick_age_seconds'} // 99, '<', 10, 'turn_liveness_tick_age_seconds');
+# the worker ticks each second; one scrape or two find it late when the machine stalls
+my @ages = map { wait_until('the exporter answers', \&scrape); $value{'turn_liveness_tick_age_seconds'} // 99 } 1 .. 5;
+cmp_ok(median(@ages), '<', 10, 'turn_liveness_tick_age_seconds') or diag "@ages";
 
 my (%told, $group, @missing);
 foreach my $line (split /\n/, $queries)
