@@ -271,7 +271,7 @@ SELECT turn_liveness.post_update('u' || :turn, 'm', '{"content": "rolled back"}'
 ROLLBACK;
 },
 	end => q{
-\set turn random(1, :turns)
+\set turn random(1, :ending)
 SELECT turn_liveness.commit_terminal_reply('u' || :turn, '{m}', '{"content": "end"}');
 });
 my @scripts;
@@ -297,28 +297,37 @@ sub read_on
 	return scalar @read;
 }
 
+# Until there is nothing more; returns how many were read in all
+sub read_all
+{
+	my $count = -1;
+	$count = @read while read_on() > $count;
+	return $count;
+}
+
+# The load posts to all turns, and ends only the first ones, so many
 sub load
 {
-	my ($transactions) = @_;
+	my ($transactions, $ending) = @_;
 	my $out = '';
 	return (\$out, IPC::Run::start(
-		[ 'pgbench', '-n', '-c', 8, '-j', 2, '-t', $transactions, '-D', "turns=$turns", @scripts, $node->connstr('postgres') ],
+		[ 'pgbench', '-n', '-c', 8, '-j', 2, '-t', $transactions, '-D', "turns=$turns", '-D', "ending=$ending", @scripts, $node->connstr('postgres') ],
 		'<', \undef, '>&', \$out));
 }
-my ($out, $run) = load(100_000);
+# half of the turns are left to post to, however late the client reads
+my ($out, $run) = load(100_000, $turns / 2);
 ok(wait_until('some are read', sub { read_on() > 300 }), 'updates: a client reads while others post');
 $node->stop('immediate');
 eval { $run->finish };
 unlike($$out, qr/ERROR:  (?!.*(?:terminat|shut))/, 'updates: no error but the end of the server') or diag $$out;
 $node->start;
-my $before = @read;
-($out, $run) = load(150);
+my $before = read_all();
+($out, $run) = load(150, $turns);
 read_on() while $run->pumpable && (eval { $run->pump_nb; 1 });
 ok($run->finish, 'updates: they go on after a crash') or diag $$out;
-read_on();
-cmp_ok(scalar @read, '>', $before, 'updates: and are read on');
+cmp_ok(read_all(), '>', $before, 'updates: and are read on');
 sql("SELECT count(turn_liveness.commit_terminal_reply('u' || i, '{m}', '{\"content\": \"end\"}')) FROM generate_series(1, $turns) i");
-read_on();
+read_all();
 my %there = map { $_ => 1 } split /\n/, sql(q{SELECT substr(conversation_id, 2) || ' ' || reply_id FROM turn_liveness.reply});
 my %seen;
 $seen{$_}++ foreach @read;
