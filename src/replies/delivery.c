@@ -100,12 +100,9 @@ change_one(Request *request, int64 id)
 {
 	TlScan	   *scan = &request->scan;
 	TlDelivery	d;
-	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
-	if (!tl_reply_find(&request->by_id, id, NULL) ||
-		!tl_delivery_find(scan, tl_reply_conversation(request->by_id.slot, &isnull), id,
-						  request->of_open))
+	if (!tl_delivery_find_by_id(scan, &request->by_id, id, request->of_open))
 		return true;
 	tl_rel_check_visible(&request->deliveries, scan->slot);
 	tl_delivery_decode(scan->slot, &d);

@@ -2,15 +2,16 @@
  * outbox.c
  *		Storing the replies that end turns.
  *
- * A reply's id is its reader's cursor.  A backend takes the id and makes the
- * index entry under one short lock of the conversation, so that entries of a
- * conversation appear in the order of their ids (see src/README.md, "The
- * cursor"). The lock is heavyweight, because making an index entry may wait
- * for I/O.  A group of replies takes the locks of all its conversations, in
- * the order of COLLATE "C", after that of the sequence's relation, on which a
- * DBA's open transaction may keep it waiting.  While a backend holds one, it
- * waits for no row, and for no lock but the next of these and the sequence's
- * (reply_id.c); an error gives the locks back with the transaction's others.
+ * A reply's id is its reader's cursor.  A backend takes the id, stores the
+ * reply and makes the index entry of its delivery, by which readers find it,
+ * under one short lock of the conversation, so that entries of a conversation
+ * appear in the order of their ids (see src/README.md, "The cursor").  The
+ * lock is heavyweight, because making an index entry may wait for I/O.  A
+ * group of replies takes the locks of all its conversations, in the order of
+ * COLLATE "C", after that of the sequence's relation, on which a DBA's open
+ * transaction may keep it waiting.  While a backend holds one, it waits for no
+ * row, and for no lock but the next of these and the sequence's (reply_id.c);
+ * an error gives the locks back with the transaction's others.
  *
  * Counters count at the close: a batch that an error undoes is not counted.
  */

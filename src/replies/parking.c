@@ -109,7 +109,6 @@ park_noted(TlRel *replies, TlRel *deliveries, Snapshot snapshot, int64 now)
 {
 	TlScan		by_id = {0};
 	TlScan		scan = {0};
-	bool		isnull;
 	int			n;
 
 	tl_reply_scan(&by_id, replies, snapshot);
@@ -118,9 +117,7 @@ park_noted(TlRel *replies, TlRel *deliveries, Snapshot snapshot, int64 now)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) tl_clock_tick();
-		if (tl_reply_find(&by_id, claims[first].reply_id, NULL) &&
-			tl_delivery_find(&scan, tl_reply_conversation(by_id.slot, &isnull),
-							 claims[first].reply_id, true))
+		if (tl_delivery_find_by_id(&scan, &by_id, claims[first].reply_id, true))
 			park(deliveries, &scan, snapshot, now);
 	}
 	tl_scan_end(&scan);

@@ -366,7 +366,8 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 
 /*
  * heap_update() without a wait asserts that it meets no row that is held.  So
- * the caller's transaction locks the row before, which can pass over it.
+ * the caller's transaction locks the row before, which can pass over it, and as
+ * strongly as an update of a key does: the death of a reply changes one.
  */
 TM_Result
 tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,

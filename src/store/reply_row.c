@@ -53,3 +53,12 @@ tl_delivery_find(TlScan *s, const text *conversation, int64 reply_id, bool is_op
 	}
 	return false;
 }
+
+bool
+tl_delivery_find_by_id(TlScan *s, TlScan *replies, int64 reply_id, bool is_open)
+{
+	bool		isnull;
+
+	return tl_reply_find(replies, reply_id, NULL) &&
+		tl_delivery_find(s, tl_reply_conversation(replies->slot, &isnull), reply_id, is_open);
+}

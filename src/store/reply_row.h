@@ -59,6 +59,8 @@ extern void tl_delivery_scan(TlScan *s, TlRel *deliveries, Snapshot snapshot);
 extern bool tl_reply_find(TlScan *s, int64 reply_id, const text *conversation);
 /* find the delivery of a reply; the caller expects it open, or not open */
 extern bool tl_delivery_find(TlScan *s, const text *conversation, int64 reply_id, bool is_open);
+/* the same by the id alone, with a scan of tl_reply_scan */
+extern bool tl_delivery_find_by_id(TlScan *s, TlScan *replies, int64 reply_id, bool is_open);
 #define tl_reply_conversation(slot, isnull) \
 	DatumGetTextPP(slot_getattr(slot, REPLY_CONVERSATION_ID, isnull))
 

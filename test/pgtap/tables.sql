@@ -23,6 +23,8 @@ SELECT indexes_are('turn_liveness', 'turn', ARRAY['turn_pkey', 'turn_owed_deploy
 SELECT indexes_are('turn_liveness', 'reply', ARRAY['reply_pkey']);
 SELECT indexes_are('turn_liveness', 'delivery', ARRAY['delivery_pkey', 'delivery_open_platform', 'delivery_parked', 'delivery_dead']);
 SELECT indexes_are('turn_liveness', 'late_reply', ARRAY['late_reply_pkey', 'late_reply_kept', 'late_reply_deployment', 'late_reply_conversation']);
+SELECT index_is_unique('turn_liveness', 'reply', 'reply_pkey', 'ids of all conversations');
+SELECT index_is_unique('turn_liveness', 'delivery', 'delivery_pkey', 'one delivery in either part');
 SELECT is_empty($$SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = 'turn_liveness'::regnamespace AND NOT (i.indisvalid AND i.indisready)$$, 'every index is valid');
 
 -- look-ups by (deployment, message id), by conversation and by state use an index

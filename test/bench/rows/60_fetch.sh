@@ -1,6 +1,7 @@
 # read_replies and claim_replies: 20,000 conversations named, to each of which five
-# replies were delivered, and none is due; 300,000 (quick: 100,000) replies due elsewhere.  And a claim by the platform of as many
-# replies of which none is due: others hold them, or they are delayed, or delivered.
+# replies were delivered, and none is due; 300,000 (quick: 100,000) replies due
+# elsewhere.  And a claim by the platform of as many replies of which none is due:
+# others hold them, or they are delayed, or delivered.
 
 fetch_us() { sql "SELECT bench.us('SELECT count(*) FROM $1')" ; }
 row_fetch() {
