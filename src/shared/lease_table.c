@@ -259,8 +259,12 @@ tl_lease_reclaim(int n, int64 silent_since)
 		TlLease    *lease = &tl_leases.pages[i / TL_LEASES_PER_PAGE].leases[i % TL_LEASES_PER_PAGE];
 		TlLeaseKey	key = lease->key;
 
-		/* one without a key is about to come */
-		if (!lease->used || lease->database != database || (key.h1 | key.h2) == 0)
+		/*
+		 * One without a key is about to come.  The worker needs no lock to
+		 * see that a lease is not silent; it looks again under the lock.
+		 */
+		if (!lease->used || lease->database != database || (key.h1 | key.h2) == 0 ||
+			has_beaten_since(lease, silent_since))
 			continue;
 		LWLockAcquire(tl_lease_partition(key), LW_EXCLUSIVE);
 		if (lease->used && lease->moving == 0 && tl_lease_key_equal(lease->key, key) &&
