@@ -109,7 +109,7 @@ change_one(Request *request, int64 id)
 	if (!request->change(request, &d))
 		return true;
 	if (tl_rel_update(&request->deliveries, &scan->slot->tts_tid, request->snapshot,
-					  d.values, d.nulls) != TM_Ok)
+					  d.values, d.nulls, tl_delivery_is_done(&d)) != TM_Ok)
 	{
 		if (IsolationUsesXactSnapshot())
 			tl_serialization_failure();

@@ -43,6 +43,14 @@
 
 #define LOCK_CLASS_KEY	0x5450	/* see outbox.c; and the table's number */
 
+/* what is written: see index_row() */
+typedef enum Written
+{
+	NEW_ROW,
+	NEW_VERSION,
+	LAST_VERSION				/* of a row that changes no more */
+} Written;
+
 /* Copy the columns that we know out of a slot. */
 void
 tl_row_get(TupleTableSlot *slot, Datum *values, bool *nulls, int natts)
@@ -104,9 +112,14 @@ store(TlRel *r, TupleTableSlot *slot, const Datum *values, const bool *nulls)
  * Make the entry of a row that was written in the i-th index, unless that is
  * closed or the row does not belong there.  No update changes the key of a
  * turn, so there it finds no other row, and need not look.
+ *
+ * An index that is told that a version of a row comes with the same key looks
+ * for the entries of dead versions before it splits a page.  It is told so of
+ * rows that may change many times.  The last version of a row is one more entry
+ * and no more, and the look reads more pages of the table than it is worth.
  */
 static void
-index_row(TlRel *r, int i, TupleTableSlot *slot, bool update, TU_UpdateIndexes which)
+index_row(TlRel *r, int i, TupleTableSlot *slot, Written written, TU_UpdateIndexes which)
 {
 	EState	   *estate = r->indexes->estate;
 	Relation	index = r->indexes->rri->ri_IndexRelationDescs[i];
@@ -127,8 +140,8 @@ index_row(TlRel *r, int i, TupleTableSlot *slot, bool update, TU_UpdateIndexes w
 	FormIndexDatum(info, slot, estate, values, isnull);
 	(void) index_insert(index, values, isnull, &slot->tts_tid, r->rel,
 						index->rd_index->indisunique &&
-						!(update && r->indexes->bits[i] == TL_BIT(TL_IDX_TURN_KEY)) ?
-						UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, update, info);
+						!(written != NEW_ROW && r->indexes->bits[i] == TL_BIT(TL_IDX_TURN_KEY)) ?
+						UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, written == NEW_VERSION, info);
 }
 
 /*
@@ -136,7 +149,7 @@ index_row(TlRel *r, int i, TupleTableSlot *slot, bool update, TU_UpdateIndexes w
  * other finds the pages of the index in the processor's cache.
  */
 static void
-index_rows(TlRel *r, TupleTableSlot **slots, int n, bool update, TU_UpdateIndexes which)
+index_rows(TlRel *r, TupleTableSlot **slots, int n, Written written, TU_UpdateIndexes which)
 {
 	int			i;
 	int			j;
@@ -147,7 +160,7 @@ index_rows(TlRel *r, TupleTableSlot **slots, int n, bool update, TU_UpdateIndexe
 			/* where the disk is slow the worker's clock goes on all the same */
 			if (n > 1)
 				(void) tl_clock_tick();
-			index_row(r, i, slots[j], update, which);
+			index_row(r, i, slots[j], written, which);
 		}
 	ResetPerTupleExprContext(r->indexes->estate);
 }
@@ -181,7 +194,7 @@ tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls)
 		table_tuple_insert(r->rel, slots[0], GetCurrentCommandId(true), 0, NULL);
 	else
 		table_multi_insert(r->rel, slots, n, GetCurrentCommandId(true), 0, NULL);
-	index_rows(r, slots, n, false, TU_All);
+	index_rows(r, slots, n, NEW_ROW, TU_All);
 	CommandCounterIncrement();
 }
 
@@ -345,7 +358,7 @@ tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode, Lo
 /* Replace a row; waits for a transaction that holds it. */
 TM_Result
 tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
-			  const Datum *values, const bool *nulls)
+			  const Datum *values, const bool *nulls, bool last)
 {
 	TM_FailureData failure;
 	LockTupleMode lockmode;
@@ -358,7 +371,7 @@ tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	if (result == TM_Ok)
 	{
 		if (update_indexes != TU_None)
-			index_rows(r, &r->slot, 1, true, update_indexes);
+			index_rows(r, &r->slot, 1, last ? LAST_VERSION : NEW_VERSION, update_indexes);
 		CommandCounterIncrement();
 	}
 	return result;
@@ -375,7 +388,7 @@ tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
 {
 	TM_Result	result = tl_rel_lock(r, tid, snapshot, LockTupleExclusive, LockWaitSkip);
 
-	return result == TM_Ok ? tl_rel_update(r, tid, snapshot, values, nulls) : result;
+	return result == TM_Ok ? tl_rel_update(r, tid, snapshot, values, nulls, false) : result;
 }
 
 /* Delete a row; waits as tl_rel_update does. */

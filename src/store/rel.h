@@ -79,10 +79,10 @@ extern bool tl_rel_insert_unless_there(TlRel *r, TlIndex key, const Datum *value
 									   const bool *nulls, TlFill fill, void *arg);
 /*
  * replace a row: waits for a transaction that holds it, and returns what that
- * one made of it if it was not TM_Ok
+ * one made of it if it was not TM_Ok.  "last": the row changes no more.
  */
 extern TM_Result tl_rel_update(TlRel *r, ItemPointer tid, Snapshot snapshot,
-							   const Datum *values, const bool *nulls);
+							   const Datum *values, const bool *nulls, bool last);
 /* the same, but TM_WouldBlock if another transaction holds the row */
 extern TM_Result tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
 										   const Datum *values, const bool *nulls);

@@ -138,7 +138,8 @@ tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 	TM_Result	result;
 
 	encode(turn);
-	result = tl_rel_update(turns, &turn->tid, snapshot, turn->values, turn->nulls);
+	result = tl_rel_update(turns, &turn->tid, snapshot, turn->values, turn->nulls,
+						   !tl_turn_is_owed(turn));
 	if (result == TM_Ok)
 		turn->tid = turns->slot->tts_tid;
 	return result;
