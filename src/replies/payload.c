@@ -7,7 +7,9 @@
 #include "base/turn_liveness.h"
 
 #include "common/hashfn.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -15,8 +17,8 @@
 
 /*
  * The members that a payload may have besides those of the caller, in the order
- * in which jsonb keeps keys: shorter ones first.  An object whose keys are
- * pushed in that order needs no sorting.
+ * in which jsonb keeps keys: shorter ones first.  So the pairs of a payload
+ * stand as jsonb wants them, and no key comes twice.
  */
 enum
 {
@@ -50,8 +52,8 @@ static const struct
 typedef struct Payload
 {
 	JsonbValue	members[NMEMBERS];
-	const text *const *ids;		/* of MESSAGE_IDS */
-	TlJsonbState state;
+	JsonbPair  *pairs;
+	int			npairs;
 } Payload;
 
 static JsonbValue
@@ -66,12 +68,6 @@ string_value(const char *string, int len)
 
 #define text_value(value)	string_value(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value))
 #define cstring_value(value)	string_value(value, strlen(value))
-
-static void
-push(TlJsonbState *state, JsonbIteratorToken token, JsonbValue value)
-{
-	tl_push_jsonb_compat(state, token, &value);
-}
 
 /* A key that is there and not JSON null. */
 static JsonbValue *
@@ -114,31 +110,44 @@ begin(Payload *payload, Jsonb *routing, int32 generation)
 static void
 set_ids(Payload *payload, const text *const *ids, int nids)
 {
+	JsonbValue *list = &payload->members[MESSAGE_IDS];
+	int			i;
+
 	payload->members[MESSAGE_ID] = text_value(ids[0]);
-	payload->members[MESSAGE_IDS].type = jbvArray;
-	payload->members[MESSAGE_IDS].val.array.nElems = nids;
-	payload->ids = ids;
+	list->type = jbvArray;
+	list->val.array.rawScalar = false;
+	list->val.array.nElems = nids;
+	list->val.array.elems = palloc(nids * sizeof(JsonbValue));
+	for (i = 0; i < nids; i++)
+		list->val.array.elems[i] = text_value(ids[i]);
 }
 
-/* Push a member that is there. */
-static void
-push_member(Payload *payload, int i)
+/* What is read from a jsonb as an object or array is written as values only. */
+static JsonbValue
+unpack(JsonbValue value)
 {
-	JsonbValue *value = &payload->members[i];
-	int			j;
+	TlJsonbState state = {0};
 
-	if (value->type == jbvNull)
-		return;
-	push(&payload->state, WJB_KEY, cstring_value(members[i].key));
-	if (i != MESSAGE_IDS)
-	{
-		push(&payload->state, WJB_VALUE, *value);
-		return;
-	}
-	tl_push_jsonb_compat(&payload->state, WJB_BEGIN_ARRAY, NULL);
-	for (j = 0; j < value->val.array.nElems; j++)
-		push(&payload->state, WJB_ELEM, text_value(payload->ids[j]));
-	tl_push_jsonb_compat(&payload->state, WJB_END_ARRAY, NULL);
+	if (value.type != jbvBinary)
+		return value;
+	tl_push_jsonb_compat(&state, WJB_BEGIN_ARRAY, NULL);
+	tl_push_jsonb_compat(&state, WJB_ELEM, &value);
+	tl_push_jsonb_compat(&state, WJB_END_ARRAY, NULL);
+	return state.result->val.array.elems[0];
+}
+
+static void
+add_pair(Payload *payload, JsonbValue key, JsonbValue value)
+{
+	payload->pairs[payload->npairs++] = (JsonbPair) {.key = key, .value = unpack(value)};
+}
+
+/* Add a member that is there. */
+static void
+add_member(Payload *payload, int i)
+{
+	if (payload->members[i].type != jbvNull)
+		add_pair(payload, cstring_value(members[i].key), payload->members[i]);
 }
 
 /* Where does a key stand to that of a member, in jsonb's order? */
@@ -152,39 +161,41 @@ compare_key(const JsonbValue *key, int i)
 }
 
 /*
- * Push all members, and those of the caller's object in between.  Of two equal
+ * Add all members, and those of the caller's object in between.  Of two equal
  * keys the caller's is kept, but for the ids of the turns.
  */
 static Jsonb *
 finish(Payload *payload, Jsonb *object)
 {
-	TlJsonbState *state = &payload->state;
 	JsonbIterator *it = object != NULL ? JsonbIteratorInit(&object->root) : NULL;
+	JsonbValue	result = {.type = jbvObject};
 	JsonbValue	key;
 	JsonbValue	value;
 	int			i = 0;
 
-	tl_push_jsonb_compat(state, WJB_BEGIN_OBJECT, NULL);
+	payload->pairs = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(JsonbPair) *
+											(NMEMBERS + (object ? JB_ROOT_COUNT(object) : 0)));
 	if (it != NULL)
 		(void) JsonbIteratorNext(&it, &key, true);	/* its object begins */
 	while (it != NULL && JsonbIteratorNext(&it, &key, true) == WJB_KEY)
 	{
+		CHECK_FOR_INTERRUPTS();
 		(void) JsonbIteratorNext(&it, &value, true);
 		while (i < NMEMBERS && compare_key(&key, i) > 0)
-			push_member(payload, i++);
+			add_member(payload, i++);
 		if (i < NMEMBERS && compare_key(&key, i) == 0)
 		{
 			if ((i == MESSAGE_ID || i == MESSAGE_IDS) && payload->members[i].type != jbvNull)
 				continue;
 			i++;
 		}
-		push(state, WJB_KEY, key);
-		push(state, WJB_VALUE, value);
+		add_pair(payload, key, value);
 	}
 	for (; i < NMEMBERS; i++)
-		push_member(payload, i);
-	tl_push_jsonb_compat(state, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(state->result);
+		add_member(payload, i);
+	result.val.object.nPairs = payload->npairs;
+	result.val.object.pairs = payload->pairs;
+	return JsonbValueToJsonb(&result);
 }
 
 Jsonb *

@@ -216,7 +216,6 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 	TlOutbox	outbox = {0};
 	text	  **ids = palloc(commit->nwon * sizeof(text *));
 	Candidate **group = palloc(commit->nwon * sizeof(Candidate *));
-	Snapshot	snapshot = tl_latest_snapshot();
 	int64		now = tl_clock_now();
 	int			i;
 	int			j;
@@ -245,11 +244,11 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 		for (j = 0; j < reply->nids; j++)
 		{
 			end_turn(&group[j]->turn, commit->outcome, commit->request, reply->id);
-			tl_turn_write(turns, &group[j]->turn, snapshot, false);
+			/* the row is locked: no snapshot decides what is seen of it */
+			tl_turn_write(turns, &group[j]->turn, GetActiveSnapshot(), false);
 		}
 	}
 	tl_outbox_close(&outbox);
-	UnregisterSnapshot(snapshot);
 }
 
 /*
