@@ -199,3 +199,17 @@ SELECT tl_test.safe();
 \set VERBOSITY default
 SELECT count(set_config(name, 'off', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 DROP FUNCTION tl_test.safe();
+
+-- PL/pgSQL checks a domain even between a COMMIT and the next statement, without a snapshot
+CREATE FUNCTION tl_test.large() RETURNS jsonb LANGUAGE sql
+AS $$SELECT jsonb_build_object('conversationId', 'xa-L', 'platformMetadata', string_agg(md5(i::text), '')) FROM generate_series(1, 300) i$$;
+CREATE DOMAIN tl_test.arms AS bigint CHECK (VALUE IS NULL OR turn_liveness.arm_turn('xa-12', 'm' || VALUE, tl_test.large()) IS NOT NULL);
+CREATE DOMAIN tl_test.commits AS text CHECK (VALUE IS NULL OR turn_liveness.commit_terminal_reply('xa-12', ARRAY[VALUE], '{"content": "x"}') IS NOT NULL);
+SELECT turn_liveness.arm_turn('xa-12', 'm' || i, tl_test.large()) FROM generate_series(1, 3) i;
+DO $$ DECLARE a tl_test.arms; BEGIN COMMIT; GET DIAGNOSTICS a = ROW_COUNT; END $$;
+DO $$ DECLARE c tl_test.commits; BEGIN FOR c IN SELECT 'm' || i FROM generate_series(1, 3) i LOOP COMMIT; END LOOP; END $$;
+SELECT message_id, pg_column_size(routing) > 8000 AS large FROM turn_liveness.turns WHERE deployment = 'xa-12' ORDER BY 1;
+SELECT message_ids, payload ->> 'content' AS content FROM turn_liveness.read_replies(ARRAY['xa-L']);
+SELECT turn_liveness.discharge_turn('xa-12', 'm0');
+DROP DOMAIN tl_test.arms, tl_test.commits;
+DROP FUNCTION tl_test.large();

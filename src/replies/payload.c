@@ -17,8 +17,8 @@
 
 /*
  * The members that a payload may have besides those of the caller, in the order
- * in which jsonb keeps keys: shorter ones first.  So the pairs of a payload
- * stand as jsonb wants them, and no key comes twice.
+ * in which jsonb keeps keys: shorter ones first.  finish() merges them with the
+ * caller's, which come in the same order, so jsonb need not sort the pairs.
  */
 enum
 {
@@ -122,18 +122,27 @@ set_ids(Payload *payload, const text *const *ids, int nids)
 		list->val.array.elems[i] = text_value(ids[i]);
 }
 
-/* What is read from a jsonb as an object or array is written as values only. */
+/*
+ * JsonbIteratorNext returns a nested object or array as one block, and
+ * JsonbValueToJsonb takes none: make values of it.
+ */
 static JsonbValue
 unpack(JsonbValue value)
 {
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	part;
 	TlJsonbState state = {0};
 
 	if (value.type != jbvBinary)
 		return value;
-	tl_push_jsonb_compat(&state, WJB_BEGIN_ARRAY, NULL);
-	tl_push_jsonb_compat(&state, WJB_ELEM, &value);
-	tl_push_jsonb_compat(&state, WJB_END_ARRAY, NULL);
-	return state.result->val.array.elems[0];
+	it = JsonbIteratorInit(value.val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &part, false)) != WJB_DONE)
+	{
+		CHECK_FOR_INTERRUPTS();
+		tl_push_jsonb_compat(&state, token, token < WJB_BEGIN_ARRAY ? &part : NULL);
+	}
+	return *state.result;
 }
 
 static void

@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "tcop/pquery.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
@@ -230,6 +231,11 @@ tl_check_accepts(void)
 							errhint("Ask the server that serves this database now."));
 }
 
+/*
+ * PL/pgSQL checks the constraints of a domain even between a COMMIT and the
+ * next statement, where no snapshot is active, and PostgreSQL writes a value to
+ * a TOAST table only under one.  A caller without a portal sees to it itself.
+ */
 void
 tl_check_writable(const char *function)
 {
@@ -237,4 +243,6 @@ tl_check_writable(const char *function)
 	PreventCommandDuringRecovery(function);
 	PreventCommandIfParallelMode(function);
 	tl_check_accepts();
+	if (ActivePortal != NULL)
+		EnsurePortalSnapshotExists();
 }

@@ -113,10 +113,11 @@ store(TlRel *r, TupleTableSlot *slot, const Datum *values, const bool *nulls)
  * closed or the row does not belong there.  No update changes the key of a
  * turn, so there it finds no other row, and need not look.
  *
- * An index that is told that a version of a row comes with the same key looks
- * for the entries of dead versions before it splits a page.  It is told so of
- * rows that may change many times.  The last version of a row is one more entry
- * and no more, and the look reads more pages of the table than it is worth.
+ * An index to which index_insert() passes a version of a row, as one whose
+ * key has not changed, looks for entries of dead versions before it splits a
+ * page.  This function passes it so of rows that may change many times.  The
+ * last version of a row leaves one dead entry, and the look reads more pages
+ * of the table than that entry is worth.
  */
 static void
 index_row(TlRel *r, int i, TupleTableSlot *slot, Written written, TU_UpdateIndexes which)

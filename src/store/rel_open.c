@@ -158,11 +158,7 @@ make_indexes(TlTable table, Relation rel)
 	indexes->estate = estate;
 	indexes->rri = rri = makeNode(ResultRelInfo);
 
-	/*
-	 * ExecInsertIndexTuples would ask the range table which columns an update
-	 * touched.  Without one, every index tries bottom-up deletion, which serves
-	 * tables whose rows are updated once.
-	 */
+	/* without a range table: index_row() tells the index of an update */
 	InitResultRelInfo(rri, rel, 0, NULL, 0);
 	ExecOpenIndices(rri, false);
 	indexes->oids = palloc(sizeof(Oid) * Max(rri->ri_NumIndices, 1));

@@ -216,6 +216,7 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 	TlOutbox	outbox = {0};
 	text	  **ids = palloc(commit->nwon * sizeof(text *));
 	Candidate **group = palloc(commit->nwon * sizeof(Candidate *));
+	Snapshot	snapshot = tl_latest_snapshot();
 	int64		now = tl_clock_now();
 	int			i;
 	int			j;
@@ -244,11 +245,11 @@ end_won(TlRel *turns, Commit *commit, Candidate **won)
 		for (j = 0; j < reply->nids; j++)
 		{
 			end_turn(&group[j]->turn, commit->outcome, commit->request, reply->id);
-			/* the row is locked: no snapshot decides what is seen of it */
-			tl_turn_write(turns, &group[j]->turn, GetActiveSnapshot(), false);
+			tl_turn_write(turns, &group[j]->turn, snapshot, false);
 		}
 	}
 	tl_outbox_close(&outbox);
+	UnregisterSnapshot(snapshot);
 }
 
 /*

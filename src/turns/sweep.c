@@ -22,7 +22,15 @@
 #include "turns/sweep_batch.h"
 #include "turns/turn.h"
 
-#define CHUNK			128		/* so that it stays in the caches */
+/*
+ * Rows of a batch.  A session gives the memory of a large batch back to the
+ * system, and faults it in again with the next.  A call for very many turns
+ * makes larger batches: each is a savepoint, and the snapshots of other
+ * sessions have room for the ids of 64.
+ */
+#define CHUNK			128
+#define MAX_CHUNK		500
+#define MAX_BATCHES		60
 
 PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 
@@ -34,7 +42,8 @@ PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 static bool
 sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 {
-	TlSweepItem items[CHUNK];
+	TlSweepItem items[MAX_CHUNK];
+	int			size = Min(Max(max / MAX_BATCHES, CHUNK), MAX_CHUNK);
 	Snapshot	snapshot = tl_latest_snapshot();
 	TlRel		turns;
 	TlScan		scan = {0};
@@ -52,7 +61,7 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 	}
 	do
 	{
-		for (n = 0; n < CHUNK && tl_scan_next(&scan, ForwardScanDirection); n++)
+		for (n = 0; n < size && tl_scan_next(&scan, ForwardScanDirection); n++)
 			items[n] = (TlSweepItem) {
 				.tid = scan.slot->tts_tid, .attached = death ? death->attached : 0,
 				.died = death ? death->died : 0
@@ -61,11 +70,11 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 			*failed += tl_sweep_items(items, n, max - *failed, death == NULL);
 		for (i = 0; i < n; i++)
 			busy |= items[i].status == TL_SWEEP_BUSY;
-	} while (n == CHUNK && *failed < max);
+	} while (n == size && *failed < max);
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
-	return !busy && n < CHUNK;
+	return !busy && n < size;
 }
 
 /*
