@@ -8,10 +8,11 @@
  * callback: the utility hook (ddl_hook.c) raises the look flags then.
  *
  * A rolled-back savepoint leaves its part in the lists, which costs a needless
- * look; only the deaths that it settled are taken back.  And only a transaction
- * that rolled back no savepoint and did nothing but end turns drops a lease
- * with its last turn: a turn that is armed and ended in one transaction is none
- * of those that were counted, and a turn that is owed must keep its beats.
+ * look; only the deaths that it settled are taken back, and the worker goes on
+ * watching what it ended.  And only a transaction that rolled back no savepoint
+ * and did nothing but end turns drops a lease with its last turn: a turn that
+ * is armed and ended in one transaction is none of those that were counted, and
+ * a turn that is owed must keep its beats.
  *
  * Before the commit the transaction stamps rows that become visible later than
  * they were armed.  A transaction that stays open for long after it armed a
@@ -149,6 +150,16 @@ add_touched(TlLeaseKey deployment, TlLeaseKey key)
 	return touched;
 }
 
+/* A long letter leaves this out: the worker looks at the row in vain. */
+static void
+unwatch(const TlTurn *turn)
+{
+	if (pending->letter.len <= MAX_LETTER / 2)
+		tl_mail_ended(&pending->letter, &(TlEnded) {
+			.tid = turn->tid, .turn = turn->turn_key, .begun = turn->times.begun
+		});
+}
+
 /*
  * What the deployment is known to owe is read before the commit: a count that
  * a beat remembers after it is no evidence that these turns were all.
@@ -166,7 +177,10 @@ tl_xact_count(const TlTurn *turn, bool ends)
 	if (pending->everything)
 		return;
 	if (ends)
+	{
 		(void) add_touched(turn->deployment_key, turn->turn_key);
+		unwatch(turn);
+	}
 	touched = add_touched(turn->deployment_key, turn->deployment_key);
 	touched->ended += ends;
 	/* after_commit asks for it only where the transaction just ended turns */
@@ -426,6 +440,8 @@ after_commit(Pending *p)
 		tl_attach_settle(&ITEM(Settled, &p->deaths, i)->death);
 	if (p->due_again < PG_INT64_MAX)
 		tl_due_again_by(db, p->due_again);
+	if (p->rolled_back)
+		tl_mail_void_ended(&p->letter);
 	if (p->letter.len > 0 || p->look_turns || p->look_replies)
 		tl_mailbox_post(db, &p->letter, p->look_turns, p->look_replies, p->lowest_due);
 }

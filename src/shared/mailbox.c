@@ -8,8 +8,8 @@
  * at everything, so a lost letter costs time and no turn.  The worker copies
  * the box out and reads it after it released the lock.
  *
- * A message is its type in one byte, then a TlWatch, or an id and a time, or
- * the lengths of two names in one byte each and the names.
+ * A message is its type in one byte, then a TlWatch, a TlEnded, or an id and a
+ * time, or the lengths of two names in one byte each and the names.
  */
 #include "base/turn_liveness.h"
 
@@ -24,6 +24,28 @@ tl_mail_watch(StringInfo letter, const TlWatch *watch)
 {
 	appendStringInfoChar(letter, TL_MAIL_WATCH);
 	appendBinaryStringInfo(letter, (const char *) watch, sizeof(TlWatch));
+}
+
+void
+tl_mail_ended(StringInfo letter, const TlEnded *ended)
+{
+	appendStringInfoChar(letter, TL_MAIL_ENDED);
+	appendBinaryStringInfo(letter, (const char *) ended, sizeof(TlEnded));
+}
+
+/* At that address the worker watches no row. */
+void
+tl_mail_void_ended(StringInfo letter)
+{
+	TlMail		mail;
+	int			at = 0;
+
+	while (tl_mail_next(letter, &at, &mail))
+		if (mail.type == TL_MAIL_ENDED)
+		{
+			ItemPointerSetInvalid(&mail.ended.tid);
+			memcpy(letter->data + at - sizeof(TlEnded), &mail.ended, sizeof(TlEnded));
+		}
 }
 
 /* This runs for rows of any origin, so it trusts no length. */
@@ -75,6 +97,11 @@ tl_mail_next(const StringInfo letter, int *at, TlMail *mail)
 		memcpy(&mail->watch, p, sizeof(TlWatch));
 		p += sizeof(TlWatch);
 	}
+	else if (mail->type == TL_MAIL_ENDED)
+	{
+		memcpy(&mail->ended, p, sizeof(TlEnded));
+		p += sizeof(TlEnded);
+	}
 	else if (mail->type == TL_MAIL_CLAIMED)
 	{
 		memcpy(&mail->reply_id, p, sizeof(int64));
@@ -114,7 +141,7 @@ tl_mailbox_post(TlDatabase *db, StringInfo letter, bool look_turns, bool look_re
 	{
 		if (mail.type != TL_MAIL_WATCH)
 		{
-			replies |= mail.type != TL_MAIL_CLAIMED;
+			replies |= mail.type == TL_MAIL_REPLY || mail.type == TL_MAIL_LAPSED;
 			claims |= mail.type == TL_MAIL_CLAIMED;
 			continue;
 		}

@@ -15,6 +15,7 @@
 typedef enum TlMailType
 {
 	TL_MAIL_WATCH,				/* an owed row to keep an eye on */
+	TL_MAIL_ENDED,				/* its turn is owed no more */
 	TL_MAIL_REPLY,				/* conversation, platform: due, or ended */
 	TL_MAIL_LAPSED,				/* deployment: a turn of it is offered */
 	TL_MAIL_CLAIMED				/* a reply was claimed: see parking.c */
@@ -31,11 +32,20 @@ typedef struct TlWatch
 	int64		visible;		/* when its transaction had committed */
 } TlWatch;
 
+/* the row of an owed turn that ended, as the watch list may know it */
+typedef struct TlEnded
+{
+	ItemPointerData tid;
+	TlLeaseKey	turn;
+	int64		begun;
+} TlEnded;
+
 /* a message as tl_mail_next() reads it */
 typedef struct TlMail
 {
 	TlMailType	type;
 	TlWatch		watch;
+	TlEnded		ended;
 	const char *conversation;	/* or the deployment */
 	int			conversation_len;
 	const char *platform;
@@ -46,6 +56,9 @@ typedef struct TlMail
 
 /* append a message to a letter, in a transaction's own memory */
 extern void tl_mail_watch(StringInfo letter, const TlWatch *watch);
+extern void tl_mail_ended(StringInfo letter, const TlEnded *ended);
+/* a letter of which a part was rolled back ends no turn */
+extern void tl_mail_void_ended(StringInfo letter);
 /* false: a row that is not of our functions has a name too long */
 extern bool tl_mail_reply(StringInfo letter, const char *conversation, int clen,
 						  const char *platform, int plen);

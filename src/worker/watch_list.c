@@ -116,6 +116,20 @@ tl_watch_list_add(const TlWatch *watch, bool late, int64 now)
 	tl_longest_silence_ms = Max(tl_longest_silence_ms, times->silence_ms);
 }
 
+void
+tl_watch_list_remove(const TlEnded *ended)
+{
+	Entry	   *entry = hash_search(entries, &ended->tid, HASH_FIND, NULL);
+
+	/* the row of another turn may stand there by now */
+	if (entry == NULL || entry->watch.times.begun != ended->begun ||
+		memcmp(&entry->watch.turn, &ended->turn, sizeof(TlLeaseKey)) != 0)
+		return;
+	if (entry->due != NOWHERE)
+		dlist_delete(&entry->node);
+	(void) hash_search(entries, &ended->tid, HASH_REMOVE, NULL);
+}
+
 /* Ask the memory for what the next looks at a bucket will touch. */
 static pg_attribute_always_inline void
 prefetch(dlist_head *bucket)

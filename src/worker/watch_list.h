@@ -11,6 +11,8 @@
 extern void tl_watch_list_reset(int64 now);
 /* watch this row from now on; late: it is known to be first seen only now */
 extern void tl_watch_list_add(const TlWatch *watch, bool late, int64 now);
+/* its turn ended: watch it no more */
+extern void tl_watch_list_remove(const TlEnded *ended);
 /* up to max rows that may have lapsed; those that live are filed again */
 extern int	tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max);
 /* what became of an item that the list gave out */

@@ -251,6 +251,8 @@ take_mail(TlDatabase *db)
 			tl_watch_list_add(&mail.watch,
 							  mail.watch.fresh && mail.watch.times.seen == 0 &&
 							  mail.watch.visible - mail.watch.times.armed > LATE_US, now);
+		else if (mail.type == TL_MAIL_ENDED)
+			tl_watch_list_remove(&mail.ended);
 		else if (mail.type == TL_MAIL_CLAIMED)
 			tl_parking_note(&mail, now);
 		else

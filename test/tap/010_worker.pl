@@ -253,6 +253,57 @@ wait_worker($node, 'other');
 arm($node, 'enabled', 'm', q{admission => '100ms'});
 is(wait_ended($node, 'enabled', 'm'), 'WORKER_NEVER_STARTED sweep', 'enabled = on brings them back');
 
+# --- a turn that has ended is watched no more, also where its deployment goes on beating
+
+sub sweeps { return $node->safe_psql('postgres', 'SELECT sweeps FROM turn_liveness.stat_row()') }
+
+# A round of the worker that began after this was called has ended.
+my $bells = 0;
+
+sub two_rounds
+{
+	foreach (1 .. 2)
+	{
+		my $bell = 'bell' . ++$bells;
+		$node->safe_psql('postgres', "SELECT turn_liveness.reject_turn('$bell', 'm', '{}', 'ding')");
+		notified($listener, qr/$bell"/);
+	}
+	return;
+}
+two_rounds();
+my $sweeps = sweeps();
+$node->safe_psql('postgres', <<'END');
+SELECT count(turn_liveness.arm_turn('over' || i, 'm')) FROM generate_series(1, 20) i;
+SELECT count(turn_liveness.heartbeat('over' || i)) FROM generate_series(1, 10) i;
+SELECT count(turn_liveness.commit_terminal_reply('over' || i, '{m}', '{}')) FROM generate_series(1, 15) i;
+SELECT count(turn_liveness.discharge_turn('over' || i, 'm')) FROM generate_series(16, 20) i;
+BEGIN;
+SELECT turn_liveness.arm_turn('over', 'm');
+SELECT turn_liveness.commit_terminal_reply('over', '{m}', '{}');
+COMMIT;
+END
+advance($node, '10 min');
+two_rounds();
+is(sweeps(), $sweeps, 'rows of turns that have ended are not looked at when they would have lapsed');
+$node->safe_psql('postgres', <<'END');
+SELECT turn_liveness.arm_turn('not-over', i::text) FROM generate_series(1, 3) i;
+BEGIN;
+SAVEPOINT s;
+SELECT turn_liveness.commit_terminal_reply('not-over', '{1}', '{}');
+ROLLBACK TO s;
+SELECT turn_liveness.commit_terminal_reply('not-over', '{2}', '{}');
+COMMIT;
+BEGIN;
+SELECT turn_liveness.commit_terminal_reply('not-over', '{3}', '{}');
+ROLLBACK;
+END
+advance($node, '10 min');
+two_rounds();
+is($node->safe_psql('postgres',
+		"SELECT array_agg(outcome ORDER BY message_id) FROM turn_liveness.turn WHERE deployment = 'not-over'"),
+	'{e,a,e}', 'an end that is rolled back is none: the worker is in time');
+is(sweeps(), $sweeps + 1, 'with one look at all three');
+
 # --- after a notification that names many the worker gathers for notify_interval
 
 sub answer_of
