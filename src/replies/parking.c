@@ -10,7 +10,8 @@
  * takes them out of that index and puts them into one in the order of time.
  *
  * A letter tells the worker of each claim.  Where a letter was lost, and when
- * the worker begins, it walks over all replies that are due, some at a time.
+ * the worker begins, it walks over all replies that are due, some at a time,
+ * and not without a pause, for millions may be due where no gateway fetches.
  * The walk and the list hold hints: a claim that the worker misses is due again
  * at its time all the same, for the next gateway that looks.
  */
@@ -30,6 +31,7 @@
 #define BATCH			1000		/* rows that one transaction looks at */
 #define MAX_NOTED		100000		/* more claims than that: walk over all */
 #define WALK_PAUSE_US	TL_SECOND	/* from one walk to the next */
+#define WALK_SHARE		10			/* it takes a tenth of the worker's time */
 
 /* a claim to look at */
 typedef struct Claim
@@ -187,7 +189,14 @@ tl_parking_run(int64 now, bool wait)
 	snapshot = tl_latest_snapshot();
 	n = park_noted(&replies, &deliveries, snapshot, now);
 	if (walk_wanted && now >= next_walk)
+	{
+		int64		start = tl_monotonic();
+
 		park_all(&deliveries, snapshot, now, BATCH - n);
+		/* a session that does the worker's part is there for this walk only */
+		if (!wait)
+			next_walk = Max(next_walk, now + WALK_SHARE * (tl_monotonic() - start));
+	}
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);
 	tl_rel_close(&replies);

@@ -142,8 +142,9 @@ scan_turns(int64 now)
 	int64		took = tl_watch_list_scan();
 
 	now = tl_clock_now();
-	/* rows that came unseen may have replies with them */
-	tl_parking_note_all();
+	/* rows that came unseen may have replies with them, and claims of these */
+	if (pg_atomic_read_u32(&tl_database()->recheck) != 0)
+		tl_parking_note_all();
 	tl_due_again_by(tl_database(), now);
 	next_rescan = now + Max(PAUSE_US, took * RESCAN_SHARE);
 	return now + Max(REVIEW_US, took * REVIEW_SHARE);
