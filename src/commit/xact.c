@@ -150,7 +150,7 @@ add_touched(TlLeaseKey deployment, TlLeaseKey key)
 	return touched;
 }
 
-/* A long letter leaves this out: the worker looks at the row in vain. */
+/* A long letter keeps its room for the other messages: this is a help only. */
 static void
 unwatch(const TlTurn *turn)
 {

@@ -9,9 +9,10 @@
  * shorter: it sets parked_until to the time at which they are due again, which
  * takes them out of that index and puts them into one in the order of time.
  *
- * A letter tells the worker of each claim.  Where a letter was lost, and when
- * the worker begins, it walks over all replies that are due, some at a time,
- * and not without a pause, for millions may be due where no gateway fetches.
+ * A letter tells the worker of each claim.  Where a letter was lost, when the
+ * worker begins, and each minute where it met a claim that a transaction held,
+ * it walks over all replies that are due, some at a time and for a tenth of its
+ * time: millions may be due where no gateway fetches.
  * The walk and the list hold hints: a claim that the worker misses is due again
  * at its time all the same, for the next gateway that looks.
  */
@@ -32,6 +33,7 @@
 #define MAX_NOTED		100000		/* more claims than that: walk over all */
 #define WALK_PAUSE_US	TL_SECOND	/* from one walk to the next */
 #define WALK_SHARE		10			/* it takes a tenth of the worker's time */
+#define HELD_PAUSE_US	(60 * TL_SECOND)	/* after a claim that was held */
 
 /* a claim to look at */
 typedef struct Claim
@@ -50,6 +52,7 @@ static bool walk_again = false; /* from the beginning, when it has ended */
 static int64 next_walk = 0;
 static char walk_platform[TL_MAX_NAME + 1] = "";
 static int64 walk_after = PG_INT64_MIN;
+static int64 walk_for_held = PG_INT64_MAX;	/* another one begins then */
 
 void
 tl_parking_note(const TlMail *mail, int64 now)
@@ -80,14 +83,17 @@ tl_parking_note_all(void)
 int64
 tl_parking_next(void)
 {
-	return Min(first < nclaims ? claims[first].look : PG_INT64_MAX,
-			   walk_wanted ? next_walk : PG_INT64_MAX);
+	int64		next = Min(first < nclaims ? claims[first].look : PG_INT64_MAX,
+						   walk_wanted ? next_walk : PG_INT64_MAX);
+
+	return Min(next, walk_for_held);
 }
 
 /*
  * Park the reply that the scan stands on, if a gateway holds it.  A session
- * that claims or acknowledges may hold the row: then it is none that lasts, or
- * the worker learns of it anew.
+ * that claims or acknowledges may hold the row: then it is none that lasts, the
+ * worker learns of it anew, or the session rolls back, and the worker hears
+ * nothing.
  */
 static void
 park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
@@ -100,7 +106,8 @@ park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
 		!tl_row_isnull(&d, DELIVERY_PARKED_UNTIL))
 		return;
 	tl_row_set(&d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(tl_delivery_due(&d)));
-	(void) tl_rel_update_unless_held(deliveries, tid, snapshot, d.values, d.nulls);
+	if (tl_rel_update_unless_held(deliveries, tid, snapshot, d.values, d.nulls) == TM_WouldBlock)
+		walk_for_held = Min(walk_for_held, now + HELD_PAUSE_US);
 	if (tl_database() != NULL)
 		tl_due_again_by(tl_database(), tl_delivery_due(&d));
 }
@@ -186,6 +193,11 @@ tl_parking_run(int64 now, bool wait)
 		tl_rel_close(&replies);
 		return false;
 	}
+	if (now >= walk_for_held)
+	{
+		walk_for_held = PG_INT64_MAX;
+		tl_parking_note_all();
+	}
 	snapshot = tl_latest_snapshot();
 	n = park_noted(&replies, &deliveries, snapshot, now);
 	if (walk_wanted && now >= next_walk)
@@ -195,7 +207,8 @@ tl_parking_run(int64 now, bool wait)
 		park_all(&deliveries, snapshot, now, BATCH - n);
 		/* a session that does the worker's part is there for this walk only */
 		if (!wait)
-			next_walk = Max(next_walk, now + WALK_SHARE * (tl_monotonic() - start));
+			next_walk = Max(next_walk,
+							now + Min(WALK_SHARE * (tl_monotonic() - start), WALK_PAUSE_US));
 	}
 	UnregisterSnapshot(snapshot);
 	tl_rel_close(&deliveries);

@@ -33,7 +33,7 @@ tl_mail_ended(StringInfo letter, const TlEnded *ended)
 	appendBinaryStringInfo(letter, (const char *) ended, sizeof(TlEnded));
 }
 
-/* At that address the worker watches no row. */
+/* The worker knows no entry with the address that this puts into the letter. */
 void
 tl_mail_void_ended(StringInfo letter)
 {

@@ -32,7 +32,7 @@ typedef struct TlWatch
 	int64		visible;		/* when its transaction had committed */
 } TlWatch;
 
-/* the row of an owed turn that ended, as the watch list may know it */
+/* a turn that ended, and the address of its row when it was owed last */
 typedef struct TlEnded
 {
 	ItemPointerData tid;

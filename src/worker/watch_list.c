@@ -10,9 +10,19 @@
  * alone written.
  *
  * An entry is found by its row's address, so that a row that is told of twice
- * is watched once.  An entry whose row moved or went (its address shows another
- * row or none) is dropped when it is next due: the process that moved the row
- * told of the new address.
+ * is watched once.  The transaction that ends a turn tells so, and the worker
+ * drops the entry of just that turn at just that address.
+ *
+ * Letters come in another order than commits where a session is slow to post
+ * its own, so a letter may be about a row whose place has another one by now.
+ * The worker cannot tell which of the two letters is right.  It keeps the entry
+ * as contested then: no letter takes it off, it is due at the earlier time, and
+ * the sweep reads its row each time.
+ *
+ * An entry whose row moved or went stays under its old address: the process
+ * that moved the row told of the new one.  A scan of the owed rows does not
+ * meet it.  The sweep reads the row of such an entry, too, when it is next due,
+ * finds none that is owed, and the worker drops it.
  */
 #include "base/turn_liveness.h"
 
@@ -42,12 +52,16 @@ typedef struct Entry
 	TlWatch		watch;
 	int64		seen;			/* first seen, if it became visible late */
 	int64		busy_since;		/* it has lapsed, and a transaction holds it */
+	uint32		scan;			/* the last one that began before it was met */
+	bool		contested;		/* letters said different things of its row */
 } Entry;
 
 static HTAB *entries = NULL;
 static dlist_head buckets[NBUCKETS];
 static int64 position;			/* the first bucket that was not looked at */
 static bool scanned;			/* since the last reset */
+static uint32 scans_begun = 0;
+static uint32 last_scan = 0;	/* the last one that met all that is owed */
 int32		tl_longest_silence_ms = 0;
 
 void
@@ -97,6 +111,11 @@ tl_watch_list_add(const TlWatch *watch, bool late, int64 now)
 	/* and a later version of a turn's row where an earlier one stood */
 	bool		moved = same && tl_times_next_check(&entry->watch.times) != tl_times_next_check(times);
 
+	entry->scan = scans_begun;
+	entry->contested = found && (entry->contested || !same || moved);
+	if (found && !same && entry->due != NOWHERE)
+		due = Min(due, entry->due);
+
 	/* so is a row that was armed and written elsewhere: no sweep stamped it */
 	late |= times->seen == TL_SEEN_UNKNOWN ||
 		(tl_epoch_place(times->epoch) != tl_epoch_place(epoch) &&
@@ -104,7 +123,7 @@ tl_watch_list_add(const TlWatch *watch, bool late, int64 now)
 	entry->watch = *watch;
 	if (!same)
 	{
-		entry->seen = late ? now : 0;
+		entry->seen = Max(found ? entry->seen : 0, late ? now : 0);
 		entry->busy_since = 0;
 	}
 	if (!same || (entry->due != NOWHERE && due < entry->due && (due > now || moved)))
@@ -122,7 +141,7 @@ tl_watch_list_remove(const TlEnded *ended)
 	Entry	   *entry = hash_search(entries, &ended->tid, HASH_FIND, NULL);
 
 	/* the row of another turn may stand there by now */
-	if (entry == NULL || entry->watch.times.begun != ended->begun ||
+	if (entry == NULL || entry->contested || entry->watch.times.begun != ended->begun ||
 		memcmp(&entry->watch.turn, &ended->turn, sizeof(TlLeaseKey)) != 0)
 		return;
 	if (entry->due != NOWHERE)
@@ -151,7 +170,8 @@ prefetch(dlist_head *bucket)
 
 /*
  * Look at every entry that is due by now.  The deadline is computed from
- * memory; only what may have lapsed is given out.
+ * memory; only what may have lapsed, or may not be as the entry says, is given
+ * out.
  */
 int
 tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max)
@@ -184,7 +204,7 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 		signs.seen = entry->seen;
 		tl_deadline(&entry->watch.times, &signs, grace, now, &verdict);
 		due = verdict.held ? now + TL_SECOND : tl_next_look(&entry->watch.times, &verdict, now);
-		if (due > now)
+		if (due > now && !entry->contested && (int32) (entry->scan - last_scan) >= 0)
 		{
 			entry->busy_since = 0;
 			file_entry(entry, due);
@@ -211,6 +231,7 @@ tl_watch_list_settle(const TlSweepItem *item, int64 now)
 	else
 	{
 		entry->busy_since = item->status == TL_SWEEP_BUSY ? item->busy_since : 0;
+		entry->scan = scans_begun;
 		file_entry(entry, Max(item->look_us, now));
 	}
 }
@@ -246,6 +267,7 @@ tl_watch_list_scan(void)
 	int64		now;
 	int			n = 0;
 
+	scans_begun++;
 	tl_rel_open(&turns, TL_TURN, false);
 	snapshot = tl_latest_snapshot();
 	start = now = tl_clock_tick();
@@ -274,6 +296,7 @@ tl_watch_list_scan(void)
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
 	scanned = true;
+	last_scan = scans_begun;
 	now = tl_clock_tick();
 	return Min(now - start, tl_monotonic() - start_mono);
 }

@@ -257,20 +257,7 @@ is(wait_ended($node, 'enabled', 'm'), 'WORKER_NEVER_STARTED sweep', 'enabled = o
 
 sub sweeps { return $node->safe_psql('postgres', 'SELECT sweeps FROM turn_liveness.stat_row()') }
 
-# A round of the worker that began after this was called has ended.
-my $bells = 0;
-
-sub two_rounds
-{
-	foreach (1 .. 2)
-	{
-		my $bell = 'bell' . ++$bells;
-		$node->safe_psql('postgres', "SELECT turn_liveness.reject_turn('$bell', 'm', '{}', 'ding')");
-		notified($listener, qr/$bell"/);
-	}
-	return;
-}
-two_rounds();
+two_rounds($node, $listener);
 my $sweeps = sweeps();
 $node->safe_psql('postgres', <<'END');
 SELECT count(turn_liveness.arm_turn('over' || i, 'm')) FROM generate_series(1, 20) i;
@@ -283,7 +270,7 @@ SELECT turn_liveness.commit_terminal_reply('over', '{m}', '{}');
 COMMIT;
 END
 advance($node, '10 min');
-two_rounds();
+two_rounds($node, $listener);
 is(sweeps(), $sweeps, 'rows of turns that have ended are not looked at when they would have lapsed');
 $node->safe_psql('postgres', <<'END');
 SELECT turn_liveness.arm_turn('not-over', i::text) FROM generate_series(1, 3) i;
@@ -298,7 +285,7 @@ SELECT turn_liveness.commit_terminal_reply('not-over', '{3}', '{}');
 ROLLBACK;
 END
 advance($node, '10 min');
-two_rounds();
+two_rounds($node, $listener);
 is($node->safe_psql('postgres',
 		"SELECT array_agg(outcome ORDER BY message_id) FROM turn_liveness.turn WHERE deployment = 'not-over'"),
 	'{e,a,e}', 'an end that is rolled back is none: the worker is in time');
@@ -351,7 +338,7 @@ ok($node->poll_query_until('other', 'SELECT count(*) = 1 FROM turn_liveness.repl
 	'CREATE EXTENSION once more brings it back');
 
 is($node->safe_psql('postgres',
-		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
+		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m WHERE outcome IN (\'a\', \'e\', \'d\') GROUP BY deployment, m HAVING count(*) > 1) x'),
 	0, 'nothing was answered twice');
 
 $listener->quit;

@@ -83,4 +83,21 @@ isnt(wait_worker($node, 'postgres', $worker), $worker, 'the worker that was told
 advance($node, '2 s');
 parked('c,e,f', 'a claim of which the last worker knew');
 
+# --- a session held the row when the worker came to park it, and rolled back
+
+store('g');
+sql(claim('g1', 1));
+my $acks = session($node);
+$acks->query_safe(q{BEGIN; SELECT turn_liveness.ack_replies('g1', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE deployment = 'g'))});
+# the worker has the letter of the claim before its time
+two_rounds($node, $listener);
+advance($node, '2 s');
+two_rounds($node, $listener);
+parked('c,e,f', 'a claim whose row is held is passed over');
+$acks->query_safe('ROLLBACK');
+advance($node, '61 s');
+parked('c,e,f,g', 'and met again a minute later');
+$acks->quit;
+$listener->quit;
+
 done_testing();

@@ -20,7 +20,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   new_node add_extension worker_pid wait_worker advance own_wall_clock step_wall_clock no_pauses clock_us wait_clock
   wait_until wait_server wait_alone arm ends wait_ended owed failures session backend_pid client_pid
-  notified median psql_takes in_time worker_looked wall_clock_passes
+  notified median psql_takes in_time worker_looked two_rounds wall_clock_passes
   wall_clock_shim
 );
 
@@ -197,6 +197,23 @@ sub worker_looked
 	$node->safe_psql($db, "SELECT turn_liveness.arm_turn('$probe', 'm', admission => '1ms', silence => '1ms')");
 	return $node->poll_query_until($db,
 		"SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = '$probe' AND error_code = 'WORKER_NEVER_STARTED'");
+}
+
+# Until a round of the worker that began after this was called has ended; $listener
+# is a session that listens.
+my $bells = 0;
+
+sub two_rounds
+{
+	my ($node, $listener) = @_;
+
+	foreach (1 .. 2)
+	{
+		my $bell = 'bell' . ++$bells;
+		$node->safe_psql('postgres', "SELECT turn_liveness.reject_turn('$bell', 'm', '{}', 'ding')");
+		notified($listener, qr/$bell"/) or die 'the worker does not notify';
+	}
+	return;
 }
 
 # Seconds that one call of psql takes on this machine at this moment.
