@@ -10,9 +10,11 @@
  * takes them out of that index and puts them into one in the order of time.
  *
  * A letter tells the worker of each claim.  Where a letter was lost, when the
- * worker begins, and each minute where it met a claim that a transaction held,
- * it walks over all replies that are due, some at a time and for a tenth of its
- * time: millions may be due where no gateway fetches.
+ * worker begins, and a minute after it met a claim whose row a transaction
+ * held, the worker walks over all replies that are due.  Where there is a
+ * subscription it does so with each scan of the owed rows, too.  It walks some
+ * rows at a time, and for a tenth of its time: millions may be due where no
+ * gateway fetches.
  * The walk and the list hold hints: a claim that the worker misses is due again
  * at its time all the same, for the next gateway that looks.
  */
@@ -205,7 +207,7 @@ tl_parking_run(int64 now, bool wait)
 		int64		start = tl_monotonic();
 
 		park_all(&deliveries, snapshot, now, BATCH - n);
-		/* a session that does the worker's part is there for this walk only */
+		/* a session that does the worker's part walks to the end in one call */
 		if (!wait)
 			next_walk = Max(next_walk,
 							now + Min(WALK_SHARE * (tl_monotonic() - start), WALK_PAUSE_US));

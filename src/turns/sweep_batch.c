@@ -213,6 +213,12 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		return;
 
 	item->status = TL_SWEEP_LIVE;
+	/* the worker has yet to hear of this row, and whether it came late */
+	if (item->turn != NULL && !tl_lease_key_equal(*item->turn, turn.turn_key))
+	{
+		item->look_us = tl_clock_sweep_time() + BUSY_PAUSE;
+		return;
+	}
 	if (sweep->move_check && !may_decide(&turn))
 		return;
 	now = tl_clock_sweep_time();

@@ -19,6 +19,7 @@ typedef enum TlSweepStatus
 typedef struct TlSweepItem
 {
 	ItemPointerData tid;
+	const TlLeaseKey *turn;		/* that the worker expects there; NULL: any */
 	int64		seen;			/* first seen, if it became visible late */
 	int64		attached;		/* its session attached then, */
 	int64		died;			/* and ended then; 0 = it did not */

@@ -6,8 +6,8 @@
  * three and a half minutes.  What is due later is filed in the last quarter,
  * spread by the place of its row, and filed again from there: millions of
  * patient turns do not come at once.  An entry holds what a look needs, so that
- * a look at a turn that lives touches shared memory only: no row is read, let
- * alone written.
+ * a look at a turn that lives touches shared memory only: but for the two cases
+ * below the worker reads no row, let alone writes one.
  *
  * An entry is found by its row's address, so that a row that is told of twice
  * is watched once.  The transaction that ends a turn tells so, and the worker
@@ -52,7 +52,7 @@ typedef struct Entry
 	TlWatch		watch;
 	int64		seen;			/* first seen, if it became visible late */
 	int64		busy_since;		/* it has lapsed, and a transaction holds it */
-	uint32		scan;			/* the last one that began before it was met */
+	uint32		scan;			/* the last that had begun when it was met */
 	bool		contested;		/* letters said different things of its row */
 } Entry;
 
@@ -212,8 +212,10 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 		else
 		{
 			entry->due = NOWHERE;
-			items[n++] = (TlSweepItem) {.tid = entry->tid, .seen = entry->seen,
-				.busy_since = entry->busy_since};
+			items[n++] = (TlSweepItem) {
+				.tid = entry->tid, .turn = entry->contested ? NULL : &entry->watch.turn,
+				.seen = entry->seen, .busy_since = entry->busy_since
+			};
 		}
 	}
 	return n;
