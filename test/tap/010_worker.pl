@@ -338,7 +338,7 @@ ok($node->poll_query_until('other', 'SELECT count(*) = 1 FROM turn_liveness.repl
 	'CREATE EXTENSION once more brings it back');
 
 is($node->safe_psql('postgres',
-		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m WHERE outcome IN (\'a\', \'e\', \'d\') GROUP BY deployment, m HAVING count(*) > 1) x'),
+		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
 	0, 'nothing was answered twice');
 
 $listener->quit;
