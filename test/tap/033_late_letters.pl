@@ -130,4 +130,66 @@ race('armed late', '2 h', 'arm', 'end in time');
 
 $listener->quit;
 $node->stop;
+
+# --- a place that a row has left, and that of a turn whose commit waited for a standby: the worker
+# looks there after the turn became visible, and before it is told of it
+
+my $sync = new_node('sync', <<'END', extension => 0, streaming => 1);
+turn_liveness.mass_silence_hold = 0
+synchronous_commit = local
+autovacuum = off
+END
+$sync->safe_psql(
+	'postgres', q{
+CREATE EXTENSION turn_liveness;
+CREATE FUNCTION public.tl_advance(interval) RETURNS void
+	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT});
+wait_worker($sync);
+no_pauses($sync);
+my $sync_listener = session($sync);
+$sync_listener->query_safe('LISTEN turn_liveness');
+my $waiter = session($sync);
+my $pid = backend_pid($waiter);
+$waiter->query_safe("SELECT turn_liveness.clock_now(); LOAD '$library'; SET synchronous_commit = on");
+$sync->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'});
+$sync->safe_psql('postgres', 'SELECT pg_reload_conf()');
+$sync->poll_query_until('postgres', 'SHOW synchronous_standby_names', 'nobody');
+
+sub sync_sql { return $sync->safe_psql('postgres', $_[0]) }
+
+sync_sql(q{SELECT turn_liveness.arm_turn('stays', 'm', admission => '3 h', silence => '3 h')});
+sync_sql(q{SELECT turn_liveness.arm_turn('left', 'm', admission => '90 s', silence => '90 s')});
+my $left = sync_sql(q{SELECT ctid FROM turn_liveness.turn WHERE deployment = 'left'});
+two_rounds($sync, $sync_listener);
+# the first changes a key, so the row's place is free after VACUUM
+sync_sql(q{SELECT turn_liveness.suspend_turn('left', 'm', '1 h')});
+sync_sql(q{SELECT turn_liveness.resume_turn('left', 'm')});
+isnt(sync_sql(q{SELECT ctid FROM turn_liveness.turn WHERE deployment = 'left'}), $left, 'a row moves');
+sync_sql('VACUUM (INDEX_CLEANUP on) turn_liveness.turn');
+my $told = PostgreSQL::Test::Utils::tempdir() . '/told';
+$waiter->{stdin} .= "BEGIN; SET LOCAL slow_commit.go_on = '$told'; SELECT turn_liveness.arm_turn('late', 'm', admission => '1 min', silence => '1 min'); COMMIT;\nSELECT 'told';\n";
+$waiter->{run}->pump_nb;
+$sync->poll_query_until('postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid")
+  or die 'the commit does not wait';
+# a scan of the owed rows meets neither of them there
+advance($sync, '62 s');
+sync_sql(q{SELECT turn_liveness.heartbeat('left')});
+two_rounds($sync, $sync_listener);
+sync_sql("SELECT pg_cancel_backend($pid)");
+$sync->poll_query_until('postgres', q{SELECT count(*) = 1 FROM turn_liveness.turn WHERE deployment = 'late'})
+  or die 'it does not become visible';
+is(sync_sql(q{SELECT ctid FROM turn_liveness.turn WHERE deployment = 'late'}), $left, 'another turn gets its place');
+advance($sync, '30 s');
+two_rounds($sync, $sync_listener);
+is(ends($sync, 'late', 'm'), '', 'it is owed 30 s after it became visible');
+append_to_file($told, '');
+$waiter->query_until(qr/told/, '');
+two_rounds($sync, $sync_listener);
+advance($sync, '62 s');
+two_rounds($sync, $sync_listener);
+is(ends($sync, 'late', 'm'), 'WORKER_NEVER_STARTED sweep', 'and is failed after a minute');
+
+$waiter->quit;
+$sync_listener->quit;
+$sync->stop;
 done_testing();
