@@ -317,7 +317,7 @@ handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after,
 		bool		dead;
 
 		CHECK_FOR_INTERRUPTS();
-		(void) tl_clock_tick();
+		tl_clock_keep_ticking();
 		tl_delivery_decode(scan->slot, &d);
 		if (tl_delivery_due(&d) > until)
 			return tl_delivery_due(&d);

@@ -127,7 +127,7 @@ park_noted(TlRel *replies, TlRel *deliveries, Snapshot snapshot, int64 now)
 	for (n = 0; n < BATCH && first < nclaims && claims[first].look <= now; n++, first++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) tl_clock_tick();
+		tl_clock_keep_ticking();
 		if (tl_delivery_find_by_id(&scan, &by_id, claims[first].reply_id, true))
 			park(deliveries, &scan, snapshot, now);
 	}
@@ -157,7 +157,7 @@ park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
 			bool		isnull;
 
 			CHECK_FOR_INTERRUPTS();
-			(void) tl_clock_tick();
+			tl_clock_keep_ticking();
 			walk_after = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
 			park(deliveries, &scan, snapshot, now);
 			found = tl_scan_next(&scan, ForwardScanDirection);

@@ -160,7 +160,7 @@ remove_one(Batch *batch, TlTable table, TupleTableSlot *slot)
 	ListCell   *cell;
 
 	CHECK_FOR_INTERRUPTS();
-	(void) tl_clock_tick();
+	tl_clock_keep_ticking();
 	MemoryContextReset(batch->context);
 	batch->held = NIL;
 	if (!(table == TL_LATE_REPLY ? hold(batch, table, slot) : hold_record(batch, slot)))
@@ -244,7 +244,7 @@ remove_records(Batch *batch)
 		int64		kept = DatumGetTimestampTz(slot_getattr(scan.slot, REPLY_KEPT_AT, &isnull));
 
 		CHECK_FOR_INTERRUPTS();
-		(void) tl_clock_tick();
+		tl_clock_keep_ticking();
 		walk_after = DatumGetInt64(slot_getattr(scan.slot, REPLY_REPLY_ID, &isnull));
 		if (kept >= Max(delivered, undelivered))
 		{

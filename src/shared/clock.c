@@ -308,8 +308,7 @@ note_skew(TlDatabase *db, int64 now, int64 push)
 /*
  * A tick that finds the clock at its limit moves the offset back by the time
  * that was lost.  After a pause no worker may have been able to beat since the
- * last tick: the grace counts from here.  Long work ticks too, for it is no
- * pause; a session that does such work only reads the clock.
+ * last tick: the grace counts from here.
  */
 int64
 tl_clock_tick(void)
@@ -337,6 +336,14 @@ tl_clock_tick(void)
 	} while (!pg_atomic_compare_exchange_u64(&db->clock.limit, &limit, now + TICK_REACH));
 	note_skew(db, now, push);
 	return now;
+}
+
+/* Long work is no pause.  A session that does the worker's part has no tick. */
+void
+tl_clock_keep_ticking(void)
+{
+	if (ticks_here)
+		(void) tl_clock_tick();
 }
 
 /* The worker's exit callback runs this too: only atomics. */

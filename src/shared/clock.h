@@ -33,6 +33,7 @@ extern int64 tl_clock_tick_age(void);
 /* for the worker: take the clock, tick at least once a second, release it */
 extern void tl_clock_acquire(void);
 extern int64 tl_clock_tick(void);
+extern void tl_clock_keep_ticking(void);	/* in loops that may be long */
 extern void tl_clock_release(void);
 
 extern void tl_clock_shmem_startup(void);

@@ -160,7 +160,7 @@ index_rows(TlRel *r, TupleTableSlot **slots, int n, Written written, TU_UpdateIn
 		{
 			/* where the disk is slow the worker's clock goes on all the same */
 			if (n > 1)
-				(void) tl_clock_tick();
+				tl_clock_keep_ticking();
 			index_row(r, i, slots[j], written, which);
 		}
 	ResetPerTupleExprContext(r->indexes->estate);

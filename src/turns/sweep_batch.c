@@ -317,7 +317,7 @@ end_failing(Sweep *sweep, MemoryContext of_row)
 	for (i = 0; i < sweep->nfailing;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) tl_clock_tick();
+		tl_clock_keep_ticking();
 		MemoryContextReset(of_row);
 		i += end_group(sweep, i);
 	}
@@ -325,7 +325,7 @@ end_failing(Sweep *sweep, MemoryContext of_row)
 	for (i = 0; i < sweep->nfailing; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) tl_clock_tick();
+		tl_clock_keep_ticking();
 		MemoryContextReset(of_row);
 		tl_turn_write(&sweep->turns, &sweep->failing[i]->turn, sweep->snapshot, false);
 	}
@@ -354,7 +354,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	for (i = 0; i < nitems; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) tl_clock_tick();
+		tl_clock_keep_ticking();
 		/* what is beyond the limit is looked at again at once */
 		items[i].status = TL_SWEEP_BUSY;
 		items[i].look_us = 0;
