@@ -1,4 +1,5 @@
-# sweep_expired_turns with 200,000 lapsed turns against one raw statement.
+# sweep_expired_turns with 200,000 lapsed turns, in one call, against one raw
+# statement and against the peer's set-based sweep.
 
 SWEEP=200000
 sweep_db() { # no worker: the calls alone sweep
@@ -7,7 +8,7 @@ sweep_db() { # no worker: the calls alone sweep
 	wait_for "the worker to leave" "SELECT worker_state = 'disabled' FROM turn_liveness.stat_row()"
 	sql "CALL bench.arm($SWEEP, '1 ms', '1 ms')"
 	sql "CREATE TABLE bench.saved AS SELECT * FROM turn_liveness.turn"
-	pg -f test/bench/sql/raw.sql
+	pg -f test/bench/sql/raw.sql -f test/bench/sql/plain.sql
 }
 # so many lapsed turns, as arm_turn wrote them, in our table or in raw's
 refill() { # refill SCHEMA LAPSED
@@ -29,6 +30,16 @@ raw_seconds() {
 }
 sweep_ours() { calc "$SWEEP / $(sweep_seconds $SWEEP)"; }
 sweep_raw() { calc "$SWEEP / $(raw_seconds $SWEEP)"; }
+plain_fill() { # plain_fill LAPSED
+	sql "TRUNCATE plain.turn, plain.reply, plain.beat; SELECT count(plain.arm_turn('w' || g, 'm', '{\"platform\": \"api\", \"userId\": \"u1\"}', '1 ms')) FROM generate_series(1, $1) g" >/dev/null
+}
+sweep_plain() {
+	plain_fill $SWEEP
+	local seconds
+	seconds=$(sql "SELECT bench.us('SELECT plain.sweep($SWEEP)') / 1000000")
+	swept plain $SWEEP
+	calc "$SWEEP / $seconds"
+}
 row_sweep() {
 	sweep_db
 	# a pair takes a quarter of a minute
@@ -41,6 +52,8 @@ row_sweep() {
 		measured lapsed ours $n sweep_seconds $n
 		measured lapsed "raw statement" $n raw_seconds $n
 	done
+	pairs sweep_set "$([ $mode = quick ] && echo 2 || echo "$N")" sweep_ours sweep_plain
+	paired sweep_set "sweep_expired_turns, $SWEEP lapsed, turns/s" "PL/pgSQL, one statement" "ge 1.5"
 }
 
 # The peers' sweeps, in batches as they come: 1,000 and 200.
@@ -58,7 +71,7 @@ peer_time() { # peer_time PROCEDURE: turns a second
 	} | pg
 }
 peer_plain() {
-	sql "TRUNCATE plain.turn, plain.reply, plain.beat; SELECT count(plain.arm_turn('w' || g, 'm', '{\"platform\": \"api\", \"userId\": \"u1\"}', '1 ms')) FROM generate_series(1, $PEER) g" >/dev/null
+	plain_fill $PEER
 	peer_time plain.drain
 }
 peer_origin() {
@@ -67,10 +80,10 @@ peer_origin() {
 }
 row_sweep_peers() {
 	sweep_db
-	pg -f test/bench/sql/plain.sql -f test/bench/sql/origin.sql
+	pg -f test/bench/sql/origin.sql
 	# a transaction for each batch, as the peers' drains have
 	sql 'CREATE PROCEDURE bench.drain() LANGUAGE plpgsql AS $$ BEGIN WHILE turn_liveness.sweep_expired_turns(1000) > 0 LOOP COMMIT; END LOOP; END $$'
-	pairs sweep_plain "$P" peer_ours peer_plain
+	pairs sweep_plain "$N" peer_ours peer_plain
 	paired sweep_plain "sweep, $PEER lapsed, 1,000 a call, turns/s" "PL/pgSQL, what pg_cron runs, 1,000 a call" "ge 1.5"
 	pairs sweep_origin "$P" peer_ours peer_origin
 	paired sweep_origin "sweep, $PEER lapsed, turns/s" "the origin's, 200 a call, no pause between" -
