@@ -38,6 +38,11 @@
 
 /* for so many beats a batch asks the memory at once */
 #define AHEAD			16
+/*
+ * A batch notes so many at a time: a session would give the memory of a
+ * thousand back to the system with each call, and fault it in with the next.
+ */
+#define PART			128
 
 /* one beat of a call */
 typedef struct Beat
@@ -136,13 +141,17 @@ write_row(TlRel *turns, Beat *beat, const TlTurnName *name, int64 now)
 	return done;
 }
 
-/* Write the rows of a call's beats, and try those that are held again. */
+/*
+ * Write the rows of beats, and try those that are held again.  *until: the end
+ * of the call's patience; 0 before its first row.
+ */
 static void
-write_rows(Beat *beats, int n, int64 now)
+write_rows(Beat *beats, int n, int64 now, int64 *until)
 {
-	int64		until = tl_monotonic() + PATIENCE_US;
 	bool		held;
 
+	if (*until == 0)
+		*until = tl_monotonic() + PATIENCE_US;
 	do
 	{
 		TlRel		turns;
@@ -167,7 +176,7 @@ write_rows(Beat *beats, int n, int64 now)
 							 PAUSE_MS, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
 		}
-	} while (held && tl_monotonic() < until);
+	} while (held && tl_monotonic() < *until);
 }
 
 /*
@@ -296,13 +305,11 @@ set_names(Beat *beat, text *deployment, TlLeaseKey key, text *message_id, int32 
 	};
 }
 
-/* The beats of one call, at one time; the caller has asked for the first. */
-TL_HOT static void
-beat_each(Beat *beats, int n, int counted)
+/* May the call beat?  Its beats are all of the time that this returns. */
+TL_HOT static int64
+begin_call(int beats)
 {
-	bool		in_rows = false;
 	int64		now;
-	int			i;
 
 	/* a read-only transaction may write soft state, but a standby may not */
 	if (RecoveryInProgress())
@@ -312,7 +319,17 @@ beat_each(Beat *beats, int n, int counted)
 		(void) tl_table_oid(TL_TURN);	/* raises */
 	now = tl_clock_now();
 	tl_grace_note_call(now);
-	tl_counter_add(TL_COUNT_BEATS, counted);
+	tl_counter_add(TL_COUNT_BEATS, beats);
+	return now;
+}
+
+/* The caller has asked the memory for the first.  "until": see write_rows(). */
+TL_HOT static void
+beat_each(Beat *beats, int n, int64 now, int64 *until)
+{
+	bool		in_rows = false;
+	int			i;
+
 	for (i = 0; i < n; i++)
 	{
 		if (i > 0 && i % AHEAD == 0)
@@ -323,7 +340,7 @@ beat_each(Beat *beats, int n, int counted)
 		in_rows |= beats[i].nrows > 0;
 	}
 	if (in_rows)
-		write_rows(beats, n, now);
+		write_rows(beats, n, now, until);
 }
 
 TL_HOT Datum
@@ -335,6 +352,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	Beat	   *beats = &one;
 	TlNamed    *turns = NULL;
 	int			n = 1;
+	int64		until = 0;
 	int32		owed = 0;
 	int			i;
 
@@ -363,7 +381,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 		if (turns != NULL && i < AHEAD)
 			tl_lease_prefetch(key, beats[i].turn, true);
 	}
-	beat_each(beats, n, 1);
+	beat_each(beats, n, begin_call(1), &until);
 	for (i = 0; i < n; i++)
 		owed += beats[i].owed;
 	PG_RETURN_INT32(owed);
@@ -378,8 +396,10 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	text	  **deployments = tl_arg_text_array(fcinfo, 0, "deployments", &n);
 	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
 	int32	   *fences = tl_arg_generations(fcinfo, 2, ids != NULL ? n : 0);
-	Beat	   *beats;
-	int			i;
+	Beat		beats[PART];
+	int64		now;
+	int64		until = 0;
+	int			first;
 
 	if (!PG_ARGISNULL(1) && nids != n)
 		ereport(ERROR,
@@ -387,31 +407,38 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 				 errmsg("deployments and message_ids must have the same length"),
 				 errhint("Pass NULL for an element that beats for its whole deployment.")));
 	InitMaterializedSRF(fcinfo, 0);
-
-	beats = palloc_extended(sizeof(Beat) * Max(n, 1), MCXT_ALLOC_HUGE);
-	for (i = 0; i < n; i++)
+	now = begin_call(n);
+	for (first = 0; first < n; first += PART)
 	{
-		text	   *id = ids != NULL ? ids[i] : NULL;
+		int			size = Min(n - first, PART);
+		int			i;
 
-		/* a generation is one of a turn */
-		if (deployments[i] != NULL && tl_name_is_valid(deployments[i]) &&
-			(id == NULL || tl_name_is_valid(id)))
-			set_names(&beats[i], deployments[i], tl_lease_key(deployments[i]), id,
-					  fences != NULL && id != NULL ? fences[i] : 0);
-		else
-			beats[i] = (Beat) {0};
-	}
-	prefetch(beats, n);
-	beat_each(beats, n, n);
-
-	for (i = 0; i < n; i++)
-		if (beats[i].owed == 0)
+		for (i = 0; i < size; i++)
 		{
-			text	   *id = ids != NULL ? ids[i] : NULL;
-			Datum		values[2] = {PointerGetDatum(deployments[i]), PointerGetDatum(id)};
-			bool		nulls[2] = {deployments[i] == NULL, id == NULL};
+			text	   *deployment = deployments[first + i];
+			text	   *id = ids != NULL ? ids[first + i] : NULL;
 
-			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+			/* a generation is one of a turn */
+			if (deployment != NULL && tl_name_is_valid(deployment) &&
+				(id == NULL || tl_name_is_valid(id)))
+				set_names(&beats[i], deployment, tl_lease_key(deployment), id,
+						  fences != NULL && id != NULL ? fences[first + i] : 0);
+			else
+				beats[i] = (Beat) {0};
 		}
+		prefetch(beats, size);
+		beat_each(beats, size, now, &until);
+
+		for (i = 0; i < size; i++)
+			if (beats[i].owed == 0)
+			{
+				text	   *deployment = deployments[first + i];
+				text	   *id = ids != NULL ? ids[first + i] : NULL;
+				Datum		values[2] = {PointerGetDatum(deployment), PointerGetDatum(id)};
+				bool		nulls[2] = {deployment == NULL, id == NULL};
+
+				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+			}
+	}
 	return (Datum) 0;
 }
