@@ -106,9 +106,9 @@ SELECT (SELECT array_agg(b.deployment || '/' || b.message_id ORDER BY b.ordinali
           FROM turn_liveness.heartbeats(
 			ARRAY(SELECT 'beat-many-' || i FROM generate_series(1, 4000) i ORDER BY i),
 			ARRAY(SELECT CASE WHEN i % 5 = 0 THEN 'gone' ELSE 'm' END FROM generate_series(1, 4000) i ORDER BY i),
-			ARRAY(SELECT CASE WHEN i % 7 = 0 THEN 1 END FROM generate_series(1, 4000) i ORDER BY i)) WITH ORDINALITY b) =
+			ARRAY(SELECT CASE WHEN i % 7 = 0 THEN 1 WHEN i % 11 = 0 THEN 2 END FROM generate_series(1, 4000) i ORDER BY i)) WITH ORDINALITY b) =
        (SELECT array_agg('beat-many-' || i || CASE WHEN i % 5 = 0 THEN '/gone' ELSE '/m' END ORDER BY i)
-          FROM generate_series(1, 4000) i WHERE i % 5 = 0 OR i > 3000) AS as_expected;
+          FROM generate_series(1, 4000) i WHERE i % 5 = 0 OR i > 3000 OR (i % 11 = 0 AND i % 7 > 0)) AS as_expected;
 SELECT state, count(*) FROM turn_liveness.turns WHERE deployment LIKE 'beat-many-%' GROUP BY 1;
 SELECT sum(turn_liveness.fail_deployment('beat-many-' || i)) FROM generate_series(1, 3000) i;
 SELECT count(*) FROM turn_liveness.heartbeats(ARRAY(SELECT 'beat-many-' || i FROM generate_series(1, 3000) i));

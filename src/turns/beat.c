@@ -39,8 +39,9 @@
 /* for so many beats a batch asks the memory at once */
 #define AHEAD			16
 /*
- * A batch notes so many at a time: a session would give the memory of a
- * thousand back to the system with each call, and fault it in with the next.
+ * A batch records so many at a time, and keeps those without a lease only: a
+ * session would give the memory of a thousand back to the system with each
+ * call, and fault it in again with the next.
  */
 #define PART			128
 
@@ -54,6 +55,7 @@ typedef struct Beat
 	TlLeaseKey	key;			/* the deployment's */
 	TlLeaseKey	turn;			/* the turn's, or the deployment's again */
 	int32		owed;			/* the verdict */
+	int			at;				/* its place in the lists of a batch */
 	bool		starts;			/* in rows: it starts the turn, as the first */
 	int			nrows;			/* to write, without a lease */
 	TlTurnName *rows;
@@ -141,17 +143,13 @@ write_row(TlRel *turns, Beat *beat, const TlTurnName *name, int64 now)
 	return done;
 }
 
-/*
- * Write the rows of beats, and try those that are held again.  *until: the end
- * of the call's patience; 0 before its first row.
- */
+/* Write the rows of a call's beats, and try those that are held again. */
 static void
-write_rows(Beat *beats, int n, int64 now, int64 *until)
+write_rows(Beat *beats, int n, int64 now)
 {
+	int64		until = tl_monotonic() + PATIENCE_US;
 	bool		held;
 
-	if (*until == 0)
-		*until = tl_monotonic() + PATIENCE_US;
 	do
 	{
 		TlRel		turns;
@@ -176,7 +174,7 @@ write_rows(Beat *beats, int n, int64 now, int64 *until)
 							 PAUSE_MS, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
 		}
-	} while (held && tl_monotonic() < *until);
+	} while (held && tl_monotonic() < until);
 }
 
 /*
@@ -323,9 +321,12 @@ begin_call(int beats)
 	return now;
 }
 
-/* The caller has asked the memory for the first.  "until": see write_rows(). */
-TL_HOT static void
-beat_each(Beat *beats, int n, int64 now, int64 *until)
+/*
+ * Record beats; the caller has asked the memory for the first.  True if some
+ * have no lease, and list rows.
+ */
+TL_HOT static bool
+record_each(Beat *beats, int n, int64 now)
 {
 	bool		in_rows = false;
 	int			i;
@@ -339,8 +340,7 @@ beat_each(Beat *beats, int n, int64 now, int64 *until)
 			record(&beats[i], now);
 		in_rows |= beats[i].nrows > 0;
 	}
-	if (in_rows)
-		write_rows(beats, n, now, until);
+	return in_rows;
 }
 
 TL_HOT Datum
@@ -352,7 +352,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	Beat	   *beats = &one;
 	TlNamed    *turns = NULL;
 	int			n = 1;
-	int64		until = 0;
+	int64		now;
 	int32		owed = 0;
 	int			i;
 
@@ -381,12 +381,27 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 		if (turns != NULL && i < AHEAD)
 			tl_lease_prefetch(key, beats[i].turn, true);
 	}
-	beat_each(beats, n, begin_call(1), &until);
+	now = begin_call(1);
+	if (record_each(beats, n, now))
+		write_rows(beats, n, now);
 	for (i = 0; i < n; i++)
 		owed += beats[i].owed;
 	PG_RETURN_INT32(owed);
 }
 
+/* Keep a copy of a beat until all beats of its batch are recorded. */
+static void
+defer(Beat **kept, int *nkept, const Beat *beat)
+{
+	StaticAssertStmt((PART & (PART - 1)) == 0, "the room doubles from there");
+	if (*nkept == 0)
+		*kept = palloc(PART * sizeof(Beat));
+	else if (*nkept >= PART && (*nkept & (*nkept - 1)) == 0)
+		*kept = repalloc_huge(*kept, 2 * sizeof(Beat) * *nkept);
+	(*kept)[(*nkept)++] = *beat;
+}
+
+/* No beat waits for the row of another one. */
 Datum
 turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 {
@@ -397,9 +412,12 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 	text	  **ids = tl_arg_text_array(fcinfo, 1, "message_ids", &nids);
 	int32	   *fences = tl_arg_generations(fcinfo, 2, ids != NULL ? n : 0);
 	Beat		beats[PART];
+	Beat	   *in_rows = NULL;
+	int			nin_rows = 0;
+	bool	   *is_owed;
 	int64		now;
-	int64		until = 0;
-	int			first;
+	int			i;
+	int			j;
 
 	if (!PG_ARGISNULL(1) && nids != n)
 		ereport(ERROR,
@@ -407,38 +425,49 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 				 errmsg("deployments and message_ids must have the same length"),
 				 errhint("Pass NULL for an element that beats for its whole deployment.")));
 	InitMaterializedSRF(fcinfo, 0);
-	now = begin_call(n);
-	for (first = 0; first < n; first += PART)
-	{
-		int			size = Min(n - first, PART);
-		int			i;
+	is_owed = palloc(Max(n, 1) * sizeof(bool));
 
-		for (i = 0; i < size; i++)
+	now = begin_call(n);
+	for (i = 0; i < n; i += PART)
+	{
+		int			size = Min(n - i, PART);
+
+		for (j = 0; j < size; j++)
 		{
-			text	   *deployment = deployments[first + i];
-			text	   *id = ids != NULL ? ids[first + i] : NULL;
+			text	   *deployment = deployments[i + j];
+			text	   *id = ids != NULL ? ids[i + j] : NULL;
 
 			/* a generation is one of a turn */
 			if (deployment != NULL && tl_name_is_valid(deployment) &&
 				(id == NULL || tl_name_is_valid(id)))
-				set_names(&beats[i], deployment, tl_lease_key(deployment), id,
-						  fences != NULL && id != NULL ? fences[first + i] : 0);
+				set_names(&beats[j], deployment, tl_lease_key(deployment), id,
+						  fences != NULL && id != NULL ? fences[i + j] : 0);
 			else
-				beats[i] = (Beat) {0};
+				beats[j] = (Beat) {0};
+			beats[j].at = i + j;
 		}
 		prefetch(beats, size);
-		beat_each(beats, size, now, &until);
-
-		for (i = 0; i < size; i++)
-			if (beats[i].owed == 0)
-			{
-				text	   *deployment = deployments[first + i];
-				text	   *id = ids != NULL ? ids[first + i] : NULL;
-				Datum		values[2] = {PointerGetDatum(deployment), PointerGetDatum(id)};
-				bool		nulls[2] = {deployment == NULL, id == NULL};
-
-				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-			}
+		(void) record_each(beats, size, now);
+		for (j = 0; j < size; j++)
+		{
+			is_owed[i + j] = beats[j].owed != 0;
+			if (beats[j].nrows > 0)
+				defer(&in_rows, &nin_rows, &beats[j]);
+		}
 	}
+	if (nin_rows > 0)
+		write_rows(in_rows, nin_rows, now);
+	for (j = 0; j < nin_rows; j++)
+		is_owed[in_rows[j].at] = in_rows[j].owed != 0;
+
+	for (i = 0; i < n; i++)
+		if (!is_owed[i])
+		{
+			text	   *id = ids != NULL ? ids[i] : NULL;
+			Datum		values[2] = {PointerGetDatum(deployments[i]), PointerGetDatum(id)};
+			bool		nulls[2] = {deployments[i] == NULL, id == NULL};
+
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
 	return (Datum) 0;
 }

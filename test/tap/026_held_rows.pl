@@ -175,7 +175,30 @@ foreach my $i (1 .. 50)
 	last if $started eq 't';
 }
 is($started, 't', 'a named beat that meets an open beat of the deployment starts its turn');
-$_->quit foreach $holder, $other, $watcher;
+
+# --- a batch that meets a row which is held for long writes its other rows first
+
+sql(q{SELECT count(turn_liveness.arm_turn('many' || i, 'm', admission => '20 min', silence => '20 min')) FROM generate_series(1, 300) i});
+$holder->query_safe(q{BEGIN; SELECT turn_liveness.heartbeat('many1')});
+$other->{stdin} .= q{SELECT 'batch ' || count(*) FROM turn_liveness.heartbeats(ARRAY(SELECT 'many' || i FROM generate_series(1, 300) i ORDER BY i));} . "\n";
+$other->{run}->pump_nb;
+wait_until(
+	'the batch waits, or is done',
+	sub {
+		$other->{run}->pump_nb;
+		return $other->{stdout} =~ /batch/
+		  || $watcher->query_safe("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $other_pid") eq 't';
+	});
+# if the last one's row were not written yet, this would have it for as long as the batch lasts
+my $late = session($node);
+$late->{stdin} .= q{BEGIN; SELECT 'held ' || deployment FROM turn_liveness.turn WHERE deployment = 'many300' FOR UPDATE;} . "\n";
+$late->{run}->pump_nb;
+$other->query_until(qr/batch 0/, '');
+$late->query_until(qr/held many300/, '');
+$late->query_safe('ROLLBACK');
+$holder->query_safe('COMMIT');
+is(sql(q{SELECT count(*) FROM turn_liveness.turns WHERE deployment ~ '^many' AND first_beat IS NOT NULL}), 300, 'a batch: all its turns are started');
+$_->quit foreach $holder, $other, $watcher, $late;
 $node->stop;
 
 # --- a commit that waits for a standby

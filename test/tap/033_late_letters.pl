@@ -131,20 +131,10 @@ race('armed late', '2 h', 'arm', 'end in time');
 $listener->quit;
 $node->stop;
 
-# --- a place that a row has left, and that of a turn whose commit waited for a standby: the worker
-# looks there after the turn became visible, and before it is told of it
+# --- a place that a row has left, and that a turn gets whose commit waits for a standby: the worker
+# looks there after that turn became visible, and before its session tells of it
 
-my $sync = new_node('sync', <<'END', extension => 0, streaming => 1);
-turn_liveness.mass_silence_hold = 0
-synchronous_commit = local
-autovacuum = off
-END
-$sync->safe_psql(
-	'postgres', q{
-CREATE EXTENSION turn_liveness;
-CREATE FUNCTION public.tl_advance(interval) RETURNS void
-	AS '$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT});
-wait_worker($sync);
+my $sync = new_node('sync', "turn_liveness.mass_silence_hold = 0\nsynchronous_commit = local\nautovacuum = off", streaming => 1);
 no_pauses($sync);
 my $sync_listener = session($sync);
 $sync_listener->query_safe('LISTEN turn_liveness');
@@ -153,7 +143,7 @@ my $pid = backend_pid($waiter);
 $waiter->query_safe("SELECT turn_liveness.clock_now(); LOAD '$library'; SET synchronous_commit = on");
 $sync->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'});
 $sync->safe_psql('postgres', 'SELECT pg_reload_conf()');
-$sync->poll_query_until('postgres', 'SHOW synchronous_standby_names', 'nobody');
+$sync->poll_query_until('postgres', 'SHOW synchronous_standby_names', 'nobody') or die 'no setting';
 
 sub sync_sql { return $sync->safe_psql('postgres', $_[0]) }
 
@@ -161,7 +151,7 @@ sync_sql(q{SELECT turn_liveness.arm_turn('stays', 'm', admission => '3 h', silen
 sync_sql(q{SELECT turn_liveness.arm_turn('left', 'm', admission => '90 s', silence => '90 s')});
 my $left = sync_sql(q{SELECT ctid FROM turn_liveness.turn WHERE deployment = 'left'});
 two_rounds($sync, $sync_listener);
-# the first changes a key, so the row's place is free after VACUUM
+# suspend_turn changes a key of an index, so VACUUM frees the row's place
 sync_sql(q{SELECT turn_liveness.suspend_turn('left', 'm', '1 h')});
 sync_sql(q{SELECT turn_liveness.resume_turn('left', 'm')});
 isnt(sync_sql(q{SELECT ctid FROM turn_liveness.turn WHERE deployment = 'left'}), $left, 'a row moves');
@@ -171,7 +161,7 @@ $waiter->{stdin} .= "BEGIN; SET LOCAL slow_commit.go_on = '$told'; SELECT turn_l
 $waiter->{run}->pump_nb;
 $sync->poll_query_until('postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid")
   or die 'the commit does not wait';
-# a scan of the owed rows meets neither of them there
+# the worker scans the owed rows each minute, and meets neither of the two there
 advance($sync, '62 s');
 sync_sql(q{SELECT turn_liveness.heartbeat('left')});
 two_rounds($sync, $sync_listener);
