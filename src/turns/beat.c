@@ -39,8 +39,8 @@
 /* for so many beats a batch asks the memory at once */
 #define AHEAD			16
 /*
- * A batch records so many at a time, and keeps those without a lease only: a
- * session would give the memory of a thousand back to the system with each
+ * A batch records so many at a time, and keeps only those that have no lease:
+ * a session would give the memory of a thousand back to the system with each
  * call, and fault it in again with the next.
  */
 #define PART			128
@@ -389,7 +389,7 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(owed);
 }
 
-/* Keep a copy of a beat until all beats of its batch are recorded. */
+/* Keep a copy of a beat, whose rows the batch writes at its end. */
 static void
 defer(Beat **kept, int *nkept, const Beat *beat)
 {
@@ -401,7 +401,7 @@ defer(Beat **kept, int *nkept, const Beat *beat)
 	(*kept)[(*nkept)++] = *beat;
 }
 
-/* No beat waits for the row of another one. */
+/* No beat of a batch waits for the row of another one. */
 Datum
 turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 {
