@@ -41,6 +41,7 @@
 
 #define BUCKET_US		(50 * TL_MS)
 #define NBUCKETS		4096
+#define AHEAD			8		/* looks for which the worker asks the memory */
 
 #define NOWHERE			INT64CONST(-1)
 
@@ -149,30 +150,58 @@ tl_watch_list_remove(const TlEnded *ended)
 	(void) hash_search(entries, &ended->tid, HASH_REMOVE, NULL);
 }
 
-/* Ask the memory for what the next looks at a bucket will touch. */
-static pg_attribute_always_inline void
-prefetch(dlist_head *bucket)
+/*
+ * Take the next entries out of a bucket, and ask the memory for their leases,
+ * which stand anywhere, and for the entry that comes after the next.
+ */
+static int
+take_some(dlist_head *bucket, Entry **taken, int max)
 {
-	Entry	   *next;
-	char	   *after;
-	int			i;
+	int			n;
 
-	if (dlist_is_empty(bucket))
-		return;
-	next = dlist_head_element(Entry, node, bucket);
-	tl_lease_prefetch(next->watch.deployment, next->watch.deployment, false);
-	if (!dlist_has_next(bucket, &next->node))
-		return;
-	after = (char *) dlist_container(Entry, node, dlist_next_node(bucket, &next->node));
-	for (i = 0; i < sizeof(Entry); i += PG_CACHE_LINE_SIZE / 2)
-		tl_prefetch(after + i, true);
+	for (n = 0; n < max && !dlist_is_empty(bucket); n++)
+	{
+		Entry	   *entry = dlist_container(Entry, node, dlist_pop_head_node(bucket));
+
+		taken[n] = entry;
+		tl_lease_prefetch(entry->watch.deployment, entry->watch.deployment, false);
+		if (!dlist_is_empty(bucket) && dlist_has_next(bucket, dlist_head_node(bucket)))
+		{
+			dlist_node *after = dlist_next_node(bucket, dlist_head_node(bucket));
+			char	   *address = (char *) dlist_container(Entry, node, after);
+			int			i;
+
+			for (i = 0; i < sizeof(Entry); i += PG_CACHE_LINE_SIZE / 2)
+				tl_prefetch(address + i, true);
+		}
+	}
+	return n;
 }
 
 /*
- * Look at every entry that is due by now.  The deadline is computed from
- * memory; only what may have lapsed, or may not be as the entry says, is given
- * out.
+ * Look at an entry that is in no bucket, and file it again.  The worker
+ * computes the deadline from memory; false if the turn may have lapsed, or if
+ * its row may not be as the entry says.
  */
+static bool
+lives(Entry *entry, const TlGrace *grace, int64 now)
+{
+	TlSigns		signs;
+	TlVerdict	verdict;
+	int64		due;
+
+	tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
+	signs.seen = entry->seen;
+	tl_deadline(&entry->watch.times, &signs, grace, now, &verdict);
+	due = verdict.held ? now + TL_SECOND : tl_next_look(&entry->watch.times, &verdict, now);
+	if (due <= now || entry->contested || (int32) (entry->scan - last_scan) < 0)
+		return false;
+	entry->busy_since = 0;
+	file_entry(entry, due);
+	return true;
+}
+
+/* Look at every entry that is due by now, and give out those of the sweep. */
 int
 tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max)
 {
@@ -183,34 +212,20 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 	if (last - position >= NBUCKETS)
 		position = last - NBUCKETS + 1;
 
-	while (position <= last)
+	while (position <= last && n < max)
 	{
-		dlist_head *bucket = &buckets[position % NBUCKETS];
-		Entry	   *entry;
-		TlSigns		signs;
-		TlVerdict	verdict;
-		int64		due;
+		Entry	   *taken[AHEAD];
+		int			ntaken = take_some(&buckets[position % NBUCKETS], taken, Min(AHEAD, max - n));
+		int			i;
 
-		if (dlist_is_empty(bucket))
-		{
+		if (ntaken == 0)
 			position++;
-			continue;
-		}
-		if (n == max)
-			break;
-		entry = dlist_container(Entry, node, dlist_pop_head_node(bucket));
-		prefetch(bucket);
-		tl_lease_read(entry->watch.deployment, entry->watch.turn, &signs);
-		signs.seen = entry->seen;
-		tl_deadline(&entry->watch.times, &signs, grace, now, &verdict);
-		due = verdict.held ? now + TL_SECOND : tl_next_look(&entry->watch.times, &verdict, now);
-		if (due > now && !entry->contested && (int32) (entry->scan - last_scan) >= 0)
+		for (i = 0; i < ntaken; i++)
 		{
-			entry->busy_since = 0;
-			file_entry(entry, due);
-		}
-		else
-		{
+			Entry	   *entry = taken[i];
+
+			if (lives(entry, grace, now))
+				continue;
 			entry->due = NOWHERE;
 			items[n++] = (TlSweepItem) {
 				.tid = entry->tid, .turn = entry->contested ? NULL : &entry->watch.turn,
