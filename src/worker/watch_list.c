@@ -41,7 +41,8 @@
 
 #define BUCKET_US		(50 * TL_MS)
 #define NBUCKETS		4096
-#define AHEAD			8		/* looks for which the worker asks the memory */
+/* for so many looks the worker asks the memory at once */
+#define AHEAD			8
 
 #define NOWHERE			INT64CONST(-1)
 
@@ -151,8 +152,9 @@ tl_watch_list_remove(const TlEnded *ended)
 }
 
 /*
- * Take the next entries out of a bucket, and ask the memory for their leases,
- * which stand anywhere, and for the entry that comes after the next.
+ * Take the next entries out of a bucket.  The worker asks the memory for the
+ * leases of their deployments, which stand anywhere, and for the entry that
+ * comes after the next.
  */
 static int
 take_some(dlist_head *bucket, Entry **taken, int max)
@@ -179,12 +181,13 @@ take_some(dlist_head *bucket, Entry **taken, int max)
 }
 
 /*
- * Look at an entry that is in no bucket, and file it again.  The worker
- * computes the deadline from memory; false if the turn may have lapsed, or if
- * its row may not be as the entry says.
+ * The worker computes the deadline of an entry that it has taken out of its
+ * bucket, from memory, and files the entry of a turn that lives.  False: the
+ * turn may have lapsed, or its row may not be as the entry says.  Nothing here
+ * can fail: other entries are in no bucket meanwhile.
  */
 static bool
-lives(Entry *entry, const TlGrace *grace, int64 now)
+look_at(Entry *entry, const TlGrace *grace, int64 now)
 {
 	TlSigns		signs;
 	TlVerdict	verdict;
@@ -201,7 +204,10 @@ lives(Entry *entry, const TlGrace *grace, int64 now)
 	return true;
 }
 
-/* Look at every entry that is due by now, and give out those of the sweep. */
+/*
+ * The worker looks at the entries that are due by now, until it has given out
+ * "max" that may have lapsed, or may not be as their rows are.
+ */
 int
 tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, int max)
 {
@@ -224,7 +230,7 @@ tl_watch_list_take_expired(int64 now, const TlGrace *grace, TlSweepItem *items, 
 		{
 			Entry	   *entry = taken[i];
 
-			if (lives(entry, grace, now))
+			if (look_at(entry, grace, now))
 				continue;
 			entry->due = NOWHERE;
 			items[n++] = (TlSweepItem) {

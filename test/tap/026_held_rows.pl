@@ -181,11 +181,13 @@ is($started, 't', 'a named beat that meets an open beat of the deployment starts
 
 my $ender = session($node);
 my $late = session($node);
+my $late_pid = backend_pid($late);
 my $told = '';
 my $first_beats = 0;
-my $i;
-for ($i = 1; $i <= 50; $i++)
+my $tries = 0;
+foreach my $i (1 .. 10)
 {
+	$tries = $i;
 	my $before_batch = sql('SELECT beats_in_rows FROM turn_liveness.stat');
 	sql("SELECT count(turn_liveness.arm_turn('b$i-' || n, 'm', admission => '20 min', silence => '20 min')) FROM generate_series(1, 300) n");
 	$holder->query_safe("BEGIN; SELECT turn_liveness.heartbeat('b$i-1')");
@@ -201,7 +203,13 @@ for ($i = 1; $i <= 50; $i++)
 		});
 	# a batch that has yet to write the last row meets it in these hands until its end
 	$late->{stdin} .= "BEGIN; SELECT 'held ' || deployment FROM turn_liveness.turn WHERE deployment = 'b$i-300' FOR UPDATE;\n";
-	$late->{run}->pump_nb;
+	wait_until(
+		'another session has asked for the last row',
+		sub {
+			$late->{run}->pump_nb;
+			return $late->{stdout} =~ /held/
+			  || $watcher->query_safe("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $late_pid") eq 't';
+		});
 	$ender->query_safe('COMMIT');
 	($told) = $other->query_until(qr/batch of .*\./, '') =~ /batch of (.*)\./;
 	$late->query_until(qr/held b$i-300/, '');
@@ -212,7 +220,7 @@ for ($i = 1; $i <= 50; $i++)
 	last if $told ne 'none' || $first_beats != 299;
 }
 is($first_beats, 299, '... starts all its turns');
-is($told, "none,b$i-290", '... and tells of the one that has ended');
+is($told, "none,b$tries-290", '... and tells of the one that has ended');
 $_->quit foreach $holder, $other, $watcher, $ender, $late;
 $node->stop;
 
