@@ -156,19 +156,28 @@ my $other_pid = backend_pid($other);
 # the beat tries for a second, which a call of psql may take to start
 my $watcher = session($node);
 my $started = '';
+
+# Until a session waits in this way, or has said that it is done.
+sub waits_or_done
+{
+	my ($what, $session, $pid, $waits, $done) = @_;
+	wait_until(
+		$what,
+		sub {
+			$session->{run}->pump_nb;
+			return $session->{stdout} =~ $done
+			  || $watcher->query_safe("SELECT $waits FROM pg_stat_activity WHERE pid = $pid") eq 't';
+		});
+	return;
+}
+my $tries_a_row = q{wait_event = 'Extension'};
+
 foreach my $i (1 .. 50)
 {
 	sql("SELECT turn_liveness.arm_turn('short$i', m, admission => '20 min', silence => '20 min') FROM unnest('{m,n}'::text[]) m");
 	$holder->query_safe("BEGIN; SELECT turn_liveness.heartbeat('short$i')");
 	$other->{stdin} .= "SELECT 'told ' || turn_liveness.heartbeat('short$i', '{m}');\n";
-	$other->{run}->pump_nb;
-	wait_until(
-		'the beat has looked at the row',
-		sub {
-			$other->{run}->pump_nb;
-			return $other->{stdout} =~ /told/
-			  || $watcher->query_safe("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $other_pid") eq 't';
-		});
+	waits_or_done('the beat has looked at the row', $other, $other_pid, $tries_a_row, qr/told/);
 	$holder->query_safe('COMMIT');
 	$other->query_until(qr/told 1/, '');
 	$started = sql("SELECT first_beat IS NOT NULL FROM turn_liveness.turns WHERE deployment = 'short$i' AND message_id = 'm'");
@@ -193,23 +202,10 @@ foreach my $i (1 .. 10)
 	$holder->query_safe("BEGIN; SELECT turn_liveness.heartbeat('b$i-1')");
 	$ender->query_safe("BEGIN; SELECT turn_liveness.discharge_turn('b$i-290', 'm')");
 	$other->{stdin} .= "SELECT 'batch of ' || string_agg(deployment, ',') || '.' FROM turn_liveness.heartbeats('{none}' || ARRAY(SELECT 'b$i-' || n FROM generate_series(1, 300) n ORDER BY n));\n";
-	$other->{run}->pump_nb;
-	wait_until(
-		'the batch waits, or is done',
-		sub {
-			$other->{run}->pump_nb;
-			return $other->{stdout} =~ /batch/
-			  || $watcher->query_safe("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $other_pid") eq 't';
-		});
+	waits_or_done('the batch waits, or is done', $other, $other_pid, $tries_a_row, qr/batch/);
 	# a batch that has yet to write the last row meets it in these hands until its end
 	$late->{stdin} .= "BEGIN; SELECT 'held ' || deployment FROM turn_liveness.turn WHERE deployment = 'b$i-300' FOR UPDATE;\n";
-	wait_until(
-		'another session has asked for the last row',
-		sub {
-			$late->{run}->pump_nb;
-			return $late->{stdout} =~ /held/
-			  || $watcher->query_safe("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $late_pid") eq 't';
-		});
+	waits_or_done('another session has asked for the last row', $late, $late_pid, q{wait_event_type = 'Lock'}, qr/held/);
 	$ender->query_safe('COMMIT');
 	($told) = $other->query_until(qr/batch of .*\./, '') =~ /batch of (.*)\./;
 	$late->query_until(qr/held b$i-300/, '');
