@@ -389,18 +389,6 @@ turn_liveness_heartbeat(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(owed);
 }
 
-/* Keep a copy of a beat, whose rows the batch writes at its end. */
-static void
-defer(Beat **kept, int *nkept, const Beat *beat)
-{
-	StaticAssertStmt((PART & (PART - 1)) == 0, "the room doubles from there");
-	if (*nkept == 0)
-		*kept = palloc(PART * sizeof(Beat));
-	else if (*nkept >= PART && (*nkept & (*nkept - 1)) == 0)
-		*kept = repalloc_huge(*kept, 2 * sizeof(Beat) * *nkept);
-	(*kept)[(*nkept)++] = *beat;
-}
-
 /* No beat of a batch waits for the row of another one. */
 Datum
 turn_liveness_heartbeats(PG_FUNCTION_ARGS)
@@ -451,8 +439,12 @@ turn_liveness_heartbeats(PG_FUNCTION_ARGS)
 		for (j = 0; j < size; j++)
 		{
 			is_owed[i + j] = beats[j].owed != 0;
-			if (beats[j].nrows > 0)
-				defer(&in_rows, &nin_rows, &beats[j]);
+			if (beats[j].nrows == 0)
+				continue;
+			/* the batch writes its rows at its end */
+			if (in_rows == NULL)
+				in_rows = palloc_extended((n - i - j) * sizeof(Beat), MCXT_ALLOC_HUGE);
+			in_rows[nin_rows++] = beats[j];
 		}
 	}
 	if (nin_rows > 0)
