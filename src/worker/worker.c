@@ -87,6 +87,8 @@ begin_service(Oid dboid)
 		proc_exit(0);			/* the launcher tells the log */
 	if (!tl_enabled)
 		exit_with(TL_WORKER_DISABLED);
+	/* sessions go by this in place of their own setting once the clock ticks */
+	pg_atomic_write_u32(&my_slot->refuses, !tl_accept);
 	tl_clock_acquire();
 	(void) tl_clock_epoch();
 	tl_worker_xact_end();

@@ -192,4 +192,22 @@ command_ok([ 'pg_ctl', 'stop', '-m', 'fast', '-t', '180', '-D', $node->data_dir 
 	'the server stops though no standby will confirm a commit');
 $node->_update_pid(0);
 
+# --- a server that is to accept nothing does so while its worker starts
+
+# The worker looks at all owed turns before its first round.
+$node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+$node->start;
+$node->safe_psql('postgres', q{SELECT count(turn_liveness.arm_turn('many' || n, 'm', admission => '1 h')) FROM generate_series(1, 40000) n});
+$node->append_conf('postgresql.conf', 'turn_liveness.accept = off');
+$node->restart;
+my ($accepted, $state) = (0, '');
+while ($state ne 'running')
+{
+	my ($rc) = $node->psql('postgres', q{SELECT turn_liveness.ack_replies('g', '{1}')});
+	$accepted++ if $rc == 0;
+	$state = $node->safe_psql('postgres', 'SELECT worker_state FROM turn_liveness.stat_row()');
+}
+is($accepted, 0, 'accept = off, from the first call to the first round of the worker');
+$node->stop;
+
 done_testing();
