@@ -390,12 +390,12 @@ COMMENT ON FUNCTION turn_liveness.turn_status(turn_liveness.turn) IS
 'beats, effective deadline and state of a turn that is owed; the view turns is its public face';
 
 -- pg_locks knows no savepoint that was released
-CREATE FUNCTION turn_liveness.holder(xmax xid)
+CREATE FUNCTION turn_liveness.holder(turn tid)
 RETURNS integer
 AS 'MODULE_PATHNAME', 'turn_liveness_holder'
 LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION turn_liveness.holder(xid) IS
-'the process in whose transaction that is, 0 for a prepared one, NULL if it has ended; the view turns is its public face';
+COMMENT ON FUNCTION turn_liveness.holder(tid) IS
+'the process whose open transaction keeps the sweep from the turn at that address, 0 for a prepared one, NULL for none; the view turns is its public face';
 
 -- Two branches, so that a look-up by conversation finds an index in each.
 CREATE VIEW turn_liveness.turns AS
@@ -405,13 +405,13 @@ CREATE VIEW turn_liveness.turns AS
 		   (x.t).routing, (x.t).generation, (x.t).worker, (x.t).armed_at,
 		   s.first_beat, s.last_beat, s.deadline, s.state,
 		   s.error_code, coalesce((x.t).wait_reason, (x.t).reason) AS reason,
-		   CASE s.state WHEN 'lapsed' THEN turn_liveness.holder(x.holder) END AS blocked_by
+		   CASE s.state WHEN 'lapsed' THEN turn_liveness.holder(x.address) END AS blocked_by
 	FROM (
-		SELECT t.deployment, t.deployment AS conversation_id, t.xmax AS holder, t
+		SELECT t.deployment, t.deployment AS conversation_id, t.ctid AS address, t
 		FROM turn_liveness.turn t
 		WHERE t.outcome IS NULL AND t.conversation_id = t.deployment
 		UNION ALL
-		SELECT t.deployment, t.conversation_id, t.xmax AS holder, t
+		SELECT t.deployment, t.conversation_id, t.ctid AS address, t
 		FROM turn_liveness.turn t
 		WHERE t.outcome IS NULL AND t.conversation_id <> t.deployment
 	) x, LATERAL turn_liveness.turn_status(x.t) s;
@@ -518,7 +518,7 @@ CREATE VIEW turn_liveness.stat AS
 		   (SELECT count(*)
 			FROM turn_liveness.turn t, LATERAL turn_liveness.turn_status(t) u
 			WHERE t.outcome IS NULL AND t.next_check <= turn_liveness.clock_now()
-			  AND u.state = 'lapsed' AND turn_liveness.holder(t.xmax) IS NOT NULL) AS turns_blocked,
+			  AND u.state = 'lapsed' AND turn_liveness.holder(t.ctid) IS NOT NULL) AS turns_blocked,
 		   (SELECT clock_timestamp() + (t.next_check - turn_liveness.clock_now())
 			FROM turn_liveness.turn t
 			WHERE t.outcome IS NULL AND isfinite(t.next_check)

@@ -9,8 +9,8 @@
 #include "base/turn_liveness.h"
 
 #include "access/htup_details.h"
+#include "access/multixact.h"
 #include "access/subtrans.h"
-#include "access/transam.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -135,38 +135,76 @@ tl_sweep_line(const TlTurn *turn, const char *verb, const char *code,
 static int
 process_of(TransactionId xid)
 {
-	/* a caller may pass any number */
-	if (!TransactionIdIsNormal(xid) ||
-		TransactionIdFollowsOrEquals(xid, XidFromFullTransactionId(ReadNextFullTransactionId())) ||
-		!TransactionIdIsInProgress(xid))
+	if (!TransactionIdIsNormal(xid) || !TransactionIdIsInProgress(xid))
 		return -1;
 	return BackendXidGetPid(SubTransGetTopmostTransaction(xid));
 }
 
-/* The view turns passes the xmax of a row: which process holds it? */
+/*
+ * The process whose transaction keeps the sweep from that row; 0 and -1 as
+ * above.  The caller has pinned the page.  A lock FOR KEY SHARE, which a
+ * foreign key takes, keeps no sweep from a row.
+ */
+static int
+holder_of(Buffer buffer, OffsetNumber offset)
+{
+	Page		page = BufferGetPage(buffer);
+	TransactionId xmax = InvalidTransactionId;
+	uint16		infomask = HEAP_XMAX_INVALID;
+	MultiXactMember *members;
+	int			nmembers;
+	int			pid = -1;
+	int			i;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	if (offset >= FirstOffsetNumber && offset <= PageGetMaxOffsetNumber(page) &&
+		ItemIdIsNormal(PageGetItemId(page, offset)))
+	{
+		HeapTupleHeader tuple = (HeapTupleHeader) PageGetItem(page, PageGetItemId(page, offset));
+
+		xmax = HeapTupleHeaderGetRawXmax(tuple);
+		infomask = tuple->t_infomask;
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+
+	if ((infomask & HEAP_XMAX_INVALID) != 0 || HEAP_LOCKED_UPGRADED(infomask))
+		return -1;
+	if ((infomask & HEAP_XMAX_IS_MULTI) == 0)
+		return HEAP_XMAX_IS_LOCKED_ONLY(infomask) && HEAP_XMAX_IS_KEYSHR_LOCKED(infomask) ? -1 :
+			process_of(xmax);
+
+	nmembers = GetMultiXactIdMembers(xmax, &members, false, HEAP_XMAX_IS_LOCKED_ONLY(infomask));
+	for (i = 0; i < nmembers && pid < 0; i++)
+		if (members[i].status != MultiXactStatusForKeyShare)
+			pid = process_of(members[i].xid);
+	if (nmembers > 0)
+		pfree(members);
+	return pid;
+}
+
+/* The view turns passes the address of a row: which process holds it? */
 Datum
 turn_liveness_holder(PG_FUNCTION_ARGS)
 {
-	int			pid = PG_ARGISNULL(0) ? -1 : process_of(PG_GETARG_TRANSACTIONID(0));
+	ItemPointer tid = PG_ARGISNULL(0) ? NULL : (ItemPointer) PG_GETARG_POINTER(0);
+	TlRel		turns;
+	int			pid = -1;
 
+	if (tid == NULL)
+		PG_RETURN_NULL();
+	tl_rel_open(&turns, TL_TURN, false);
+	/* a caller may pass any address */
+	if (ItemPointerGetBlockNumberNoCheck(tid) < RelationGetNumberOfBlocks(turns.rel))
+	{
+		Buffer		buffer = ReadBuffer(turns.rel, ItemPointerGetBlockNumberNoCheck(tid));
+
+		pid = holder_of(buffer, ItemPointerGetOffsetNumberNoCheck(tid));
+		ReleaseBuffer(buffer);
+	}
+	tl_rel_close(&turns);
 	if (pid < 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT32(pid);
-}
-
-/* The process whose transaction holds the row. */
-static int
-holder_of(const TlTurn *turn)
-{
-	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) turn->slot;
-	TransactionId xmax;
-	bool		multi;
-
-	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
-	xmax = HeapTupleHeaderGetRawXmax(slot->base.tuple->t_data);
-	multi = (slot->base.tuple->t_data->t_infomask & HEAP_XMAX_IS_MULTI) != 0;
-	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
-	return multi ? -1 : process_of(xmax);
 }
 
 void
@@ -176,7 +214,11 @@ tl_sweep_held(int64 *since, const TlTurn *turn, int64 now)
 
 	if (*since == 0)
 		*since = now;
-	if (now - *since < HELD_LONG || (pid = holder_of(turn)) < 0)
+	if (now - *since < HELD_LONG)
+		return;
+	pid = holder_of(((BufferHeapTupleTableSlot *) turn->slot)->buffer,
+					ItemPointerGetOffsetNumber(&turn->tid));
+	if (pid < 0)
 		return;
 	*since = HELD_TOLD;
 	ereport(LOG,

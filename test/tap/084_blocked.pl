@@ -45,21 +45,26 @@ sub blocked_count
 # --- who holds it
 
 my $times = q{admission => '20 min', silence => '10 min'};
-arm($node, $_, 'm', $times) foreach qw(answer savepoint locked prepared lives);
-my %session = map { $_ => session($node) } qw(answer savepoint locked lives);
+arm($node, $_, 'm', $times) foreach qw(answer savepoint locked prepared lives referred);
+arm($node, 'several', 'm', q{admission => '20 min', silence => '20 min'});
+my %session = map { $_ => session($node) } qw(answer savepoint locked lives several referrer);
 my %pid = map { $_ => backend_pid($session{$_}) } keys %session;
 is($session{answer}->query_safe(q{BEGIN; SELECT turn_liveness.commit_terminal_reply('answer', '{m}', '{"content": "42"}')}), 'won', 'an answer, not committed');
 is($session{savepoint}->query_safe(q{BEGIN; SAVEPOINT a; SAVEPOINT b; SELECT turn_liveness.post_update('savepoint', 'm', '{}') > 0; RELEASE b}), 't', 'an update in a savepoint');
 $session{locked}->query_safe(q{BEGIN; SELECT FROM turn_liveness.turn WHERE deployment = 'locked' FOR UPDATE});
 sql(q{BEGIN; SELECT turn_liveness.discharge_turn('prepared', 'm'); PREPARE TRANSACTION 'holder'});
+# A lock of the transaction and a change of its savepoint, beside a lock that holds nothing up.
+sql(q{SELECT turn_liveness.start_turn('several', 'm')});
+$session{referrer}->query_safe(q{BEGIN; SELECT FROM turn_liveness.turn WHERE deployment IN ('several', 'referred') FOR KEY SHARE});
+is($session{several}->query_safe(q{BEGIN; SELECT turn_liveness.start_turn('several', 'm') IS NULL; SAVEPOINT a; SELECT turn_liveness.post_update('several', 'm', '{}') > 0; RELEASE a}), "t\nt", 'a lock and a change');
 is($session{lives}->query_safe(q{BEGIN; SELECT turn_liveness.arm_turn('lives', 'm', admission => '5 h', duration => '5 h')}), 'pending', 'a turn that is armed again');
-is(blocked(), 'answer waiting, lives waiting, locked waiting, prepared waiting, savepoint waiting', 'nothing is told of what has not lapsed');
+is(blocked(), 'answer waiting, lives waiting, locked waiting, prepared waiting, referred waiting, savepoint waiting, several running', 'nothing is told of what has not lapsed');
 is(blocked_count(), '0|0', 'nor counted');
 
 my $start = -s $node->logfile;
 advance($node, '10 min');
 worker_looked($node);
-is(blocked(), 'answer waiting, lives waiting, locked waiting, prepared waiting, savepoint waiting', 'before the deadlines');
+is(blocked(), 'answer waiting, lives waiting, locked waiting, prepared waiting, referred waiting, savepoint waiting, several running', 'before the deadlines');
 # The worker finds them held once the clock has been moved on.  The turn of "ruler"
 # lapses 20 s after that, or sooner if this call is slow, and the worker fails it within
 # a few seconds on its clock: it writes that before it tells of what is held for 30 s.
@@ -67,12 +72,14 @@ sql(q{SELECT turn_liveness.arm_turn('ruler', 'm', admission => '680 s', silence 
 ok( wait_until('the ruler has failed', sub { advance($node, '1 s'); worker_looked($node); ends($node, 'ruler', 'm') ne '' }),
 	'20 s later');
 is( blocked(),
-	"answer lapsed $pid{answer}, lives lapsed $pid{lives}, locked lapsed $pid{locked}, prepared lapsed 0, savepoint lapsed $pid{savepoint}",
+	"answer lapsed $pid{answer}, lives lapsed $pid{lives}, locked lapsed $pid{locked}, prepared lapsed 0, savepoint lapsed $pid{savepoint}, several lapsed $pid{several}",
 	'what has lapsed names the process that holds it, 0 for a prepared transaction');
-is(blocked_count(), '5|5', 'and is counted');
+is(blocked_count(), '6|6', 'and is counted');
 
-is($node->safe_psql('postgres', q{SELECT string_agg(coalesce(turn_liveness.holder(x::text::xid), -1)::text, ',') FROM unnest('{0,1,2,3,700,2147483647,4294967295}'::bigint[]) x}),
-	'-1,-1,-1,-1,-1,-1,-1', 'no process holds what is no transaction that runs');
+is(ends($node, 'referred', 'm'), 'WORKER_NEVER_STARTED sweep', 'a lock that a foreign key takes holds no turn up');
+
+is($node->safe_psql('postgres', q{SELECT string_agg(coalesce(turn_liveness.holder(format('(%s,%s)', b, o)::tid), -1)::text, ',') FROM unnest('{0,1,4294967294,4294967295}'::bigint[]) b, unnest('{0,2000,65535}'::integer[]) o}),
+	join(',', (-1) x 12), 'no process holds what is no row');
 
 # --- the log tells it once, when it has lasted for 30 s
 
@@ -95,7 +102,7 @@ sub tried_again
 my ($until_ruler) = slurp_file($node->logfile, $start) =~ /\A(.*) LOG:  failed turn "m" of deployment "ruler" /s or die 'the log has no ruler';
 is(scalar(held_lines('\w+', $until_ruler)), 0, 'for 20 s nothing is logged');
 advance($node, '11 s');
-ok(wait_until('the log tells of each', sub { held_lines('\w+') == 5 }), 'after 30 s the log tells of each');
+ok(wait_until('the log tells of each', sub { held_lines('\w+') == 6 }), 'after 30 s the log tells of each');
 is_deeply([ held_lines('answer') ],
 	[ qq{turn "m" of deployment "answer" has lapsed, but a transaction has held it for 30 s in database "postgres"\nDETAIL:  Process $pid{answer} holds it.\nHINT:  End that transaction, and set "idle_in_transaction_session_timeout" for its role.} ],
 	'the process, and what to do');
@@ -104,13 +111,13 @@ like((held_lines('prepared'))[0], qr/^DETAIL:  A prepared transaction holds it\.
 advance($node, '10 min');
 tried_again();
 tried_again();
-is(scalar(held_lines('\w+')), 5, 'once each, however long it lasts');
+is(scalar(held_lines('\w+')), 6, 'once each, however long it lasts');
 
 # Then each holder decides.
-is(blocked_count(), '5|5', 'all of them are held');
+is(blocked_count(), '6|6', 'all of them are held');
 $session{$_}->query_safe('COMMIT') foreach qw(answer lives);
-$session{$_}->query_safe('ROLLBACK') foreach qw(savepoint locked);
-is(wait_ended($node, 'savepoint', 'm') . ', ' . wait_ended($node, 'locked', 'm'), 'WORKER_NEVER_STARTED sweep, WORKER_NEVER_STARTED sweep', 'rolled back: they fail');
+$session{$_}->query_safe('ROLLBACK') foreach qw(savepoint locked several referrer);
+is(join(', ', map { wait_ended($node, $_, 'm') } qw(savepoint locked several)), 'WORKER_NEVER_STARTED sweep, WORKER_NEVER_STARTED sweep, WORKER_UNRESPONSIVE sweep', 'rolled back: they fail');
 is(blocked(), 'lives waiting, prepared lapsed 0', 'committed: one was answered, one lives');
 is(ends($node, 'answer', 'm'), 'answer reply', 'with its answer');
 $node->safe_psql('postgres', "COMMIT PREPARED 'holder'");
