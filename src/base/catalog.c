@@ -22,6 +22,7 @@
 #include "commands/extension.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "base/catalog.h"
@@ -175,7 +176,8 @@ tl_table_oid(TlTable table)
 
 /*
  * Ids that a session keeps for later (CACHE), or that go down, would come below
- * a cursor that a client holds.
+ * a cursor that a client holds; so would those of a sequence that is not
+ * logged, after a crash.
  */
 bool
 tl_sequence_is_altered(void)
@@ -188,7 +190,8 @@ tl_sequence_is_altered(void)
 	{
 		Form_pg_sequence form = (Form_pg_sequence) GETSTRUCT(tuple);
 
-		altered = form->seqcache != 1 || form->seqincrement != 1 || form->seqcycle ||
+		altered = get_rel_persistence(oid) != RELPERSISTENCE_PERMANENT ||
+			form->seqcache != 1 || form->seqincrement != 1 || form->seqcycle ||
 			form->seqmin != 1 || form->seqmax != PG_INT64_MAX;
 		ReleaseSysCache(tuple);
 	}
@@ -207,8 +210,10 @@ tl_sequence_oid(void)
 	if (tl_sequence_is_altered())
 		tl_not_as_installed(errmsg("sequence \"%s.%s\" has other parameters than it was installed with",
 								   TL_SCHEMA, definitions[TL_REPLY_SEQUENCE].name),
-							errhint("ALTER SEQUENCE %s.%s AS bigint INCREMENT 1 MINVALUE 1 NO MAXVALUE CACHE 1 NO CYCLE",
-									TL_SCHEMA, definitions[TL_REPLY_SEQUENCE].name));
+							errhint("ALTER SEQUENCE %s.%s %s",
+									TL_SCHEMA, definitions[TL_REPLY_SEQUENCE].name,
+									get_rel_persistence(oid) != RELPERSISTENCE_PERMANENT ? "SET LOGGED" :
+									"AS bigint INCREMENT 1 MINVALUE 1 NO MAXVALUE CACHE 1 NO CYCLE"));
 	checked = generation;
 	return oid;
 }

@@ -23,6 +23,7 @@
 #include "access/relation.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -86,6 +87,19 @@ tl_rel_has_columns(TlTable table, TupleDesc desc)
 	return true;
 }
 
+/* A direct write fires no trigger, and a foreign key is kept by triggers. */
+static bool
+has_foreign_key(Relation rel)
+{
+	const TriggerDesc *triggers = rel->trigdesc;
+	int			i;
+
+	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		if (RI_FKey_trigger_type(triggers->triggers[i].tgfoid) != RI_TRIGGER_NONE)
+			return true;
+	return false;
+}
+
 /*
  * Every column of ours is there, and of our type.  Only superusers own the
  * table, because the worker, which is one, evaluates expressions of the owner's
@@ -102,6 +116,9 @@ check_table(TlTable table, Relation rel, bool write)
 
 	if (checked[table][write] == generation)
 		return natts;
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relam != HEAP_TABLE_AM_OID)
+		refuse(rel, "is not an ordinary table any more",
+			   "Restore it from a backup, or create the extension anew.");
 	if (desc->natts < natts)
 		refuse(rel, "has fewer columns than the library knows",
 			   "Bring the extension up to date with ALTER EXTENSION " TL_EXTENSION " UPDATE.");
@@ -120,6 +137,12 @@ check_table(TlTable table, Relation rel, bool write)
 		if (desc->constr != NULL && desc->constr->num_check > shapes[table].nchecks)
 			refuse(rel, "has a CHECK constraint that the extension does not know",
 				   "Drop the constraint: the extension would write rows that violate it.");
+		if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+			refuse(rel, "is not logged: a crash would empty it",
+				   "Use ALTER TABLE ... SET LOGGED.");
+		if (has_foreign_key(rel))
+			refuse(rel, "has a foreign key, or one of another table refers to it",
+				   "Drop the constraint: the extension would delete and write rows that violate it.");
 		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
 		CheckCmdReplicaIdentity(rel, CMD_DELETE);
 	}

@@ -188,7 +188,7 @@ $node->reload;
 ok($node->poll_query_until('postgres', "SELECT ($problem) IS NULL AND last_value = 4 * 2::bigint ^ 44 FROM turn_liveness.reply_id_seq"), 'which mends it');
 
 # a sequence that keeps ids for a session, or counts otherwise, is refused
-foreach my $change ('CACHE 20', 'INCREMENT 2', 'CYCLE', 'MAXVALUE 1000000000000000')
+foreach my $change ('CACHE 20', 'INCREMENT 2', 'CYCLE', 'MAXVALUE 1000000000000000', 'SET UNLOGGED')
 {
 	$node->safe_psql('postgres', "ALTER SEQUENCE turn_liveness.reply_id_seq $change");
 	my ($rc, $out, $err) = $node->psql('postgres', "SELECT turn_liveness.reject_turn('n', 'm2', '{}', 'x')", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
