@@ -152,3 +152,8 @@ SELECT turn_liveness.discharge_turn('el-own', 'a');
 -- the row of a turn that has ended is small: its record has the rest
 SELECT count(*) AS ended, count(routing) AS routings, count(reason) AS reasons, count(wait_reason) AS wait_reasons
   FROM turn_liveness.turn WHERE deployment LIKE 'el-%' AND outcome IS NOT NULL;
+
+-- an error code of a reply is kept as far as any other may be long
+SELECT turn_liveness.arm_turn('el-code', 'm');
+SELECT turn_liveness.commit_terminal_reply('el-code', '{m}', jsonb_build_object('error', 'x', 'errorCode', repeat('x', 254) || U&'\00e9' || 'x'));
+SELECT octet_length(error_code), octet_length(payload ->> 'errorCode') FROM turn_liveness.replies WHERE deployment = 'el-code';

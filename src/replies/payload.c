@@ -7,6 +7,7 @@
 #include "base/turn_liveness.h"
 
 #include "common/hashfn.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -254,8 +255,11 @@ tl_payload_is_error(Jsonb *reply, text **error_code)
 		!(value.type == jbvString && value.val.string.len == 0) &&
 		!(value.type == jbvBool && !value.val.boolean);
 	*error_code = NULL;
+	/* as long as those that the calls take: monitors read it in a column */
 	if (is_error && get(reply, "errorCode", &value) && value.type == jbvString)
-		*error_code = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+		*error_code = cstring_to_text_with_len(value.val.string.val,
+											   pg_mbcliplen(value.val.string.val,
+															value.val.string.len, TL_MAX_NAME));
 	return is_error;
 }
 
