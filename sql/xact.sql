@@ -201,8 +201,9 @@ SELECT count(set_config(name, 'off', false)) FROM pg_settings WHERE name IN ('fo
 DROP FUNCTION tl_test.safe();
 
 -- PL/pgSQL checks a domain even between a COMMIT and the next statement, without a snapshot
-CREATE FUNCTION tl_test.large() RETURNS jsonb LANGUAGE sql
-AS $$SELECT jsonb_build_object('conversationId', 'xa-L', 'platformMetadata', string_agg(md5(i::text), '')) FROM generate_series(1, 300) i$$;
+-- in PL/pgSQL: PostgreSQL 15 to 17 plan a function in SQL without a snapshot there
+CREATE FUNCTION tl_test.large() RETURNS jsonb LANGUAGE plpgsql
+AS $$BEGIN RETURN (SELECT jsonb_build_object('conversationId', 'xa-L', 'platformMetadata', string_agg(md5(i::text), '')) FROM generate_series(1, 300) i); END$$;
 CREATE DOMAIN tl_test.arms AS bigint CHECK (VALUE IS NULL OR turn_liveness.arm_turn('xa-12', 'm' || VALUE, tl_test.large()) IS NOT NULL);
 CREATE DOMAIN tl_test.commits AS text CHECK (VALUE IS NULL OR turn_liveness.commit_terminal_reply('xa-12', ARRAY[VALUE], '{"content": "x"}') IS NOT NULL);
 SELECT turn_liveness.arm_turn('xa-12', 'm' || i, tl_test.large()) FROM generate_series(1, 3) i;
