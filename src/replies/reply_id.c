@@ -6,9 +6,12 @@
  * lost (a standby that lagged when it was promoted, a recovery to a point in
  * time), so no id is given out again.  Each promotion and each such recovery
  * begins a timeline, and timeline n + 1 gives out ids from n * 2^32 on: nothing
- * has to be stored.  A base backup that starts without either stays on its
- * timeline: copied.c tells whether the sequence is still as the other server
- * left it, and then it moves on to the next multiple of 2^32.
+ * has to be stored.  A sequence may be ahead of that, by a DBA's setval(), a
+ * dump or another node.  So a sequence whose page was last logged on an earlier
+ * timeline also moves on by one multiple of 2^32 for each number between that
+ * timeline and this one.  A base backup that starts without a new timeline
+ * stays on its own: copied.c tells whether the sequence is still as the other
+ * server left it, and then it moves on to the next multiple of 2^32.
  *
  * Node n gives out ids from n * 2^44 on, so that no two servers give out the
  * same.  All of them are exact in a double.
@@ -21,6 +24,7 @@
 #include "base/turn_liveness.h"
 
 #include "access/relation.h"
+#include "access/timeline.h"
 #include "access/xlog.h"
 #include "commands/dbcommands.h"
 #include "commands/sequence.h"
@@ -77,6 +81,33 @@ read_sequence(Oid sequence, XLogRecPtr *lsn)
 }
 
 /*
+ * By how much is our timeline's number greater than that of the timeline on
+ * which the record that ends at lsn lies?  A record that ends where a timeline
+ * begins is of the one before.  Without its history file, our timeline counts
+ * as the only one.
+ */
+static int64
+timelines_since(XLogRecPtr lsn)
+{
+	TimeLineID	current = GetWALInsertionTimeLine();
+	TimeLineID	logged = current;
+	ListCell   *cell;
+
+	if (current == 1)
+		return 0;
+	/* from the newest to the oldest */
+	foreach(cell, readTimeLineHistory(current))
+	{
+		TimeLineHistoryEntry *entry = lfirst(cell);
+
+		logged = entry->tli;
+		if (entry->begin < lsn)
+			break;
+	}
+	return (int64) current - logged;
+}
+
+/*
  * Move the sequence on.  The caller was granted a function and no right on the
  * sequence, which setval() asks for.
  */
@@ -105,14 +136,17 @@ settle(Oid sequence)
 	LOCKTAG		tag;
 	XLogRecPtr	lsn;
 	int64		last;
+	int64		steps;
 	int64		floor;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, sequence, LOCK_CLASS_SEQUENCE);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	last = read_sequence(sequence, &lsn);
-	floor = floor_of_server();
+	steps = timelines_since(lsn);
 	if (tl_copied_since(lsn))
-		floor = Max(floor, ((last >> TIMELINE_SHIFT) + 1) << TIMELINE_SHIFT);
+		steps = Max(steps, 1);
+	/* without a step the second is not beyond the last id */
+	floor = Max(floor_of_server(), ((last >> TIMELINE_SHIFT) + steps) << TIMELINE_SHIFT);
 	if (last < floor)
 		move_to(sequence, last, floor);
 	if (db != NULL)

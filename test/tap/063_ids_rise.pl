@@ -163,6 +163,61 @@ $past->restart;
 is(jumps(answer($past, 1)), 1, 'once');
 $past->stop;
 
+# --- the same where the sequence is ahead of its timeline, as after a step by hand
+
+# As answer(), whose first id is beyond what was seen
+sub rises
+{
+	my ($node, $seen, $what) = @_;
+	my $first = $count + 1;
+	my $last = answer($node, 60);
+	cmp_ok($node->safe_psql('postgres', "SELECT reply_id FROM turn_liveness.replies WHERE message_ids[1] = 'm$first'"), '>', $seen, $what);
+	return $last;
+}
+
+my $one = new_node('one', "wal_keep_size = '1GB'\narchive_mode = off\n", streaming => 1);
+my $by_one = $one->safe_psql('postgres', "SELECT setval('turn_liveness.reply_id_seq', 1::bigint << 40)");
+$seen = rises($one, $by_one, 'ahead');
+$one->backup('ahead');
+my $two = PostgreSQL::Test::Cluster->new('two');
+$two->init_from_backup($one, 'ahead', has_streaming => 1);
+$two->start;
+$one->wait_for_catchup($two, 'replay', $one->lsn('insert'));
+$one->stop;
+$two->promote;
+$seen = rises($two, $seen, 'ahead, and promoted');
+
+# the first follows, and has given out none of its ids from here on
+$one->enable_streaming($two);
+$one->start;
+$seen = rises($two, $seen, 'and goes on');
+$two->wait_for_catchup($one, 'replay', $two->lsn('insert'));
+$one->stop;
+$one->backup_fs_cold('demoted');
+$seen = rises($two, $seen, 'and on');
+# where the last record is that of the sequence
+($point) = $two->safe_psql('postgres', "SELECT setval('turn_liveness.reply_id_seq', nextval('turn_liveness.reply_id_seq')) || ' ' || pg_current_wal_insert_lsn()") =~ / (.*)/;
+$seen = rises($two, $seen, 'and on again');
+$two->stop('immediate');
+$one->start;
+$one->promote;
+my $of_one = rises($one, $seen, 'the first, promoted in its turn: beyond what the second gave out');
+$one->restart;
+is(jumps(answer($one, 1)), jumps($of_one), 'and its ids move on once');
+
+# another standby of the second, as it was a moment before; it knows that there is a third timeline
+$two->start;
+my $three = PostgreSQL::Test::Cluster->new('three');
+$three->init_from_backup($one, 'demoted');
+$three->append_conf('postgresql.conf', "recovery_target_lsn = '$point'\nrecovery_target_inclusive = off\nrecovery_target_action = 'promote'\nrecovery_target_timeline = '2'");
+append_to_file($three->data_dir . '/pg_wal/00000003.history', slurp_file($one->data_dir . '/pg_wal/00000003.history'));
+$three->start;
+$three->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+is($three->safe_psql('postgres', 'SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)'), '00000004', 'two timelines begin in the second');
+my $of_three = rises($three, $seen, 'the ids of the other go on, too');
+isnt(jumps($of_three), jumps($of_one), 'and are none of those of the first');
+$_->stop foreach $one, $two, $three;
+
 # --- a sequence that does not fit its node
 
 my $node = new_node('nodes', '');
