@@ -226,12 +226,13 @@ turn_liveness_claim_replies(PG_FUNCTION_ARGS)
 	if (claim.max == 0 || conversations.n + platforms.n == 0)
 		return (Datum) 0;
 
-	claim.now = tl_clock_now();
-	claim.timeout = claim.now + tl_claim_timeout * TL_MS;
 	claim.claimed = palloc(0);
 	/* read at the end, but locked in the order of DROP EXTENSION */
 	LockRelationOid(tl_table_oid(TL_REPLY), AccessShareLock);
 	tl_rel_open(&claim.deliveries, TL_DELIVERY, true);
+	/* the locks of both tables may have kept the session waiting */
+	claim.now = tl_clock_now();
+	claim.timeout = claim.now + tl_claim_timeout * TL_MS;
 	claim.slot = table_slot_create(claim.deliveries.rel, NULL);
 	while (take_due(&claim, &conversations, &platforms))
 		;

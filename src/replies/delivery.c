@@ -139,12 +139,13 @@ change_each(Request *request)
 
 	if (request->n == 0)
 		return 0;
-	request->now = tl_clock_now();
 	tl_rel_open(&request->replies, TL_REPLY, false);
 	tl_rel_open(&request->deliveries, TL_DELIVERY, true);
 	while (i < request->n)
 	{
+		/* the session may have waited, for a table or for a row that changed */
 		request->snapshot = tl_latest_snapshot();
+		request->now = tl_clock_now();
 		memset(&request->by_id, 0, sizeof(TlScan));
 		memset(&request->scan, 0, sizeof(TlScan));
 		tl_reply_scan(&request->by_id, &request->replies, request->snapshot);

@@ -66,9 +66,10 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	TlVerdict	verdict = {0};
 
 	PreventCommandDuringRecovery("has_live_turn");
-	now = tl_clock_now();
-	snapshot = tl_latest_snapshot();
 	tl_rel_open(&turns, TL_TURN, false);
+	/* the lock of the table may have kept the session waiting */
+	snapshot = tl_latest_snapshot();
+	now = tl_clock_now();
 	if (tl_turn_find(&turns, &scan, deployment, tl_turn_named(message_id), snapshot, &turn) &&
 		tl_turn_is_owed(&turn))
 		tl_turn_judge(&turn, now, 0, &verdict);
