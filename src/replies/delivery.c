@@ -173,12 +173,16 @@ is_mine(const Request *request, const TlDelivery *d)
 	return tl_compare_texts(&holder, &request->gateway) == 0;
 }
 
-/* After a timeout it is still this gateway's, until another one takes it. */
+/*
+ * After a timeout it is still this gateway's, until another one takes it.  No
+ * gateway holds a delayed reply, which a stream may have shown.
+ */
 static bool
 acknowledge(const Request *request, TlDelivery *d)
 {
 	if (!tl_delivery_is_open(d) ||
-		(tl_delivery_due(d) > request->now && !is_mine(request, d)))
+		(tl_delivery_due(d) > request->now && !tl_row_isnull(d, DELIVERY_GATEWAY) &&
+		 !is_mine(request, d)))
 		return false;
 	tl_row_set(d, DELIVERY_IS_OPEN, BoolGetDatum(false));
 	tl_row_set(d, DELIVERY_DUE_AT, TimestampTzGetDatum(request->now));
