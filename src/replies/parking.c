@@ -24,7 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "base/guc.h"
+#include "commit/xact.h"
 #include "replies/delivery.h"
 #include "shared/clock.h"
 #include "shared/database.h"
@@ -96,17 +96,28 @@ tl_parking_next(void)
  * that claims or acknowledges may hold the row: then it is none that lasts, the
  * worker learns of it anew, or the session rolls back, and the worker hears
  * nothing.
+ *
+ * A claim may have ended before the worker comes to it: its transaction was
+ * open for longer.  Such a claim is never parked, so no look for replies that
+ * are due again finds it.  The worker tells the listeners here, for a claim
+ * that a letter told of: a walk would tell of the same ones each time.
  */
 static void
-park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now)
+park(TlRel *deliveries, TlScan *scan, Snapshot snapshot, int64 now, bool told)
 {
 	ItemPointer tid = &scan->slot->tts_tid;
 	TlDelivery	d;
 
 	tl_delivery_decode(scan->slot, &d);
-	if (!tl_delivery_is_open(&d) || tl_delivery_due(&d) <= now ||
-		!tl_row_isnull(&d, DELIVERY_PARKED_UNTIL))
+	if (!tl_delivery_is_open(&d) || !tl_row_isnull(&d, DELIVERY_PARKED_UNTIL))
 		return;
+	if (tl_delivery_due(&d) <= now)
+	{
+		if (told && !tl_row_isnull(&d, DELIVERY_GATEWAY))
+			tl_xact_reply(DatumGetTextPP(tl_row_value(&d, DELIVERY_CONVERSATION_ID)),
+						  DatumGetTextPP(tl_row_value(&d, DELIVERY_PLATFORM)));
+		return;
+	}
 	tl_row_set(&d, DELIVERY_PARKED_UNTIL, TimestampTzGetDatum(tl_delivery_due(&d)));
 	if (tl_rel_update_unless_held(deliveries, tid, snapshot, d.values, d.nulls) == TM_WouldBlock)
 		walk_for_held = Min(walk_for_held, now + HELD_PAUSE_US);
@@ -129,7 +140,7 @@ park_noted(TlRel *replies, TlRel *deliveries, Snapshot snapshot, int64 now)
 		CHECK_FOR_INTERRUPTS();
 		tl_clock_keep_ticking();
 		if (tl_delivery_find_by_id(&scan, &by_id, claims[first].reply_id, true))
-			park(deliveries, &scan, snapshot, now);
+			park(deliveries, &scan, snapshot, now, true);
 	}
 	tl_scan_end(&scan);
 	tl_scan_end(&by_id);
@@ -159,7 +170,7 @@ park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
 			CHECK_FOR_INTERRUPTS();
 			tl_clock_keep_ticking();
 			walk_after = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
-			park(deliveries, &scan, snapshot, now);
+			park(deliveries, &scan, snapshot, now, false);
 			found = tl_scan_next(&scan, ForwardScanDirection);
 		}
 		if (found)

@@ -68,6 +68,19 @@ is(sql(q{SELECT attempt FROM turn_liveness.replies WHERE deployment = 'b'}), 2, 
 is(sql(q{SELECT turn_liveness.ack_replies('g3', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE state = 'claimed'))}), 2, 'delivered');
 is(sql(q{SELECT string_agg(conversation_id, ',') FROM turn_liveness.delivery WHERE parked_until IS NOT NULL}), 'c', 'what is delivered is not parked');
 
+# --- a claim whose transaction is open for longer than the claim lasts
+
+store('late');
+ok(notified($listener, qr/"late"/), 'the reply is notified when it is stored');
+my $slow = session($node);
+is($slow->query_safe('BEGIN; ' . claim('g1', 1)), 'late', 'it is claimed in a transaction');
+advance($node, '11 min');
+$slow->query_safe('COMMIT');
+ok(notified($listener, qr/"late"/), 'and notified as due again when that commits after its end');
+is(sql(claim('g2', 1)), 'late', 'another gateway takes it');
+is(sql(q{SELECT turn_liveness.ack_replies('g2', ARRAY(SELECT reply_id FROM turn_liveness.replies WHERE deployment = 'late'))}), 1, 'and delivers it');
+$slow->quit;
+
 # --- claims that the worker was not told of
 
 store('e');
