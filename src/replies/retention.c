@@ -59,6 +59,7 @@ typedef struct Batch
 {
 	int64		now;
 	int			max;			/* records that may go */
+	bool		of_session;		/* one that does the worker's part */
 	int			gone;
 	bool		more;			/* the walk is to go on */
 	TlRel		rels[TL_NTABLES];
@@ -217,18 +218,25 @@ is_old(Batch *batch, TupleTableSlot *slot, int64 id, int64 kept, int64 delivered
  * older, and those that stay for longer than others (undelivered, delivered
  * late).  A walk from the least id looks at these once a minute, or less often
  * where they are many.
+ *
+ * Where no worker runs, each call may come from a session of its own, whose
+ * walk has no beginning to go on from.  So the first walk of a session ends
+ * before the young ones only where enough records went: else none would ever
+ * pass what stays for long.
  */
 static void
 remove_records(Batch *batch)
 {
 	int64		delivered = batch->now - tl_retention * TL_MS;
 	int64		undelivered = batch->now - tl_undelivered_retention_us();
-	int			looks = batch->max * LOOKS + MAX_YOUNG;
+	int64		looks = batch->max * (int64) LOOKS + MAX_YOUNG;
 	int			young = 0;
 	int64		oldest_young = 0;
 	TlScan		scan = {0};
 	bool		found;
 
+	if (batch->of_session && whole_again == 0)
+		looks = PG_INT64_MAX;
 	if (!walks && batch->now >= whole_again)
 	{
 		walk_after = PG_INT64_MIN;
@@ -320,7 +328,7 @@ run(Batch *batch)
 bool
 tl_retention_run(int max_rows, bool wait, int64 *pause)
 {
-	Batch		batch = {.now = tl_clock_now(), .max = max_rows};
+	Batch		batch = {.now = tl_clock_now(), .max = max_rows, .of_session = wait};
 	int			opened;
 	int			i;
 
