@@ -4,17 +4,26 @@
  *		delivered.
  *
  * What one role can store so has limits: a number of rows, and a gigabyte of
- * the table's files.  Both are read without looking at a row.  The number is
- * the statistics system's count of live rows, which lags behind by the
- * sessions' open transactions; the size of the files is exact at any time and
- * counts free space in them too, until a vacuum gives it back.  So a burst may
- * pass the first limit by a little, and none passes the second.
+ * the table's files, which counts free space in them until a vacuum gives it
+ * back.
+ *
+ * A session that keeps a row adds it to a counter in shared memory at once, so
+ * rows of open transactions count.  The statistics system would not do: it
+ * hears of rows after their transaction, and has forgotten all after a crash or
+ * a promotion.  The counter forgets too, so the first session that needs it
+ * counts the rows.  Rollbacks and retention leave the counter too high: a
+ * session that finds no room counts the rows anew, every ten seconds at most.
+ * That look counts rows of open transactions too, and a row that is kept
+ * meanwhile voids it.  So sessions at once may pass the limit by one row each.
+ * Without preload each session has a counter of its own, and makes it anew
+ * every ten seconds.
  */
 #include "base/turn_liveness.h"
 
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
@@ -24,19 +33,59 @@
 
 #define MAX_BYTES		(INT64CONST(1024) * 1024 * 1024)
 #define LOG_PAUSE_US	(60 * TL_SECOND)
+#define COUNT_PAUSE_US	(10 * TL_SECOND)
+
+/* Count the rows, those of open transactions too. */
+static uint64
+count_rows(TlRel *late)
+{
+	TlScan		scan = {0};
+	SnapshotData dirty;
+	uint64		n = 0;
+
+	InitDirtySnapshot(dirty);
+	tl_scan_begin(&scan, late, TL_IDX_LATE_REPLY_KEPT, &dirty);
+	for (; tl_scan_next(&scan, ForwardScanDirection); n++)
+		CHECK_FOR_INTERRUPTS();
+	tl_scan_end(&scan);
+	return n;
+}
+
+/* Is there no room for one more? */
+static bool
+is_full(TlRel *late, TlLateState *state, int64 now)
+{
+	uint64		rows = pg_atomic_read_u64(&state->rows);
+	int64		age = now - (int64) pg_atomic_read_u64(&state->counted_us);
+
+	if (DatumGetInt64(DirectFunctionCall1(pg_table_size,
+										  ObjectIdGetDatum(RelationGetRelid(late->rel)))) >= MAX_BYTES)
+		return true;
+	/* a counter of its own does not tell a session what others keep */
+	if (rows == 0 ||
+		((rows > (uint64) tl_max_late_replies || tl_database() == NULL) &&
+		 (age < 0 || age >= COUNT_PAUSE_US)))
+	{
+		uint64		counted;
+
+		pg_atomic_write_u64(&state->counted_us, now);
+		counted = count_rows(late) + 1;
+		/* else another session has counted, or kept a row */
+		if (pg_atomic_compare_exchange_u64(&state->rows, &rows, counted))
+			rows = counted;
+	}
+	return rows > (uint64) tl_max_late_replies;
+}
 
 /* Tell of it once a minute, in each database or, without preload, session. */
 static void
-log_dropped(void)
+log_dropped(TlLateState *state)
 {
-	static pg_atomic_uint64 of_session;
-	TlDatabase *db = tl_database();
-	pg_atomic_uint64 *logged = db ? &db->logged_late_us : &of_session;
 	int64		now = tl_monotonic();
-	uint64		last = pg_atomic_read_u64(logged);
+	uint64		last = pg_atomic_read_u64(&state->logged_us);
 
 	if ((last > 0 && now - (int64) last < LOG_PAUSE_US) ||
-		!pg_atomic_compare_exchange_u64(logged, &last, now))
+		!pg_atomic_compare_exchange_u64(&state->logged_us, &last, now))
 		return;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -55,6 +104,10 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 				   const text *conversation, Jsonb *payload, TlElection verdict,
 				   const pg_uuid_t *request)
 {
+	static TlLateState of_session;
+	TlDatabase *db = tl_database();
+	TlLateState *state = db != NULL ? &db->late : &of_session;
+	int64		now = tl_clock_now();
 	const Datum values[TL_LATE_NATTS] = {
 		[TL_LATE_DIGEST - 1] = UUIDPGetDatum(request),
 		[TL_LATE_DEPLOYMENT - 1] = PointerGetDatum(deployment),
@@ -64,24 +117,26 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 		[TL_LATE_PAYLOAD - 1] = JsonbPGetDatum(payload),
 		[TL_LATE_VERDICT - 1] = ObjectIdGetDatum(tl_election_oid(verdict)),
 		[TL_LATE_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp()),
-		[TL_LATE_KEPT_AT - 1] = TimestampTzGetDatum(tl_clock_now())
+		[TL_LATE_KEPT_AT - 1] = TimestampTzGetDatum(now)
 	};
 	const bool	nulls[TL_LATE_NATTS] = {[TL_LATE_CONVERSATION_ID - 1] = conversation == NULL};
 	TlRel		late;
-	Datum		table;
 	bool		full;
+	bool		kept;
 
 	tl_rel_open(&late, TL_LATE_REPLY, true);
-	table = ObjectIdGetDatum(RelationGetRelid(late.rel));
-	full = DatumGetInt64(DirectFunctionCall1(pg_table_size, table)) >= MAX_BYTES ||
-		DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, table)) >= tl_max_late_replies;
-	if (full || tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL, NULL))
+	full = is_full(&late, state, now);
+	kept = !full &&
+		tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL, NULL);
+	if (kept)
+		pg_atomic_fetch_add_u64(&state->rows, 1);
+	if (full || kept)
 		tl_counter_add(verdict == TL_LOST ? TL_COUNT_LATE :
 					   verdict == TL_STALE ? TL_COUNT_STALE : TL_COUNT_UNKNOWN, 1);
 	tl_rel_close(&late);
 	if (full)
 	{
 		tl_counter_add(TL_COUNT_LATE_DROPPED, 1);
-		log_dropped();
+		log_dropped(state);
 	}
 }

@@ -86,6 +86,14 @@ typedef struct TlGraceState
 	TlGap		gaps[TL_GAPS];	/* silences, ended; under the directory */
 } TlGraceState;
 
+/* late replies that are kept, see late_reply.c */
+typedef struct TlLateState
+{
+	pg_atomic_uint64 rows;		/* and one more; 0: unknown */
+	pg_atomic_uint64 counted_us;
+	pg_atomic_uint64 logged_us; /* the log told of some that were not kept */
+} TlLateState;
+
 /* cumulative counters, in the order of the columns of stat_row */
 typedef enum TlCounter
 {
@@ -162,8 +170,7 @@ typedef struct TlDatabase
 	pg_atomic_uint32 ids_fit;	/* to this run, see reply_id.c */
 	/* beats went to rows: some may be missing there */
 	pg_atomic_uint32 rows_beaten;
-	/* the log told of late replies that were not kept */
-	pg_atomic_uint64 logged_late_us;
+	TlLateState late;
 
 	/* the worker's appointments, see worker_round.c */
 	pg_atomic_uint64 wake_us;	/* it sleeps until then */

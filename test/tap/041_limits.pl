@@ -63,6 +63,22 @@ is($node->safe_psql('postgres', 'SELECT unknown, late_dropped FROM turn_liveness
 is(scalar(() = slurp_file($node->logfile) =~ /late replies of database "postgres" are not kept/g), 1, 'and the log says so once a minute');
 is($code->(q{SELECT turn_liveness.arm_turn('late', 'm'), turn_liveness.commit_terminal_reply('late', '{m}', '{}')}), 'armed|won', 'a turn that is owed is answered all the same');
 
+$node->safe_psql('postgres', 'ALTER SYSTEM SET turn_liveness.max_late_replies = 10; SELECT pg_reload_conf()');
+ok($node->poll_query_until('postgres', q{SHOW turn_liveness.max_late_replies}, 10), 'a limit of ten');
+my $kept = 'SELECT count(*) FROM turn_liveness.late_replies';
+my $burst = session($node);
+$burst->query_safe(q{BEGIN; DO $$BEGIN FOR i IN 1 .. 100 LOOP PERFORM turn_liveness.commit_terminal_reply('late', '{m0}', jsonb_build_object('content', i)); END LOOP; END$$});
+is($burst->query_safe($kept), 10, 'one transaction keeps no more');
+$node->safe_psql('postgres', sprintf $late, 6);
+is($burst->query_safe("COMMIT; $kept"), 10, 'nor does another one meanwhile');
+$burst->quit;
+$node->stop('immediate');
+$node->start;
+is($code->(sprintf($late, 7) . $kept), "lost\n\n10", 'after a crash they count as before');
+advance($node, '25 h');
+ok($node->poll_query_until('postgres', "$kept", 0), 'retention removes them');
+is($code->(sprintf($late, 8) . $kept), "lost\n\n1", 'and makes room');
+
 # --- what the README says of ids, indexes and columns of a DBA's
 
 $node->safe_psql('postgres', q{
