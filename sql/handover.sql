@@ -38,7 +38,7 @@ SELECT * FROM tl_test.held WHERE deployment = 'ho-1';
 -- the answer of the earlier holder is stale: kept, not delivered; the turn is owed
 SELECT turn_liveness.commit_terminal_reply('ho-1', '{m1}', '{"content": "old"}', '{1}');
 SELECT turn_liveness.commit_terminal_reply('ho-1', '{m1}', '{"content": "of the future"}', '{7}');
-SELECT deployment, message_ids, payload, verdict FROM turn_liveness.late_replies WHERE deployment = 'ho-1' ORDER BY payload;
+SELECT deployment, message_ids, conversation_id, payload, verdict FROM turn_liveness.late_replies WHERE deployment = 'ho-1' ORDER BY payload;
 SELECT turn_liveness.commit_terminal_reply('ho-1', '{m1}', '{"content": "old"}', '{1}') AS again, count(*) FROM turn_liveness.late_replies WHERE deployment = 'ho-1';
 -- of several, those that the caller holds are won
 SELECT turn_liveness.commit_terminal_reply('ho-1', '{m2,m1}', '{"content": "new"}', '{1,1}');

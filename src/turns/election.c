@@ -50,7 +50,7 @@ typedef struct Commit
 	bool		stale;			/* another generation holds some turn */
 	bool		ended;			/* some turn had ended before */
 	bool		same_request;	/* ... by an equal call */
-	text	   *conversation;	/* of a turn that had ended */
+	text	   *conversation;	/* of a turn that it did not win */
 } Commit;
 
 PG_FUNCTION_INFO_V1(turn_liveness_commit_terminal_reply);
@@ -138,6 +138,14 @@ tl_turns_end(TlOutbox *outbox, TlEnding *endings, int n, int64 now)
 		end_turn(endings[i].turn, replies[i]->outcome, NULL, replies[i]->id);
 }
 
+/* Where the reply would have gone, had it won this turn. */
+static void
+note_conversation(Commit *commit, const TlTurn *turn)
+{
+	if (commit->conversation == NULL)
+		commit->conversation = DatumGetTextPCopy(tl_turn_value(turn, TURN_CONVERSATION));
+}
+
 /* Nothing is written here: the reply comes first, when all turns are locked. */
 static TlTurnChange
 judge_candidate(TlTurn *turn, void *arg)
@@ -150,8 +158,7 @@ judge_candidate(TlTurn *turn, void *arg)
 	if (!tl_turn_is_owed(turn))
 	{
 		commit->ended = true;
-		if (commit->conversation == NULL)
-			commit->conversation = DatumGetTextPCopy(tl_turn_value(turn, TURN_CONVERSATION));
+		note_conversation(commit, turn);
 		commit->same_request |= !tl_turn_isnull(turn, TURN_REQUEST) &&
 			memcmp(DatumGetUUIDP(tl_turn_value(turn, TURN_REQUEST)), commit->request,
 				   UUID_LEN) == 0;
@@ -161,6 +168,7 @@ judge_candidate(TlTurn *turn, void *arg)
 		commit->judging->generation != turn->times.generation)
 	{
 		commit->stale = true;
+		note_conversation(commit, turn);
 		return TL_TURN_KEPT;
 	}
 	tl_turn_judge(turn, now, 0, &verdict);
