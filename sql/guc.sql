@@ -18,6 +18,8 @@ SELECT s, tl_test.run(format('SET turn_liveness.%s = ''-1ms''', s)) AS negative,
 	   tl_test.run(format('SET turn_liveness.%s = ''soon''', s)) AS words, tl_test.run(format('RESET turn_liveness.%s', s)) AS reset
   FROM unnest(ARRAY['admission_deadline', 'turn_deadline', 'max_turn_duration', 'mass_silence_hold', 'reconnect_window', 'claim_timeout',
 					'retry_delay', 'retention', 'undelivered_retention', 'restore_grace']) s;
+-- no claim lasts longer than a delay may
+SELECT tl_test.run('SET turn_liveness.claim_timeout = ''1 d'''), tl_test.run('SET turn_liveness.claim_timeout = ''86400001 ms'''), tl_test.run('RESET turn_liveness.claim_timeout');
 SELECT tl_test.run('SET turn_liveness.max_attempts = 0'), tl_test.run('SET turn_liveness.sweep_batch = 0'), tl_test.run('SET turn_liveness.max_reply_size = 0'),
 	   tl_test.run('SET turn_liveness.max_routing_size = 0'), tl_test.run('SET turn_liveness.sweep = 5'), tl_test.run('SET turn_liveness.enabled = ''perhaps''');
 SELECT tl_test.run(format('SET turn_liveness.notify_channel = %L', repeat('c', 64))), tl_test.run('SET turn_liveness.notify_channel = ''''');

@@ -48,8 +48,8 @@ check_message(char **newval, void **extra, GucSource source)
 #define INT(name, value, least, most, context, unit, what) \
 	DefineCustomIntVariable("turn_liveness." #name, what, NULL, &tl_##name, value, \
 							least, most, context, unit, NULL, NULL, NULL);
-#define TIME(name, value, least, what) \
-	INT(name, value, least, INT_MAX, PGC_SUSET, GUC_UNIT_MS, what)
+#define TIME(name, value, least, most, what) \
+	INT(name, value, least, most, PGC_SUSET, GUC_UNIT_MS, what)
 #define NUMBER(name, value, least, most, what) \
 	INT(name, value, least, most, PGC_SUSET, 0, what)
 #define SIZE(name, value, least, most, what) \

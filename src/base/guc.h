@@ -11,19 +11,19 @@
 #define TL_DAY_MS	(24 * TL_HOUR_MS)
 
 /*
- * All settings, in alphabetical order.  TIME: milliseconds; default, minimum.
- * NUMBER, SIZE (in kilobytes) and MEMORY (sizes shared memory, so it needs
- * preload and a restart): default, minimum, maximum.  FLAG: default.  TEXT:
- * check hook, and the default last.
+ * All settings, in alphabetical order.  TIME (milliseconds), NUMBER, SIZE
+ * (kilobytes) and MEMORY (sizes shared memory, so it needs preload and a
+ * restart): default, minimum, maximum.  FLAG: default.  TEXT: check hook, and
+ * the default last.
  */
 #define TL_SETTINGS(TIME, NUMBER, SIZE, MEMORY, FLAG, TEXT) \
 	FLAG(accept, true, \
 		 "Lets functions write; off for a server that must not be asked.") \
-	TIME(admission_deadline, 180 * 1000, 1, \
+	TIME(admission_deadline, 180 * 1000, 1, INT_MAX, \
 		 "How long an armed turn may wait for its worker's first beat.") \
 	MEMORY(attach_capacity, 2048, 16, 1024 * 1024, \
 		 "How many deployments can be attached to sessions at once.") \
-	TIME(claim_timeout, 30 * 1000, 1, \
+	TIME(claim_timeout, 30 * 1000, 1, TL_DAY_MS, \
 		 "How long a gateway may hold a claimed reply before it is due again.") \
 	MEMORY(database_capacity, 32, 1, 10000, \
 		 "How many databases can have shared memory and a worker; others are served as without preload.") \
@@ -33,7 +33,7 @@
 		 "How many deployments and named turns can beat in shared memory; other beats are written to rows.") \
 	FLAG(log_failures, true, \
 		 "Logs one line for each turn that is failed by the extension.") \
-	TIME(mass_silence_hold, 60 * 1000, 0, \
+	TIME(mass_silence_hold, 60 * 1000, 0, INT_MAX, \
 		 "How long lapses are held back when all workers fall silent at once.") \
 	NUMBER(max_attempts, 30, 1, INT_MAX, \
 		 "How many times a reply is claimed before it is dead.") \
@@ -43,7 +43,7 @@
 		 "Largest terminal reply that is accepted.") \
 	SIZE(max_routing_size, 64, 1, 16 * 1024, \
 		 "Largest routing that is accepted.") \
-	TIME(max_turn_duration, 4 * TL_HOUR_MS, 1, \
+	TIME(max_turn_duration, 4 * TL_HOUR_MS, 1, INT_MAX, \
 		 "How long a turn may take in all, beats or not.") \
 	TEXT(message_died, check_message, "Text of the error WORKER_DIED.", \
 		 "The worker handling your request stopped unexpectedly before it could reply. Please retry in a moment.") \
@@ -61,25 +61,25 @@
 		 TL_EXTENSION) \
 	FLAG(notify_detail, true, \
 		 "Names conversations and platforms in notifications.") \
-	TIME(notify_interval, 20, 0, \
+	TIME(notify_interval, 20, 0, INT_MAX, \
 		 "How long notifications are gathered under load.") \
-	TIME(reconnect_window, 2000, 0, \
+	TIME(reconnect_window, 2000, 0, INT_MAX, \
 		 "How long after its session's end an attached deployment may come back.") \
-	TIME(rescue_window, 0, 0, \
+	TIME(rescue_window, 0, 0, INT_MAX, \
 		 "How long a lapsed turn is offered to another worker before it fails.") \
-	TIME(restore_grace, 10 * 60 * 1000, 0, \
+	TIME(restore_grace, 10 * 60 * 1000, 0, INT_MAX, \
 		 "How long turns that this server did not arm are left alone.") \
-	TIME(retention, TL_DAY_MS, 1, \
+	TIME(retention, TL_DAY_MS, 1, INT_MAX, \
 		 "How long delivered, discharged and late records are kept.") \
-	TIME(retry_delay, 1000, 1, \
+	TIME(retry_delay, 1000, 1, INT_MAX, \
 		 "How long a released reply waits before it is due again; doubled with every attempt.") \
 	FLAG(sweep, true, \
 		 "Fails lapsed turns; off holds every automatic failure.") \
 	NUMBER(sweep_batch, 1000, 1, 1000000, \
 		 "How many lapsed turns one transaction of the sweep fails.") \
-	TIME(turn_deadline, 60 * 1000, 1, \
+	TIME(turn_deadline, 60 * 1000, 1, INT_MAX, \
 		 "How long a turn may stay silent after a beat.") \
-	TIME(undelivered_retention, 7 * TL_DAY_MS, 1, \
+	TIME(undelivered_retention, 7 * TL_DAY_MS, 1, INT_MAX, \
 		 "How long due and dead replies are kept.")
 
 #define TL_EXTERN_INT(name, ...)	extern int tl_##name;

@@ -358,7 +358,7 @@ handle_range(TlRel *deliveries, TlScan *scan, const text *platform, int64 after,
 bool
 tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 {
-	int64		never = until + Max(USECS_PER_DAY, tl_claim_timeout * TL_MS);
+	int64		never;
 	TlRel		deliveries;
 	TlScan		scan = {0};
 	Snapshot	snapshot;
@@ -368,6 +368,8 @@ tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 	if (!tl_rel_try_open(&deliveries, TL_DELIVERY, wait))
 		return false;
 	snapshot = tl_latest_snapshot();
+	/* read after the snapshot: no row that it shows has a later time of ours */
+	never = tl_clock_now() + MAX_DELAY;
 	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
 	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
 	tl_scan_begin(&scan, &deliveries, TL_IDX_DELIVERY_PARKED, snapshot);
@@ -379,9 +381,9 @@ tl_delivery_due_again(int64 after, int64 until, bool wait, int64 *next)
 		*next = Min(*next, due);
 
 		/*
-		 * No claim and no delay lasts that long: the row has a time of another
-		 * server, whose clock was ahead of ours, and no gateway of this server
-		 * holds the reply.
+		 * No claim and no delay lasts that long, whatever its session has
+		 * set: the row has a time of another server, whose clock was ahead of
+		 * ours, and no gateway of this server holds the reply.
 		 */
 		(void) handle_range(&deliveries, &scan, platform, never, PG_INT64_MAX, until);
 	}
