@@ -239,6 +239,9 @@ mark_owed(text *deployment, text *error_code, text *reason)
 	for (i = 0; i < n; i++)
 		(void) tl_turn_change(&turns, deployment, &names[i], 0, mark_turn, &mark);
 	tl_rel_close(&turns);
+	/* a crash must neither take back a mark nor bring back a cleared one */
+	if (mark.changed > 0)
+		ForceSyncCommit();
 	return mark.changed;
 }
 

@@ -64,6 +64,10 @@ my @calls = (
 		q{state FROM turn_liveness.get_turn('d', 'wait')}, 'suspended' ],
 	[ 'resume_turn', '', q{resume_turn('d', 'wait')}, 't',
 		q{generation FROM turn_liveness.get_turn('d', 'wait')}, 2 ],
+	[ 'mark_provider_failed', q{arm_turn('p', 'm', admission => '1h')}, q{mark_provider_failed('p', 'QUOTA', 'no money')}, 1,
+		q{state, error_code FROM turn_liveness.get_turn('p', 'm')}, 'withheld|QUOTA' ],
+	[ 'clear_provider_failed', '', q{clear_provider_failed('p')}, 1,
+		q{state FROM turn_liveness.get_turn('p', 'm')}, 'waiting' ],
 	[ 'rescue_turns', q{arm_turn('lapsed', 'm', admission => '1 min', rescue => '10 days')},
 		q{rescue_turns() IS NOT NULL}, 't',
 		q{generation FROM turn_liveness.get_turn('lapsed', 'm')}, 2 ]);
