@@ -147,6 +147,17 @@ read_beats(const TlTimes *turn, const TlSigns *signs, int64 armed, TlVerdict *ve
 	verdict->started = first > 0;
 }
 
+/*
+ * Has no worker given a sign here that it knows of a turn of another place?  A
+ * beat that the deployment made before the row was first seen is none.  A beat
+ * that the row keeps was written to it here.
+ */
+static bool
+is_unclaimed(const TlTimes *turn, int64 sight, const TlVerdict *verdict)
+{
+	return verdict->last_beat == 0 || (turn->beat == 0 && verdict->last_beat < sight);
+}
+
 /* Nothing that was armed or begun by then lapses before the new floor. */
 static void
 raise_floor(const TlTimes *turn, int64 by, int64 floor, int64 *deadline, int64 *too_long)
@@ -202,11 +213,13 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 	bool		other_run = tl_epoch_run(row->epoch) != tl_epoch_run(grace->epoch);
 	bool		in_flight;		/* it was armed before this run */
 	int64		seen;
+	int64		sight;			/* the same, if it is known already */
 	int64		since;
 	int64		deadline;
 	int64		too_long;
 
 	seen = first_sight(row, grace, signs->seen, now);
+	sight = other_run ? signs->seen : seen;
 	since = Max(grace->start, seen);
 	tl_times_adopt(&turn, grace, seen, now);
 	in_flight = other_run || restored || turn.armed <= grace->start;
@@ -237,7 +250,7 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 		raise_floor(&turn, since, since + silence, &deadline, &too_long);
 	else if (seen > 0)
 		deadline = Max(deadline, seen + Min(admission, silence));
-	if (restored && verdict->last_beat == 0)
+	if (restored && is_unclaimed(&turn, sight, verdict))
 		raise_floor(&turn, since, since + grace->restore_grace, &deadline, &too_long);
 	/* begun before the start, and armed again since */
 	raise_floor(&turn, grace->start, grace->start + silence, &deadline, &too_long);

@@ -298,6 +298,28 @@ is(states('again'), 'm WORKER_UNRESPONSIVE', 'hand-over: then silence counts');
 
 # --- a provider has failed: beats are withheld
 
+# --- a turn of another place: a beat from before its first sight is no sign of its worker
+
+foreach my $deployment ('restored', 'restored-beats')
+{
+	arm_here($deployment, 'here', q{admission => '1h', silence => '1h'});
+	arm_here($deployment, 'm', q{admission => '2 min', silence => '2 min'});
+	beat($deployment);
+}
+worker_looked($node);
+sql("UPDATE turn_liveness.turn SET epoch = (1::bigint << 32) + 1 WHERE deployment LIKE 'restored%' AND message_id = 'm'");
+pass_time(0.1);
+worker_looked($node);
+beat('restored-beats');
+pass_time(3);
+is(states('restored'), 'here waiting, m waiting', 'restored: the deployment had beaten before');
+is(states('restored-beats'), 'here waiting, m WORKER_UNRESPONSIVE', 'restored: a beat from after it counts');
+pass_time(6);
+is(states('restored'), 'here waiting, m waiting', 'restored: for restore_grace');
+pass_time(1.5);
+is(states('restored'), 'here waiting, m WORKER_UNRESPONSIVE', 'restored: and no longer');
+sql("SELECT turn_liveness.discharge_turn(deployment, message_id) FROM turn_liveness.turns WHERE deployment LIKE 'restored%'");
+
 arm_here('quota', 'm', q{admission => '1h', silence => '10 min'});
 beat('quota');
 pass_time(3);
