@@ -99,8 +99,8 @@ describe(const TlTurn *turn, Status *status)
 		tl_turn_judge(turn, now, 0, &verdict);
 		/* a lost session brings the end forward */
 		died = tl_attach_death_of(turn->deployment_key, &attached);
-		if (tl_turn_has_died(turn, attached, died) && !verdict.offered)
-			verdict.deadline = Min(verdict.deadline, died + tl_reconnect_window * TL_MS);
+		if (!verdict.offered)
+			verdict.deadline = Min(verdict.deadline, tl_turn_dies(turn, attached, died));
 	}
 	else
 		verdict.started = turn->times.started > 0;

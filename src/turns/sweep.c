@@ -37,10 +37,11 @@ PG_FUNCTION_INFO_V1(turn_liveness_sweep_expired_turns);
 /*
  * Sweep the owed turns of a deployment whose session died, or with death NULL
  * the rows that are to be looked at by now, in the order of that time.  True if
- * none of them is left over.
+ * none of them is left over; *next is when the first of those that are is to
+ * fail, if that is known.
  */
 static bool
-sweep_table(const TlDeath *death, int64 now, int max, int *failed)
+sweep_table(const TlDeath *death, int64 now, int max, int *failed, int64 *next)
 {
 	TlSweepItem items[MAX_CHUNK];
 	int			size = Min(Max(max / MAX_BATCHES, CHUNK), MAX_CHUNK);
@@ -48,7 +49,7 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 	TlRel		turns;
 	TlScan		scan = {0};
 	int			n;
-	bool		busy = false;
+	bool		left = false;
 	int			i;
 
 	tl_rel_open(&turns, TL_TURN, false);
@@ -69,12 +70,16 @@ sweep_table(const TlDeath *death, int64 now, int max, int *failed)
 		if (n > 0)
 			*failed += tl_sweep_items(items, n, max - *failed, death == NULL);
 		for (i = 0; i < n; i++)
-			busy |= items[i].status == TL_SWEEP_BUSY;
+		{
+			left |= items[i].status == TL_SWEEP_BUSY || items[i].status == TL_SWEEP_DYING;
+			if (items[i].status == TL_SWEEP_DYING)
+				*next = Min(*next, items[i].look_us);
+		}
 	} while (n == size && *failed < max);
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
-	return !busy && n < size;
+	return !left && n < size;
 }
 
 /*
@@ -98,16 +103,18 @@ is_shutdown(void)
 }
 
 int
-tl_sweep_deaths(int64 before, int max)
+tl_sweep_deaths(int64 now, int max, int64 *next)
 {
+	int64		before = now - tl_reconnect_window * TL_MS;
 	TlDeath		death;
 	int			failed = 0;
 	int			at = 0;
 
-	/* one round over the list; a death with a busy turn is left for the next */
+	*next = PG_INT64_MAX;
+	/* one round over the list; a death with a turn left over is for the next */
 	if (tl_attach_oldest_death() <= before && !is_shutdown())
 		while (failed < max && tl_attach_next_death(before, &at, &death))
-			if (sweep_table(&death, 0, max, &failed))
+			if (sweep_table(&death, 0, max, &failed, next))
 				tl_xact_settle(&death);
 	return failed;
 }
@@ -142,8 +149,8 @@ turn_liveness_sweep_expired_turns(PG_FUNCTION_ARGS)
 		PG_RETURN_INT32(0);
 
 	now = tl_clock_sweep_time();
-	failed = tl_sweep_deaths(now - tl_reconnect_window * TL_MS, max);
-	(void) sweep_table(NULL, now, max, &failed);
+	failed = tl_sweep_deaths(now, max, &next);
+	(void) sweep_table(NULL, now, max, &failed, &next);
 
 	if (db != NULL)
 	{

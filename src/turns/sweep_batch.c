@@ -129,6 +129,25 @@ has_lapsed(TlSweepItem *item, const TlTurn *turn, int64 now, TlVerdict *verdict)
 	return verdict->deadline <= now && !verdict->held;
 }
 
+/*
+ * Does the end of its session fail a turn that was judged?  What came first
+ * names the code, unless the deadline is held back, which a session's end is
+ * not.
+ */
+static bool
+has_died(TlSweepItem *item, const TlTurn *turn, int64 now, const TlVerdict *verdict)
+{
+	int64		dies = verdict->offered ? PG_INT64_MAX :
+		tl_turn_dies(turn, item->attached, item->died);
+
+	if (dies > now && dies != PG_INT64_MAX)
+	{
+		item->status = TL_SWEEP_DYING;
+		item->look_us = Min(item->look_us, dies);
+	}
+	return dies <= now && (dies <= verdict->deadline || verdict->held);
+}
+
 /* Keep a line for the log until the batch is done. */
 static void
 log_later(Sweep *sweep, char *line)
@@ -222,7 +241,8 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	if (sweep->move_check && !may_decide(&turn))
 		return;
 	now = tl_clock_sweep_time();
-	if (!has_lapsed(item, &turn, now, &verdict) && !sweep->move_check && item->died == 0)
+	if (!has_lapsed(item, &turn, now, &verdict) && !sweep->move_check &&
+		!has_died(item, &turn, now, &verdict))
 		return;
 
 	/* when a batch is done again, its first try has left marks of its own */
@@ -240,8 +260,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	/* a beat may have come since the first look */
 	now = tl_clock_sweep_time();
 	lapsed = has_lapsed(item, &turn, now, &verdict);
-	died = !lapsed && item->unmarked && !verdict.offered &&
-		tl_turn_has_died(&turn, item->attached, item->died);
+	died = item->unmarked && has_died(item, &turn, now, &verdict);
 	code = died ? TL_CODE_DIED : verdict.code;
 	if (died ? turn.times.rescue_ms > 0 && turn.times.frozen == 0 : lapsed && verdict.offer)
 		offer(sweep, &turn, &verdict, code, item->seen, now);

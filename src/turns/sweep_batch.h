@@ -12,6 +12,7 @@ typedef enum TlSweepStatus
 	TL_SWEEP_GONE,				/* not owed any more, or not there */
 	TL_SWEEP_FAILED,
 	TL_SWEEP_LIVE,				/* look again at look_us */
+	TL_SWEEP_DYING,				/* so it is, until its session's end fails it */
 	TL_SWEEP_BUSY				/* a transaction holds it: look again soon */
 } TlSweepStatus;
 

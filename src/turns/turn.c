@@ -70,13 +70,34 @@ tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict)
  * was handed over after the session attached has another worker, or one that
  * has not attached for this generation.
  */
-bool
-tl_turn_has_died(const TlTurn *turn, int64 attached, int64 died)
+static bool
+has_died(const TlTurn *turn, int64 attached, int64 died)
 {
 	int64		last = Max(tl_lease_last_beat(turn->deployment_key), turn->times.beat);
 
 	return died > 0 && last < died && turn->times.armed < died && turn->times.wait_until == 0 &&
 		(turn->times.generation == 1 || turn->times.armed < attached);
+}
+
+/*
+ * The reconnect window begins anew after a pause, in which no session could
+ * come back.  A turn whose session ended before the sweep was turned on again
+ * gets one turn deadline, like every other: with turn_liveness.accept = off the
+ * server refused its worker until then.
+ */
+int64
+tl_turn_dies(const TlTurn *turn, int64 attached, int64 died)
+{
+	TlGrace		grace;
+	int64		dies;
+
+	if (died == 0 || !has_died(turn, attached, died))
+		return PG_INT64_MAX;
+	tl_grace_get(&grace);
+	dies = Max(died, grace.pause) + tl_reconnect_window * TL_MS;
+	if (died <= grace.resumed)
+		dies = Max(dies, grace.resumed + turn->times.silence_ms * TL_MS);
+	return dies;
 }
 
 void

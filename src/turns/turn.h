@@ -19,10 +19,11 @@ extern void tl_turn_make(TlTurn *turn, text *deployment, text *message_id, Jsonb
  */
 extern void tl_turn_judge(const TlTurn *turn, int64 now, int64 seen, TlVerdict *verdict);
 /*
- * Did the session that attached at one time end at the other, after the arm,
- * and the deployment not beat since?
+ * When the turn is to fail because the session that attached at one time ended
+ * at the other; PG_INT64_MAX if that session was not its worker's, or the
+ * deployment has beaten since.  The caller has read the clock first.
  */
-extern bool tl_turn_has_died(const TlTurn *turn, int64 attached, int64 died);
+extern int64 tl_turn_dies(const TlTurn *turn, int64 attached, int64 died);
 /* before the row is rewritten: its times become times of this run */
 extern void tl_turn_adopt(TlTurn *turn, int64 seen);
 /* lock an owed turn; unmarked: no beat is missing (true: do not look) */

@@ -72,9 +72,10 @@ static int	nitems;
 static int64
 sweep_ended_sessions(int64 now)
 {
+	int64		next;
+
 	/* there may be more, or an open transaction holds some */
-	return tl_sweep_deaths(now - tl_reconnect_window * TL_MS, tl_sweep_batch) > 0 ?
-		now : now + PAUSE_US;
+	return tl_sweep_deaths(now, tl_sweep_batch, &next) > 0 ? now : Min(next, now + PAUSE_US);
 }
 
 static int64
@@ -264,7 +265,7 @@ take_mail(TlDatabase *db)
 		tl_notify_add_all();
 }
 
-/* Fail the turns whose session ended before the reconnect window. */
+/* Fail the turns whose session ended a reconnect window ago. */
 static void
 fail_dead(TlDatabase *db)
 {

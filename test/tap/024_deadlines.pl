@@ -389,13 +389,17 @@ is(states('off'), 'm1 lapsed, m2 running', 'sweep off: and is alive');
 
 # the end of an attached session is held as well
 my $attached = session($node);
-$attached->query_safe(q{SELECT turn_liveness.arm_turn('off-attached', 'm', admission => '1h', silence => '2 min')});
-$attached->query_safe(q{SELECT turn_liveness.attach_worker('off-attached')});
+foreach my $deployment ('off-attached', 'off-started', 'off-back')
+{
+	arm_here($deployment, 'm', q{admission => '1h', silence => '2 min'});
+	$attached->query_safe("SELECT turn_liveness.attach_worker('$deployment')");
+}
+beat('off-started');
 $attached->quit;
 advance($node, '5 min');
 $node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('off-alive', 'm3'); SELECT turn_liveness.commit_terminal_reply('off-alive', '{m3}', '{}')});
 ok(notified($listener, qr/off-alive/), 'sweep off: a round later');
-is(states('off-attached'), 'm lapsed', 'sweep off: the end of a session fails nobody');
+is(states('off-attached'), 'm lapsed', 'sweep off: the end of a session fails no turn');
 
 # On again
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.sweep');
@@ -405,7 +409,11 @@ is(states('off') . states('off-long'), 'm1 waiting, m2 runningm waiting',
 	'sweep on again: each gets time') or diag states('off'), ' ', states('off-long');
 pass_time(1.5);
 is(states('off') . states('off-long'), 'm1 waiting, m2 runningm waiting', 'sweep on again: one turn deadline (2 min)');
+is(states('off-attached') . states('off-started'), 'm waitingm running', 'sweep on again: after the end of a session too');
+beat('off-back');
 pass_time(0.7);
+is(states('off-attached') . states('off-started'), 'm WORKER_DIEDm WORKER_DIED', 'sweep on again: then it has died');
+is(states('off-back'), 'm running', 'sweep on again: but for the worker that beat');
 is(states('off') . ', ' . states('off-long'),
 	'm1 WORKER_NEVER_STARTED, m2 WORKER_UNRESPONSIVE, m waiting', 'sweep on again: and no more; another one has another (5 min)');
 pass_time(2.0);
@@ -413,10 +421,39 @@ is(states('off-long'), 'm waiting', 'sweep on again: before it is over');
 pass_time(1.0);
 is(states('off') . ', ' . states('off-long'),
 	'm1 WORKER_NEVER_STARTED, m2 WORKER_UNRESPONSIVE, m TURN_TOO_LONG', 'sweep on again: they are failed with their codes');
-is(wait_ended($node, 'off-attached', 'm'), 'WORKER_DIED session', 'sweep on again: the session that ended is noticed');
 
 arm($node, 'off-later', 'm', q{admission => '200ms'});
 is(wait_ended($node, 'off-later', 'm'), 'WORKER_NEVER_STARTED sweep', 'sweep on again: a later turn has its own deadlines');
+
+# --- accept = off: a worker that the server refuses is not dead
+
+my @drained = map { "drained-$_" } qw(gone beats attaches);
+$attached = session($node);
+foreach my $deployment (@drained)
+{
+	arm_here($deployment, 'm', q{admission => '1h', silence => '2 min'});
+	$attached->query_safe("SELECT turn_liveness.attach_worker('$deployment')");
+}
+$node->safe_psql('postgres', 'ALTER DATABASE postgres SET turn_liveness.accept = off');
+ok($node->poll_query_until('postgres', 'SELECT NOT sweep_enabled FROM turn_liveness.stat_row()'), 'accept off: it reaches the worker');
+$attached->quit;
+foreach my $call ("attach_worker('drained-attaches')", "heartbeat('drained-beats')")
+{
+	my (undef, undef, $error) = $node->psql('postgres', "\\set VERBOSITY sqlstate\nSELECT turn_liveness.$call");
+	like($error, qr/55000/, "accept off: refused: $call");
+}
+advance($node, '5 min');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.accept');
+ok($node->poll_query_until('postgres', 'SELECT sweep_enabled FROM turn_liveness.stat_row()'), 'accept on again: it reaches the worker');
+pass_time(1.5);
+is(join(' ', map { states($_) } @drained), 'm waiting m waiting m waiting', 'accept on again: one turn deadline (2 min)');
+beat('drained-beats');
+$attached = session($node);
+$attached->query_safe(q{SELECT turn_liveness.attach_worker('drained-attaches')});
+pass_time(0.7);
+is(join(' ', map { states($_) } @drained), 'm WORKER_DIED m running m waiting', 'accept on again: who came back lives');
+$attached->query_safe(q{SELECT turn_liveness.detach_worker('drained-attaches')});
+$attached->quit;
 
 # --- another database's settings are its own
 

@@ -60,6 +60,25 @@ is($node->safe_psql('postgres',
 		'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) x'),
 	0, 'nothing was answered twice');
 
+# --- a pause: no session can come back in it, so the window begins anew
+
+$node->append_conf('postgresql.conf', q{turn_liveness.reconnect_window = '1 s'});
+$node->restart;
+wait_worker($node);
+$session = attached('paused');
+arm_long('paused');
+$worker = worker_pid($node);
+worker_looked($node);
+kill 'STOP', $worker;
+kill_client($session);
+ok($node->poll_query_until('postgres', q{SELECT tick_age > '3 s' FROM turn_liveness.stat_row()}), 'a pause: the clock stands');
+my $resumed = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
+kill 'CONT', $worker;
+is(wait_ended($node, 'paused', 'm'), 'WORKER_DIED session', 'a pause: the death is seen');
+is($node->safe_psql('postgres', "SELECT created_at >= '$resumed'::timestamptz + '1 s' FROM turn_liveness.reply WHERE deployment = 'paused'"),
+	't', 'a pause: when a whole window has passed after it');
+$node->append_conf('postgresql.conf', 'turn_liveness.reconnect_window = 0');
+
 # --- no room: an error for the session that comes then, and nothing else
 
 $node->append_conf('postgresql.conf', 'turn_liveness.attach_capacity = 16');
