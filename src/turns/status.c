@@ -49,6 +49,20 @@ PG_FUNCTION_INFO_V1(turn_liveness_turn_status);
 PG_FUNCTION_INFO_V1(turn_liveness_get_turn);
 PG_FUNCTION_INFO_V1(turn_liveness_foreign_change);
 
+/* When the turn lapses; a lost session may bring that forward. */
+static void
+judge(const TlTurn *turn, int64 now, TlVerdict *verdict)
+{
+	int64		attached = 0;
+	int64		died;
+
+	tl_turn_judge(turn, now, 0, verdict);
+	if (verdict->offered)
+		return;
+	died = tl_attach_death_of(turn->deployment_key, &attached);
+	verdict->deadline = Min(verdict->deadline, tl_turn_dies(turn, attached, died));
+}
+
 /*
  * An authorization gate: judged by what is committed now, not by a snapshot of
  * the caller's.  A turn that has lapsed and is not failed yet is not live.
@@ -72,7 +86,7 @@ turn_liveness_has_live_turn(PG_FUNCTION_ARGS)
 	now = tl_clock_now();
 	if (tl_turn_find(&turns, &scan, deployment, tl_turn_named(message_id), snapshot, &turn) &&
 		tl_turn_is_owed(&turn))
-		tl_turn_judge(&turn, now, 0, &verdict);
+		judge(&turn, now, &verdict);
 	tl_scan_end(&scan);
 	tl_rel_close(&turns);
 	UnregisterSnapshot(snapshot);
@@ -90,17 +104,11 @@ describe(const TlTurn *turn, Status *status)
 	TlVerdict	verdict = {0};
 	bool		known = !RecoveryInProgress();
 	int64		now = 0;
-	int64		attached = 0;
-	int64		died;
 
 	if (known)
 	{
 		now = tl_clock_now();
-		tl_turn_judge(turn, now, 0, &verdict);
-		/* a lost session brings the end forward */
-		died = tl_attach_death_of(turn->deployment_key, &attached);
-		if (!verdict.offered)
-			verdict.deadline = Min(verdict.deadline, tl_turn_dies(turn, attached, died));
+		judge(turn, now, &verdict);
 	}
 	else
 		verdict.started = turn->times.started > 0;

@@ -400,6 +400,8 @@ advance($node, '5 min');
 $node->safe_psql('postgres', q{SELECT turn_liveness.arm_turn('off-alive', 'm3'); SELECT turn_liveness.commit_terminal_reply('off-alive', '{m3}', '{}')});
 ok(notified($listener, qr/off-alive/), 'sweep off: a round later');
 is(states('off-attached'), 'm lapsed', 'sweep off: the end of a session fails no turn');
+is(sql(q{SELECT state, has_live_turn FROM turn_liveness.get_turn('off-attached', 'm'), turn_liveness.has_live_turn('off-attached', 'm')}),
+	'lapsed|f', 'sweep off: which is not live');
 
 # On again
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.sweep');
