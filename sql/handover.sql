@@ -63,8 +63,11 @@ SELECT turn_liveness.arm_turn('ho-2', 'm1', admission => '5 min', silence => '2 
 SELECT turn_liveness.start_turn('ho-2', 'm1'), tl_test.advance('0 s');
 SELECT * FROM tl_test.held WHERE deployment = 'ho-2';
 SELECT tl_test.try($$SELECT turn_liveness.arm_turn('ho-2', 'm1', silence => '2 h')$$);
--- a duration that is shorter than what was kept shortens it
+-- a duration that is shorter than what is kept ends the turn first, and changes nothing else
 SELECT turn_liveness.arm_turn('ho-2', 'm1', duration => '90 s');
+SELECT admission_ms, silence_ms, duration_ms, generation FROM turn_liveness.turn WHERE deployment = 'ho-2';
+SELECT * FROM tl_test.held WHERE deployment = 'ho-2';
+SELECT turn_liveness.arm_turn('ho-2', 'm1', duration => '1 h');
 SELECT admission_ms, silence_ms, duration_ms, generation FROM turn_liveness.turn WHERE deployment = 'ho-2';
 -- the check of a new turn goes by the defaults
 SELECT tl_test.try($$SELECT turn_liveness.arm_turn('ho-2', 'm9', admission => '24 h')$$);

@@ -54,22 +54,17 @@ check_interval(bool given, int32 ms, int32 duration_ms, const char *name)
 				 TL_UNIT_HINT));
 }
 
-/*
- * Check the intervals, and let the ones that the caller did not give give way
- * to the duration.
- */
 static void
-settle_intervals(const Intervals *given, TlTimes *times)
+check_intervals(const Intervals *given, const TlTimes *times)
 {
 	check_interval(given->admission, times->admission_ms, times->duration_ms, "admission");
 	check_interval(given->silence, times->silence_ms, times->duration_ms, "silence");
-	times->admission_ms = Min(times->admission_ms, times->duration_ms);
-	times->silence_ms = Min(times->silence_ms, times->duration_ms);
 }
 
 /*
  * The turn is handed over.  It keeps each interval that this call does not
- * give, and its duration goes on to count from the first arm.
+ * give: one that is longer than the duration counts again when a later call
+ * gives a longer duration.  The duration goes on to count from the first arm.
  */
 static TlTurnChange
 arm_again(TlTurn *turn, void *arg)
@@ -90,7 +85,7 @@ arm_again(TlTurn *turn, void *arg)
 		times->duration_ms = again->times->duration_ms;
 	if (again->given.rescue)
 		times->rescue_ms = again->times->rescue_ms;
-	settle_intervals(&again->given, times);
+	check_intervals(&again->given, times);
 	tl_turn_hand_over(turn);
 	tl_counter_add(TL_COUNT_REARMED, 1);
 	again->result = TL_PENDING;
@@ -173,7 +168,10 @@ turn_liveness_arm_turn(PG_FUNCTION_ARGS)
 		 /* it was there */ ;
 	else
 	{
-		settle_intervals(&given, times);
+		check_intervals(&given, times);
+		/* the settings give way to the duration */
+		times->admission_ms = Min(times->admission_ms, times->duration_ms);
+		times->silence_ms = Min(times->silence_ms, times->duration_ms);
 		turn.next_check = tl_times_next_check(times);
 		arm(&turn, deployment, message_id, &again);
 	}
