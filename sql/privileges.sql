@@ -237,6 +237,77 @@ END $$;
 DROP FUNCTION tl_test.fire();
 SELECT count(*) AS gone_with_retention FROM turn_liveness.replies WHERE deployment = 'priv-trig';
 
+-- Whatever a role has, a revoke gives it nothing more, leaves what its other kinds need, and takes the rest of its own kind.
+CREATE FUNCTION tl_test.held(r name) RETURNS text[] LANGUAGE sql AS $$
+	SELECT coalesce(array_agg(h ORDER BY h COLLATE "C"), '{}') FROM (
+		SELECT 'schema' WHERE has_schema_privilege(r, 'turn_liveness', 'USAGE')
+		UNION ALL
+		SELECT proname FROM pg_proc WHERE pronamespace = 'turn_liveness'::regnamespace AND has_function_privilege(r, oid, 'EXECUTE')
+		UNION ALL
+		SELECT typname FROM pg_type WHERE typnamespace = 'turn_liveness'::regnamespace AND typtype = 'e' AND has_type_privilege(r, oid, 'USAGE')
+		UNION ALL
+		SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+		WHERE c.relnamespace = 'turn_liveness'::regnamespace AND c.relkind IN ('r', 'v') AND has_column_privilege(r, c.oid, a.attnum, 'SELECT')) x (h)
+$$;
+CREATE FUNCTION tl_test.less(a text[], VARIADIC b text[]) RETURNS text[] LANGUAGE sql AS $$SELECT ARRAY(SELECT x FROM unnest(a) x WHERE x <> ALL (b))$$;
+-- "extra" is what is left of the revoked kind beyond what others need, "rest" what is left when the other kinds are revoked, too
+CREATE FUNCTION tl_test.revoked(kinds text[], by_hand text, kind text, OUT "left" integer, OUT gained text[], OUT lost text[], OUT extra text[], OUT rest text[])
+LANGUAGE plpgsql AS $$
+DECLARE
+	k text;
+	before text[];
+	after text[];
+	named CONSTANT text[] := tl_test.held('tl_' || kind);
+	needed text[] := '{}';
+BEGIN
+	CREATE ROLE tl_start;
+	FOREACH k IN ARRAY kinds LOOP
+		EXECUTE format('SELECT turn_liveness.grant_%s(''tl_start'')', k);
+		needed := needed || CASE WHEN k <> kind THEN tl_test.held('tl_' || k) END;
+	END LOOP;
+	EXECUTE by_hand;
+	before := tl_test.held('tl_start');
+	EXECUTE format('SELECT turn_liveness.revoke_%s(''tl_start'')', kind);
+	after := tl_test.held('tl_start');
+	"left" := cardinality(after);
+	gained := tl_test.less(after, VARIADIC before);
+	lost := ARRAY(SELECT b FROM unnest(tl_test.less(before, VARIADIC after)) b WHERE b = ANY (needed) OR b <> ALL (named));
+	extra := ARRAY(SELECT a FROM unnest(tl_test.less(after, VARIADIC needed)) a WHERE a = ANY (named));
+	FOREACH k IN ARRAY kinds LOOP
+		EXECUTE format('SELECT turn_liveness.revoke_%s(''tl_start'')', k);
+	END LOOP;
+	rest := tl_test.held('tl_start');
+	DROP OWNED BY tl_start;
+	DROP ROLE tl_start;
+END $$;
+CREATE TEMP TABLE tl_start (id integer GENERATED ALWAYS AS IDENTITY, start text, kinds text[], by_hand text);
+INSERT INTO tl_start (start, kinds, by_hand) VALUES
+	('nothing', '{}', ''),
+	('a function', '{}', 'GRANT USAGE ON SCHEMA turn_liveness TO tl_start; GRANT EXECUTE ON FUNCTION turn_liveness.arm_turn TO tl_start'),
+	('a column', '{}', 'GRANT SELECT (deployment) ON turn_liveness.turns TO tl_start'),
+	('gateway', '{gateway}', ''),
+	('worker', '{worker}', ''),
+	('monitor', '{monitor}', ''),
+	('gateway, worker', '{gateway, worker}', ''),
+	('worker, gateway', '{worker, gateway}', ''),
+	('gateway, monitor', '{gateway, monitor}', ''),
+	('monitor, gateway', '{monitor, gateway}', ''),
+	('worker, monitor', '{worker, monitor}', ''),
+	('all', '{worker, monitor, gateway}', ''),
+	('gateway less a function', '{gateway}', 'REVOKE EXECUTE ON FUNCTION turn_liveness.claim_replies FROM tl_start'),
+	('gateway, worker less a function', '{gateway, worker}', 'REVOKE EXECUTE ON FUNCTION turn_liveness.heartbeat FROM tl_start'),
+	('monitor, gateway less a view', '{monitor, gateway}', 'REVOKE SELECT ON turn_liveness.replies FROM tl_start'),
+	-- here the view gave it the column, which goes with the view
+	('gateway, monitor less a column', '{gateway, monitor}', 'REVOKE SELECT (worker) ON turn_liveness.turns FROM tl_start'),
+	('monitor and payload', '{monitor}', 'GRANT SELECT (payload) ON turn_liveness.replies TO tl_start'),
+	('all and payload', '{gateway, worker, monitor}', 'GRANT SELECT (payload) ON turn_liveness.replies TO tl_start'),
+	('worker and administration', '{worker}', 'GRANT EXECUTE ON FUNCTION turn_liveness.stat_reset TO tl_start');
+SELECT start, kind AS revoked, x.* FROM tl_start s, unnest(ARRAY['gateway', 'worker', 'monitor']) WITH ORDINALITY k (kind, n), tl_test.revoked(s.kinds, s.by_hand, kind) x ORDER BY id, n;
+DROP TABLE tl_start;
+DROP FUNCTION tl_test.revoked(text[], text, text);
+DROP FUNCTION tl_test.less(text[], text[]);
+DROP FUNCTION tl_test.held(name);
+
 -- taken back
 SELECT turn_liveness.revoke_gateway('tl_gateway'), turn_liveness.revoke_worker('tl_worker'), turn_liveness.revoke_monitor('tl_monitor');
 SELECT p.proname, r AS role FROM pg_proc p, unnest(ARRAY['tl_gateway', 'tl_worker', 'tl_monitor']) r

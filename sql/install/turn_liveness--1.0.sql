@@ -622,39 +622,41 @@ COMMENT ON COLUMN turn_liveness.stat.stats_reset IS 'since when the counters cou
  * Administration.
  */
 
+-- Types without values: USAGE on one says that a role was granted this kind.
+CREATE TYPE turn_liveness.gateway_grant AS ENUM ();
+COMMENT ON TYPE turn_liveness.gateway_grant IS 'internal: USAGE marks the roles of grant_gateway';
+CREATE TYPE turn_liveness.worker_grant AS ENUM ();
+COMMENT ON TYPE turn_liveness.worker_grant IS 'internal: USAGE marks the roles of grant_worker';
+CREATE TYPE turn_liveness.monitor_grant AS ENUM ();
+COMMENT ON TYPE turn_liveness.monitor_grant IS 'internal: USAGE marks the roles of grant_monitor';
+
 -- What each kind of role may do stands here and nowhere else.  A role can be of
--- several kinds, and REVOKE knows privileges only: what another kind needs is
--- granted again after it.  A gateway may do all that a worker may, so a role
--- that is both is known as a gateway.  The statements run with the caller's
--- rights; from another than the owner, GRANT would only warn.
+-- several kinds, and REVOKE knows privileges only: it takes those that no other
+-- kind of the role's has.  The statements run with the caller's rights; from
+-- another than the owner, GRANT would only warn.
 CREATE FUNCTION turn_liveness.change_privileges(verb text, kind text, role regrole)
 RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	-- inside the views, where the reader's privilege counts
-	of_views CONSTANT text[] := '{clock_now, turn_status, holder, stat_row}';
 	of_workers CONSTANT text[] := '{start_turn, heartbeat, heartbeats, post_update, suspend_turn,
 		resume_turn, commit_terminal_reply, has_live_turn, get_turn, mark_provider_failed,
 		clear_provider_failed, attach_worker, detach_worker}';
-	of_gateways CONSTANT text[] := of_workers || of_views || '{arm_turn, rescue_turns, fail_turn,
-		fail_deployment, reject_turn, discharge_turn, sweep_expired_turns, read_replies, claim_replies, ack_replies,
-		release_replies, retry_dead_reply}'::text[];
-	functions CONSTANT text[] := CASE kind WHEN 'gateway' THEN of_gateways WHEN 'worker' THEN of_workers ELSE of_views END;
+	of_gateways CONSTANT text[] := '{arm_turn, rescue_turns, fail_turn, fail_deployment, reject_turn,
+		discharge_turn, sweep_expired_turns, read_replies, claim_replies, ack_replies,
+		release_replies, retry_dead_reply}';
+	-- inside the views, where the reader's privilege counts
+	of_views CONSTANT text[] := '{clock_now, turn_status, holder, stat_row}';
 	-- what a monitor reads shows neither routing nor answers
-	of_monitors CONSTANT text[] := ARRAY[
-		'(deployment, message_id, conversation_id, platform, organization_id, generation, worker,
-		  armed_at, first_beat, last_beat, deadline, state, error_code, reason, blocked_by) ON turn_liveness.turns',
-		'(reply_id, deployment, message_ids, conversation_id, platform, organization_id,
-		  outcome, error_code, decided_by, generation, worker, armed_at, first_beat, last_beat,
-		  created_at, state, attempt, gateway, claimed_at, due_at, delivered_at, last_error) ON turn_liveness.replies',
-		'(deployment, message_ids, conversation_id, verdict, created_at) ON turn_liveness.late_replies',
-		'ON turn_liveness.stat'];
-	views CONSTANT text[] := CASE kind WHEN 'gateway' THEN
-		'{ON turn_liveness.turns, ON turn_liveness.replies, ON turn_liveness.late_replies, ON turn_liveness.stat}'
-		WHEN 'monitor' THEN of_monitors ELSE '{}' END;
-	direction CONSTANT text := CASE verb WHEN 'GRANT' THEN 'TO ' ELSE 'FROM ' END;
-	name text := (SELECT rolname FROM pg_roles WHERE oid = role);
-	kinds text[];
+	of_monitors CONSTANT jsonb := '{
+		"turns": ["deployment", "message_id", "conversation_id", "platform", "organization_id", "generation",
+			"worker", "armed_at", "first_beat", "last_beat", "deadline", "state", "error_code", "reason", "blocked_by"],
+		"replies": ["reply_id", "deployment", "message_ids", "conversation_id", "platform", "organization_id",
+			"outcome", "error_code", "decided_by", "generation", "worker", "armed_at", "first_beat", "last_beat",
+			"created_at", "state", "attempt", "gateway", "claimed_at", "due_at", "delivered_at", "last_error"],
+		"late_replies": ["deployment", "message_ids", "conversation_id", "verdict", "created_at"]}';
+	name CONSTANT text := (SELECT quote_ident(rolname) FROM pg_roles WHERE oid = role);
+	others text[] := '{}';
+	columns text[] := '{}';
 	statement text;
 BEGIN
 	IF role IS NULL OR role = 0 THEN
@@ -669,26 +671,49 @@ BEGIN
 	-- two GRANTs at once on one object would be an internal error
 	LOCK TABLE turn_liveness.late_reply IN SHARE UPDATE EXCLUSIVE MODE;
 
-	-- what was granted to the role itself tells, not what it has through others
-	kinds := ARRAY(
-		SELECT CASE WHEN bool_or(p.proname = 'arm_turn') THEN 'gateway' ELSE 'worker' END
-		FROM pg_proc p, aclexplode(p.proacl) a
-		WHERE p.oid IN ('turn_liveness.arm_turn'::regproc, 'turn_liveness.commit_terminal_reply'::regproc)
-		  AND a.grantee = role HAVING count(*) > 0
-		UNION ALL
-		SELECT 'monitor' FROM pg_attribute t, aclexplode(t.attacl) a
-		WHERE t.attrelid = 'turn_liveness.turns'::regclass AND t.attname = 'deployment' AND a.grantee = role);
-
-	name := direction || quote_ident(name);
-	FOREACH statement IN ARRAY ARRAY['USAGE ON SCHEMA turn_liveness', 'EXECUTE ON FUNCTION '
-		|| (SELECT string_agg('turn_liveness.' || f, ', ') FROM unnest(functions) f)]
-		|| ARRAY(SELECT 'SELECT ' || v FROM unnest(views) v)
-	LOOP
-		EXECUTE concat_ws(' ', verb, statement, name);
-	END LOOP;
 	IF verb = 'REVOKE' THEN
-		PERFORM turn_liveness.change_privileges('GRANT', k, role) FROM unnest(kinds) k WHERE k <> kind;
+		-- what was granted to the role itself tells, not what it has through others;
+		-- has_type_privilege() also sees what was revoked after an old snapshot
+		others := ARRAY(
+			SELECT k FROM unnest('{gateway, worker, monitor}'::text[]) k
+			JOIN pg_type t ON t.oid = format('turn_liveness.%I', k || '_grant')::regtype, aclexplode(t.typacl) a
+			WHERE k <> kind AND a.grantee = role AND has_type_privilege(role, t.oid, 'USAGE'));
+		-- to revoke SELECT on a view revokes it on the columns, too: those that a
+		-- monitor needs, and has now, it gets back
+		IF kind = 'gateway' AND 'monitor' = ANY (others) THEN
+			columns := ARRAY(
+				SELECT format('SELECT (%s) ON %s', string_agg(DISTINCT quote_ident(t.attname), ', '), c.oid::regclass)
+				FROM jsonb_object_keys(of_monitors) v
+				JOIN pg_class c ON c.oid = format('turn_liveness.%I', v)::regclass
+				JOIN pg_attribute t ON t.attrelid = c.oid AND of_monitors -> v ? t.attname, aclexplode(t.attacl) a
+				WHERE a.grantee = role AND a.grantor = c.relowner AND a.privilege_type = 'SELECT'
+				GROUP BY c.oid);
+		END IF;
 	END IF;
+
+	FOR statement IN
+		SELECT p.privilege FROM (
+			VALUES ('{gateway, worker, monitor}'::text[], 'USAGE ON SCHEMA turn_liveness'),
+				('{gateway}', 'USAGE ON TYPE turn_liveness.gateway_grant'),
+				('{worker}', 'USAGE ON TYPE turn_liveness.worker_grant'),
+				('{monitor}', 'USAGE ON TYPE turn_liveness.monitor_grant'),
+				('{gateway, worker}', 'EXECUTE ON FUNCTION turn_liveness.' || array_to_string(of_workers, ', turn_liveness.')),
+				('{gateway}', 'EXECUTE ON FUNCTION turn_liveness.' || array_to_string(of_gateways, ', turn_liveness.')),
+				('{gateway, monitor}', 'EXECUTE ON FUNCTION turn_liveness.' || array_to_string(of_views, ', turn_liveness.')),
+				('{gateway, monitor}', 'SELECT ON turn_liveness.stat'),
+				('{gateway}', 'SELECT ON turn_liveness.turns, turn_liveness.replies, turn_liveness.late_replies')
+			UNION ALL
+			SELECT '{monitor}', format('SELECT (%s) ON turn_liveness.%I',
+									   (SELECT string_agg(quote_ident(c), ', ') FROM jsonb_array_elements_text(m.value) c), m.key)
+			FROM jsonb_each(of_monitors) m) AS p (kinds, privilege)
+		WHERE kind = ANY (p.kinds) AND NOT p.kinds && others
+	LOOP
+		EXECUTE concat_ws(' ', verb, statement, CASE verb WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END, name);
+	END LOOP;
+	FOREACH statement IN ARRAY columns
+	LOOP
+		EXECUTE concat_ws(' ', 'GRANT', statement, 'TO', name);
+	END LOOP;
 END $$;
 COMMENT ON FUNCTION turn_liveness.change_privileges(text, text, regrole) IS 'internal: what grant_... and revoke_... do';
 
@@ -722,4 +747,5 @@ AS 'MODULE_PATHNAME', 'turn_liveness_stat_reset' LANGUAGE C VOLATILE PARALLEL UN
 COMMENT ON FUNCTION turn_liveness.stat_reset() IS 'set the counters of stat to zero';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA turn_liveness FROM PUBLIC;
-REVOKE ALL ON TYPE turn_liveness.arm_result, turn_liveness.election FROM PUBLIC;
+REVOKE ALL ON TYPE turn_liveness.arm_result, turn_liveness.election, turn_liveness.gateway_grant,
+	turn_liveness.worker_grant, turn_liveness.monitor_grant FROM PUBLIC;

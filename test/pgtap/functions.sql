@@ -87,7 +87,7 @@ SELECT is(turn_liveness.heartbeat(deployment => 'pgtap', message_ids => ARRAY['m
 SELECT is(turn_liveness.commit_terminal_reply(deployment => 'pgtap', message_ids => ARRAY['m'], reply => '{}')::text, 'won', 'the election answers');
 SELECT lives_ok('SELECT turn_liveness.stat_reset()', 'stat_reset');
 
-SELECT enums_are('turn_liveness', ARRAY['arm_result', 'election']);
+SELECT enums_are('turn_liveness', ARRAY['arm_result', 'election', 'gateway_grant', 'worker_grant', 'monitor_grant']);
 SELECT enum_has_labels('turn_liveness', 'arm_result', ARRAY['armed', 'pending', 'answered']);
 SELECT enum_has_labels('turn_liveness', 'election', ARRAY['won', 'lost', 'stale', 'unknown']);
 SELECT * FROM finish();

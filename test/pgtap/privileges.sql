@@ -53,6 +53,7 @@ SELECT turn_liveness.revoke_gateway('pgtap_gateway');
 SELECT turn_liveness.revoke_worker('pgtap_worker');
 SELECT turn_liveness.revoke_monitor('pgtap_monitor');
 SELECT is_empty('SELECT * FROM had', 'all is taken back');
+SELECT is_empty($$SELECT r, t.typname FROM pg_type t, unnest(ARRAY['pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r WHERE t.typnamespace = 'turn_liveness'::regnamespace AND t.typtype = 'e' AND has_type_privilege(r, t.oid, 'USAGE')$$, 'the types, too');
 SELECT is_empty($$SELECT c.relname, r FROM pg_class c, unnest(ARRAY['pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r WHERE c.relnamespace = 'turn_liveness'::regnamespace AND c.relkind IN ('r', 'v') AND has_any_column_privilege(r, c.oid, 'SELECT')$$, 'and the views');
 SELECT schema_privs_are('turn_liveness', r, '{}'::name[]) FROM unnest(ARRAY['pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r;
 SELECT lives_ok('DROP ROLE ' || r, r || ' can be dropped') FROM unnest(ARRAY['pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r;

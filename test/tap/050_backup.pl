@@ -44,6 +44,8 @@ turn_liveness.sweep = off
 }, streaming => 1);
 $old->safe_psql(
 	'postgres', q{
+CREATE ROLE of_two_kinds;
+SELECT turn_liveness.grant_worker('of_two_kinds'), turn_liveness.grant_gateway('of_two_kinds');
 SELECT turn_liveness.arm_turn('waiting', 'm1', '{"conversationId": "c1", "platform": "slack", "organizationId": "o1", "x": [1, null, "ü"]}', admission => '1s', silence => '1s');
 SELECT turn_liveness.arm_turn('running', 'm1', admission => '1h', silence => '1h');
 SELECT turn_liveness.arm_turn('again', 'm1', admission => '1h', silence => '1h');
@@ -149,9 +151,15 @@ FROM turn_liveness.replies WHERE message_ids[1] IN ('claimed', 'delayed') ORDER 
 	is( $new->safe_psql($db,
 			'SELECT count(*) FROM (SELECT 1 FROM turn_liveness.reply, unnest(message_ids) m GROUP BY deployment, m HAVING count(*) > 1) s'),
 		'0', "$what: nobody has two ends");
+
+	my $may = q{has_function_privilege('of_two_kinds', 'turn_liveness.arm_turn'::regproc, 'EXECUTE'),
+		has_function_privilege('of_two_kinds', 'turn_liveness.start_turn'::regproc, 'EXECUTE')};
+	is($new->safe_psql($db, "SELECT $may; SELECT turn_liveness.revoke_gateway('of_two_kinds'); SELECT $may"),
+		"t|t\n\nf|t", "$what: what was granted to a role, and as which kinds");
 	return;
 }
 
+$new->safe_psql('postgres', 'CREATE ROLE of_two_kinds');
 $new->safe_psql('postgres', "CREATE DATABASE $_") for qw(plain custom directory);
 $new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/plain.sql", 'plain' ], 'a plain restore');
 restored('plain', 'plain');
@@ -260,7 +268,7 @@ unlike(slurp_file($new->logfile), qr/duplicate key|PANIC|TRAP|signal 6|signal 11
 my $rows = new_node('rows', $grace, preload => 0);
 $rows->safe_psql('postgres', 'SELECT turn_liveness.sweep_expired_turns()') for 1 .. 2;
 is($rows->safe_psql('postgres', $nothing), '0|0|f|0', 'without preload: a sweep writes nothing where nothing was armed');
-$rows->safe_psql('postgres', 'DROP EXTENSION turn_liveness; DROP FUNCTION public.tl_advance');
+$rows->safe_psql('postgres', 'CREATE ROLE of_two_kinds; DROP EXTENSION turn_liveness; DROP FUNCTION public.tl_advance');
 $rows->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'postgres', "$dir/custom" ], 'a restore');
 is($rows->safe_psql('postgres', $contents), $before, 'everything is there');
 is($rows->safe_psql('postgres', "SELECT state FROM turn_liveness.replies WHERE message_ids = '{claimed}'"), 'claimed', 'a claim lasts');

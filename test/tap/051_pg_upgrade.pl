@@ -24,7 +24,8 @@ my $old = new_node('old', '');
 $old->safe_psql(
 	'postgres', q{
 CREATE ROLE gateway LOGIN;
-SELECT turn_liveness.grant_gateway('gateway');
+CREATE ROLE of_two_kinds;
+SELECT turn_liveness.grant_gateway('gateway'), turn_liveness.grant_worker('of_two_kinds'), turn_liveness.grant_gateway('of_two_kinds');
 SELECT turn_liveness.arm_turn('short', 'm1', admission => '10 min', silence => '5 min');
 SELECT turn_liveness.arm_turn('long', 'm1', '{"conversationId": "c1"}', admission => '3 h', silence => '3 h');
 SELECT turn_liveness.arm_turn('answered', 'm1', '{"conversationId": "c2"}');
@@ -115,6 +116,11 @@ is($new->safe_psql('postgres', "SELECT state FROM turn_liveness.turns WHERE depl
 my @gateway = (extra_params => [ '-U', 'gateway' ]);
 is( $new->safe_psql('postgres', "SELECT turn_liveness.commit_terminal_reply('long', '{m1}', '{}')", @gateway),
 	'won', 'the gateway goes on with its grants');
+is( $new->safe_psql('postgres', q{
+SELECT turn_liveness.revoke_gateway('of_two_kinds');
+SELECT has_function_privilege('of_two_kinds', 'turn_liveness.arm_turn'::regproc, 'EXECUTE'),
+	has_function_privilege('of_two_kinds', 'turn_liveness.start_turn'::regproc, 'EXECUTE')}),
+	"\nf|t", 'a worker that was a gateway, too, is one after a revoke');
 is($new->safe_psql('postgres', "SELECT turn_liveness.arm_turn('answered', 'm1')", @gateway),
 	'answered', 'what had ended has ended');
 is( $new->safe_psql('postgres', "SELECT payload->>'content' FROM turn_liveness.read_replies('{c2}')", @gateway),
