@@ -237,6 +237,25 @@ END $$;
 DROP FUNCTION tl_test.fire();
 SELECT count(*) AS gone_with_retention FROM turn_liveness.replies WHERE deployment = 'priv-trig';
 
+-- values of our types are a gateway's and a worker's to keep, a monitor's to read
+SELECT r AS role, t.typname FROM unnest(ARRAY['tl_gateway', 'tl_worker', 'tl_monitor']) r, pg_type t
+ WHERE t.typnamespace = 'turn_liveness'::regnamespace AND t.typtype = 'e' AND has_type_privilege(r, t.oid, 'USAGE') ORDER BY 1, 2;
+SET ROLE tl_gateway;
+CREATE TEMP TABLE tl_kept AS SELECT turn_liveness.arm_turn('priv-type', 'm1') AS armed, turn_liveness.reject_turn('priv-type', 'm2', '{}', 'x') AS election;
+CREATE FUNCTION pg_temp.discard() RETURNS turn_liveness.election LANGUAGE sql AS $$SELECT turn_liveness.fail_turn('priv-type', 'm1', 'x')$$;
+SELECT *, pg_temp.discard() FROM tl_kept;
+DROP FUNCTION pg_temp.discard();
+DROP TABLE tl_kept;
+RESET ROLE;
+SET ROLE tl_worker;
+CREATE TEMP TABLE tl_kept AS SELECT turn_liveness.commit_terminal_reply('priv-type', ARRAY['m1'], '{}') AS election;
+DROP TABLE tl_kept;
+RESET ROLE;
+SET ROLE tl_monitor;
+CREATE TEMP TABLE tl_kept AS SELECT verdict FROM turn_liveness.late_replies;
+DROP TABLE tl_kept;
+RESET ROLE;
+
 -- Whatever a role has, a revoke gives it nothing more, leaves what its other kinds need, and takes the rest of its own kind.
 CREATE FUNCTION tl_test.held(r name) RETURNS text[] LANGUAGE sql AS $$
 	SELECT coalesce(array_agg(h ORDER BY h COLLATE "C"), '{}') FROM (

@@ -694,6 +694,8 @@ BEGIN
 	FOR statement IN
 		SELECT p.privilege FROM (
 			VALUES ('{gateway, worker, monitor}'::text[], 'USAGE ON SCHEMA turn_liveness'),
+				('{gateway, worker, monitor}', 'USAGE ON TYPE turn_liveness.election'),
+				('{gateway}', 'USAGE ON TYPE turn_liveness.arm_result'),
 				('{gateway}', 'USAGE ON TYPE turn_liveness.gateway_grant'),
 				('{worker}', 'USAGE ON TYPE turn_liveness.worker_grant'),
 				('{monitor}', 'USAGE ON TYPE turn_liveness.monitor_grant'),

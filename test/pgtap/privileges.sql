@@ -33,6 +33,8 @@ CREATE TEMP VIEW had AS
 CREATE TEMP VIEW for_views AS SELECT p.proname::text AS function FROM pg_proc p WHERE p.pronamespace = 'turn_liveness'::regnamespace AND p.provolatile = 's' AND p.proname NOT IN ('read_replies', 'get_turn');
 SELECT set_eq(format('SELECT function FROM had WHERE role = %L AND function NOT IN (SELECT function FROM for_views)', r), format('SELECT function FROM wanted WHERE role = %L', r), 'functions of ' || r)
   FROM unnest(ARRAY['pgtap_public', 'pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r;
+SELECT set_eq($$SELECT r, t.typname::text FROM pg_type t, unnest(ARRAY['pgtap_public', 'pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r WHERE t.typnamespace = 'turn_liveness'::regnamespace AND t.typtype = 'e' AND t.typname !~ '_grant$' AND has_type_privilege(r, t.oid, 'USAGE')$$,
+	$$VALUES ('pgtap_gateway', 'arm_result'), ('pgtap_gateway', 'election'), ('pgtap_worker', 'election'), ('pgtap_monitor', 'election')$$, 'each may keep the values that it gets');
 SELECT is_empty($$SELECT function FROM had JOIN for_views USING (function) WHERE role = 'pgtap_worker'$$, 'a worker needs no view');
 SELECT is_empty($$SELECT c.relname, r, p FROM pg_class c, unnest(ARRAY['pgtap_public', 'pgtap_gateway', 'pgtap_worker', 'pgtap_monitor']) r, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
 	WHERE c.relnamespace = 'turn_liveness'::regnamespace AND c.relkind = 'r' AND has_table_privilege(r, c.oid, p)$$, 'no table for anybody');
