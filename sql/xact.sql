@@ -156,6 +156,14 @@ SELECT tl_test.advance('10 min');
 COMMIT;
 SELECT turn_liveness.sweep_expired_turns();
 SELECT turn_liveness.fail_deployment('xa-13');
+-- for ten seconds only, too: it does not lapse a minute after the arm
+BEGIN;
+SELECT turn_liveness.arm_turn('xa-14', 'm1', admission => '60 s', silence => '60 s');
+SELECT tl_test.advance('10 s');
+COMMIT;
+SELECT tl_test.advance('55 s');
+SELECT turn_liveness.sweep_expired_turns();
+SELECT turn_liveness.fail_deployment('xa-14');
 
 -- a turn that a rolled-back savepoint ended keeps its beats
 SELECT turn_liveness.arm_turn('xa-11', 'm1'), turn_liveness.heartbeat('xa-11', ARRAY['m1']);

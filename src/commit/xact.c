@@ -244,15 +244,14 @@ void
 tl_xact_wrote(const TlTurn *turn, bool armed)
 {
 	int64		patience = Min(turn->times.admission_ms, turn->times.silence_ms) * TL_MS / 4;
-	bool		on_rows = tl_rows_are_beaten();
 
 	watch(turn, armed);
 	/* a beat in shared memory meets no row, so only an arm can be late */
-	if (armed || on_rows)
+	if (armed || tl_rows_are_beaten())
 		*(Written *) append(&get_pending()->written, sizeof(Written)) = (Written) {
 			.tid = turn->tid, .armed = armed,
 			.since = armed ? turn->times.armed : tl_clock_now(),
-			.patience = on_rows ? Min(patience, LONG_US) : patience
+			.patience = Min(patience, LONG_US)
 		};
 }
 
