@@ -499,21 +499,25 @@ END $do$;
  * Administration: at every node, then here.
  */
 
+-- as in the extension: USAGE says that a role was granted this kind
+CREATE TYPE turn_liveness_nodes.gateway_grant AS ENUM ();
+CREATE TYPE turn_liveness_nodes.worker_grant AS ENUM ();
+CREATE TYPE turn_liveness_nodes.monitor_grant AS ENUM ();
+
 CREATE FUNCTION turn_liveness_nodes.change_privileges(verb text, kind text, role regrole) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	of_all CONSTANT text[] := '{key, total, node_of}';
-	of_workers CONSTANT text[] := of_all || '{start_turn, heartbeat, heartbeats, post_update, suspend_turn, resume_turn,
-		commit_terminal_reply, has_live_turn, get_turn, mark_provider_failed, clear_provider_failed, attach_worker, detach_worker}'::text[];
-	of_monitors CONSTANT text[] := of_all || '{turns, replies, late_replies, stat}'::text[];
-	of_gateways CONSTANT text[] := of_workers || of_monitors || '{arm_turn, rescue_turns, fail_turn, fail_deployment, reject_turn,
+	of_workers CONSTANT text[] := '{start_turn, heartbeat, heartbeats, post_update, suspend_turn, resume_turn,
+		commit_terminal_reply, has_live_turn, get_turn, mark_provider_failed, clear_provider_failed, attach_worker, detach_worker}';
+	of_views CONSTANT text[] := '{turns, replies, late_replies, stat}';
+	of_gateways CONSTANT text[] := '{arm_turn, rescue_turns, fail_turn, fail_deployment, reject_turn,
 		discharge_turn, sweep_expired_turns, read_replies, claim_replies, ack_replies, release_replies, retry_dead_reply,
-		take, deliver, holders}'::text[];
-	functions CONSTANT text[] := CASE kind WHEN 'gateway' THEN of_gateways WHEN 'worker' THEN of_workers ELSE of_monitors END;
+		take, deliver, holders}';
 	name CONSTANT text := (SELECT quote_ident(rolname) FROM pg_roles WHERE oid = role);
-	to_whom CONSTANT text := CASE verb WHEN 'GRANT' THEN ' TO ' ELSE ' FROM ' END || name;
-	kinds text[];
+	others text[] := '{}';
+	statement text;
 	node integer;
 BEGIN
 	IF name IS NULL THEN
@@ -532,26 +536,34 @@ BEGIN
 		PERFORM turn_liveness_nodes.change(node, verb, kind, name);
 	END LOOP;
 
-	-- what another kind of grant to the role still needs is granted again
-	kinds := ARRAY(
-		SELECT CASE WHEN bool_or(p.proname = 'arm_turn') THEN 'gateway' ELSE 'worker' END
-		FROM pg_proc p, aclexplode(p.proacl) a
-		WHERE p.oid IN ('turn_liveness.arm_turn'::regproc, 'turn_liveness.commit_terminal_reply'::regproc)
-		  AND a.grantee = role HAVING count(*) > 0
-		UNION ALL
-		SELECT 'monitor' FROM pg_class c, aclexplode(c.relacl) a
-		WHERE c.oid = 'turn_liveness.stat'::regclass AND a.grantee = role);
-	EXECUTE verb || ' USAGE ON SCHEMA turn_liveness, turn_liveness_nodes' || to_whom;
-	EXECUTE verb || ' USAGE ON FOREIGN SERVER turn_liveness' || to_whom;
-	EXECUTE verb || ' EXECUTE ON FUNCTION ' || (
-		SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p
-		WHERE p.pronamespace IN ('turn_liveness'::regnamespace, 'turn_liveness_nodes'::regnamespace)
-		  AND p.proname = ANY (functions)) || to_whom;
-	EXECUTE verb || ' SELECT ON turn_liveness.nodes' || CASE kind WHEN 'worker' THEN '' ELSE
-		', turn_liveness.turns, turn_liveness.replies, turn_liveness.late_replies, turn_liveness.stat' END || to_whom;
+	-- a revoke takes what no other kind of the role's has
 	IF verb = 'REVOKE' THEN
-		PERFORM turn_liveness_nodes.change_privileges('GRANT', k, role) FROM unnest(kinds) k WHERE k <> kind;
+		others := ARRAY(
+			SELECT k FROM unnest('{gateway, worker, monitor}'::text[]) k
+			JOIN pg_type t ON t.oid = format('turn_liveness_nodes.%I', k || '_grant')::regtype, aclexplode(t.typacl) a
+			WHERE k <> kind AND a.grantee = role);
 	END IF;
+	FOR statement IN
+		SELECT p.privilege FROM (
+			VALUES ('{gateway, worker, monitor}'::text[], 'USAGE ON SCHEMA turn_liveness, turn_liveness_nodes'),
+				('{gateway, worker, monitor}', 'USAGE ON FOREIGN SERVER turn_liveness'),
+				('{gateway, worker, monitor}', 'USAGE ON TYPE turn_liveness.election'),
+				('{gateway}', 'USAGE ON TYPE turn_liveness.arm_result'),
+				('{gateway}', 'USAGE ON TYPE turn_liveness_nodes.gateway_grant'),
+				('{worker}', 'USAGE ON TYPE turn_liveness_nodes.worker_grant'),
+				('{monitor}', 'USAGE ON TYPE turn_liveness_nodes.monitor_grant'),
+				('{gateway, worker, monitor}', 'SELECT ON turn_liveness.nodes'),
+				('{gateway, monitor}', 'SELECT ON turn_liveness.turns, turn_liveness.replies, turn_liveness.late_replies, turn_liveness.stat')
+			UNION ALL
+			SELECT f.kinds, 'EXECUTE ON FUNCTION ' || p.oid::regprocedure
+			FROM (VALUES ('{gateway, worker, monitor}'::text[], of_all), ('{gateway, worker}', of_workers),
+				('{gateway, monitor}', of_views), ('{gateway}', of_gateways)) AS f (kinds, functions)
+			JOIN pg_proc p ON p.proname = ANY (f.functions)
+				AND p.pronamespace IN ('turn_liveness'::regnamespace, 'turn_liveness_nodes'::regnamespace)) AS p (kinds, privilege)
+		WHERE kind = ANY (p.kinds) AND NOT p.kinds && others
+	LOOP
+		EXECUTE concat_ws(' ', verb, statement, CASE verb WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END, name);
+	END LOOP;
 END $$;
 COMMENT ON FUNCTION turn_liveness_nodes.change_privileges(text, text, regrole) IS 'internal: what grant_... and revoke_... do';
 
@@ -570,7 +582,8 @@ CREATE FUNCTION turn_liveness.stat_reset() RETURNS void LANGUAGE sql VOLATILE PA
 AS $$SELECT turn_liveness_nodes.stat_reset(n) FROM generate_series(0, turn_liveness_nodes.total() - 1) n$$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA turn_liveness, turn_liveness_nodes FROM PUBLIC;
-REVOKE ALL ON TYPE turn_liveness.arm_result, turn_liveness.election FROM PUBLIC;
+REVOKE ALL ON TYPE turn_liveness.arm_result, turn_liveness.election, turn_liveness_nodes.gateway_grant,
+	turn_liveness_nodes.worker_grant, turn_liveness_nodes.monitor_grant FROM PUBLIC;
 
 DO $do$
 DECLARE

@@ -139,6 +139,20 @@ SELECT turn_liveness.grant_monitor('other'), turn_liveness.grant_worker('other')
 is(at_proxy($proxy, 'SELECT count(*) FROM turn_liveness.turns', 'other'), 0, 'a monitor reads');
 is($nodes[2]->safe_psql('postgres', "SELECT has_function_privilege('other', 'turn_liveness.heartbeat(text, text[], integer[])', 'EXECUTE'), has_table_privilege('other', 'turn_liveness.stat', 'SELECT')"),
 	'f|t', 'granted at the nodes, too');
+my $may = q{SELECT string_agg(p.proname, ',' ORDER BY p.proname) FROM pg_proc p WHERE p.pronamespace = 'turn_liveness'::regnamespace
+	AND p.proname IN ('arm_turn', 'claim_replies', 'start_turn') AND has_function_privilege('other', p.oid, 'EXECUTE')};
+is($proxy->safe_psql('proxy', qq{
+SELECT turn_liveness.revoke_monitor('other'), turn_liveness.grant_worker('other'), turn_liveness.grant_gateway('other'), turn_liveness.revoke_gateway('other');
+$may}), "|||\nstart_turn", 'a worker that was a gateway, too, is one after a revoke');
+is($nodes[2]->safe_psql('postgres', $may), 'start_turn', 'at the nodes, too');
+is($proxy->safe_psql('proxy', qq{
+SELECT turn_liveness.revoke_worker('other');
+GRANT EXECUTE ON FUNCTION turn_liveness.arm_turn TO other;
+SELECT turn_liveness.revoke_monitor('other');
+$may}), "\n\narm_turn", 'a revoke grants nothing');
+is(at_proxy($proxy, q{
+CREATE TEMP TABLE kept AS SELECT turn_liveness.fail_turn('a', 'none', 'x') AS election;
+SELECT election FROM kept}), 'unknown', 'a gateway keeps what it gets');
 
 # numbers that are not those of the nodes
 my $swap = 'ALTER SERVER turn_liveness OPTIONS (SET p0 %s, SET p1 %s)';
