@@ -161,16 +161,15 @@ TIMES = (
     "clock_timestamp() - '1 s'",
     "to_timestamp(0)",
 )
-XIDS = (
+TIDS = (
     "NULL",
-    "'0'",
-    "'1'",
-    "'2'",
-    "'3'",
-    "'4294967295'",
-    "'2147483648'",
-    "(pg_current_xact_id_if_assigned()::text::int8 % 4294967296)::text::xid",
-    "(SELECT xmax FROM turn_liveness.turn LIMIT 1)",
+    "'(0,0)'",
+    "'(0,1)'",
+    "'(0,7)'",
+    "'(1,1)'",
+    "'(0,65535)'",
+    "'(4294967294,1)'",
+    "'(4294967295,65535)'",
 )
 
 # members of objects; their keys are those that we read, write or fill in

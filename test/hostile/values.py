@@ -19,7 +19,7 @@ from lists import (
     TEXT_ARRAYS,
     TEXT_ARRAYS_BIG,
     TIMES,
-    XIDS,
+    TIDS,
 )
 
 
@@ -135,8 +135,8 @@ class Values:
     def v_timestamp_with_time_zone(self, name):
         return self.pick(TIMES)
 
-    def v_xid(self, name):
-        return self.pick(XIDS)
+    def v_tid(self, name):
+        return self.pick(TIDS)
 
     def v_regrole(self, name):
         if self.is_hostile():
