@@ -11,12 +11,12 @@
  * rows of open transactions count.  The statistics system would not do: it
  * hears of rows after their transaction, and has forgotten all after a crash or
  * a promotion.  The counter forgets too, so the first session that needs it
- * counts the rows.  Rollbacks and retention leave the counter too high: a
- * session that finds no room counts the rows anew, every ten seconds at most.
- * That look counts rows of open transactions too, and a row that is kept
- * meanwhile voids it.  So sessions at once may pass the limit by one row each.
- * Without preload each session has a counter of its own, and makes it anew
- * every ten seconds.
+ * counts the entries of an index, which are as many as the rows or more.
+ * Rollbacks and retention leave the counter too high: where it leaves no room,
+ * a session counts the rows anew, every ten seconds at most.  One session
+ * counts at a time, and no further than the limit; the others go on by the
+ * number that stands, or by the size alone.  So sessions at once may pass the
+ * limit by a little.  Without preload the statistics tell all the same.
  */
 #include "base/turn_liveness.h"
 
@@ -35,9 +35,9 @@
 #define LOG_PAUSE_US	(60 * TL_SECOND)
 #define COUNT_PAUSE_US	(10 * TL_SECOND)
 
-/* Count the rows, those of open transactions too. */
+/* Count rows, those of open transactions too, or entries, as far as needed. */
 static uint64
-count_rows(TlRel *late)
+count(TlRel *late, bool entries)
 {
 	TlScan		scan = {0};
 	SnapshotData dirty;
@@ -45,7 +45,9 @@ count_rows(TlRel *late)
 
 	InitDirtySnapshot(dirty);
 	tl_scan_begin(&scan, late, TL_IDX_LATE_REPLY_KEPT, &dirty);
-	for (; tl_scan_next(&scan, ForwardScanDirection); n++)
+	for (; n <= (uint64) tl_max_late_replies &&
+		 (entries ? tl_scan_next_entry(&scan, ForwardScanDirection) :
+		  tl_scan_next(&scan, ForwardScanDirection)); n++)
 		CHECK_FOR_INTERRUPTS();
 	tl_scan_end(&scan);
 	return n;
@@ -55,24 +57,28 @@ count_rows(TlRel *late)
 static bool
 is_full(TlRel *late, TlLateState *state, int64 now)
 {
-	uint64		rows = pg_atomic_read_u64(&state->rows);
-	int64		age = now - (int64) pg_atomic_read_u64(&state->counted_us);
+	Datum		table = ObjectIdGetDatum(RelationGetRelid(late->rel));
+	uint64		rows;
+	uint64		counted;
+	uint64		last;
 
-	if (DatumGetInt64(DirectFunctionCall1(pg_table_size,
-										  ObjectIdGetDatum(RelationGetRelid(late->rel)))) >= MAX_BYTES)
+	if (DatumGetInt64(DirectFunctionCall1(pg_table_size, table)) >= MAX_BYTES)
 		return true;
-	/* a counter of its own does not tell a session what others keep */
-	if (rows == 0 ||
-		((rows > (uint64) tl_max_late_replies || tl_database() == NULL) &&
-		 (age < 0 || age >= COUNT_PAUSE_US)))
+	if (tl_database() == NULL)
+		return DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, table)) >=
+			tl_max_late_replies;
+	rows = pg_atomic_read_u64(&state->rows);
+	last = pg_atomic_read_u64(&state->counted_us);
+	if ((rows == 0 || rows > (uint64) tl_max_late_replies) &&
+		(last == 0 || now - (int64) last >= COUNT_PAUSE_US) &&
+		pg_atomic_compare_exchange_u64(&state->counted_us, &last, now))
 	{
-		uint64		counted;
-
-		pg_atomic_write_u64(&state->counted_us, now);
-		counted = count_rows(late) + 1;
-		/* else another session has counted, or kept a row */
-		if (pg_atomic_compare_exchange_u64(&state->rows, &rows, counted))
-			rows = counted;
+		counted = rows == 0 ? count(late, true) : PG_UINT64_MAX;
+		if (counted > (uint64) tl_max_late_replies)
+			counted = count(late, false);
+		/* else another session has kept a row meanwhile */
+		if (pg_atomic_compare_exchange_u64(&state->rows, &rows, counted + 1))
+			rows = counted + 1;
 	}
 	return rows > (uint64) tl_max_late_replies;
 }
@@ -128,7 +134,8 @@ tl_late_reply_keep(const text *deployment, text **ids, int nids,
 	full = is_full(&late, state, now);
 	kept = !full &&
 		tl_rel_insert_unless_there(&late, TL_IDX_LATE_REPLY_KEY, values, nulls, NULL, NULL);
-	if (kept)
+	/* a session that counts may not come to its end */
+	if (kept && pg_atomic_read_u64(&state->rows) != 0)
 		pg_atomic_fetch_add_u64(&state->rows, 1);
 	if (full || kept)
 		tl_counter_add(verdict == TL_LOST ? TL_COUNT_LATE :
