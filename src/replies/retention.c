@@ -23,6 +23,7 @@
 #include "base/turn_liveness.h"
 
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -218,11 +219,6 @@ is_old(Batch *batch, TupleTableSlot *slot, int64 id, int64 kept, int64 delivered
  * older, and those that stay for longer than others (undelivered, delivered
  * late).  A walk from the least id looks at these once a minute, or less often
  * where they are many.
- *
- * Where no worker runs, each call may come from a session of its own, whose
- * walk has no beginning to go on from.  So the first walk of a session ends
- * before the young ones only where enough records went: else none would ever
- * pass what stays for long.
  */
 static void
 remove_records(Batch *batch)
@@ -235,8 +231,6 @@ remove_records(Batch *batch)
 	TlScan		scan = {0};
 	bool		found;
 
-	if (batch->of_session && whole_again == 0)
-		looks = PG_INT64_MAX;
 	if (!walks && batch->now >= whole_again)
 	{
 		walk_after = PG_INT64_MIN;
@@ -275,6 +269,27 @@ remove_records(Batch *batch)
 		walk_after = oldest_young - (oldest_young > PG_INT64_MIN);
 }
 
+/*
+ * Where no worker runs, each call may come from a session of its own, whose
+ * walk has no beginning to go on from: none would ever pass what stays for
+ * long.  So a session whose first walk removed nothing goes on from anywhere
+ * behind it.
+ */
+static void
+go_on_anywhere(Batch *batch)
+{
+	TlScan		scan = {0};
+	int64		last = walk_after;
+	bool		isnull;
+
+	tl_scan_begin(&scan, &batch->rels[TL_REPLY], TL_IDX_REPLY_KEY, batch->snapshot);
+	if (tl_scan_next(&scan, BackwardScanDirection))
+		last = Max(last, DatumGetInt64(slot_getattr(scan.slot, REPLY_REPLY_ID, &isnull)));
+	tl_scan_end(&scan);
+	walk_after += (int64) pg_prng_uint64_range(&pg_global_prng_state, 0, last - walk_after);
+	remove_records(batch);
+}
+
 /* Count the undelivered ones that went; one log line for each platform. */
 static void
 report_expired(List *expired)
@@ -307,6 +322,9 @@ report_expired(List *expired)
 static void
 run(Batch *batch)
 {
+	int			gone;
+	bool		first;
+
 	batch->snapshot = tl_latest_snapshot();
 	batch->context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness retention",
 										   ALLOCSET_SMALL_SIZES);
@@ -316,7 +334,11 @@ run(Batch *batch)
 	tl_scan_begin(&batch->turns, &batch->rels[TL_TURN], TL_IDX_TURN_KEY, batch->snapshot);
 
 	remove_late(batch, batch->now - tl_retention * TL_MS);
+	gone = batch->gone;
+	first = batch->of_session && whole_again == 0;
 	remove_records(batch);
+	if (first && walks && batch->gone == gone)
+		go_on_anywhere(batch);
 	report_expired(batch->expired);
 
 	tl_scan_end(&batch->turns);
