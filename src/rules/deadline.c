@@ -207,8 +207,9 @@ tl_deadline(const TlTimes *row, const TlSigns *signs, const TlGrace *grace,
 			int64 now, TlVerdict *verdict)
 {
 	TlTimes		turn = *row;
-	int64		admission = turn.admission_ms * TL_MS;
-	int64		silence = turn.silence_ms * TL_MS;
+	/* the row keeps intervals that are longer than a later, shorter duration */
+	int64		admission = Min(turn.admission_ms, turn.duration_ms) * TL_MS;
+	int64		silence = Min(turn.silence_ms, turn.duration_ms) * TL_MS;
 	bool		restored = tl_epoch_place(row->epoch) != tl_epoch_place(grace->epoch);
 	bool		other_run = tl_epoch_run(row->epoch) != tl_epoch_run(grace->epoch);
 	bool		in_flight;		/* it was armed before this run */
