@@ -100,8 +100,9 @@ ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply
 
 # --- an error of a whole round, again and again
 
-app('ALTER TABLE turn_liveness.reply RENAME TO elsewhere');
+# (the worker may meet it before this session's client hears of the change)
 $start = -s $node->logfile;
+app('ALTER TABLE turn_liveness.reply RENAME TO elsewhere');
 my $since = time;
 $errors = errors();
 app(q{SELECT turn_liveness.arm_turn('homeless', 'm', admission => '1ms', silence => '1ms')});
