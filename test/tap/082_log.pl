@@ -117,9 +117,9 @@ app('ALTER TABLE turn_liveness.elsewhere RENAME TO reply');
 ok($node->poll_query_until('app', q{SELECT count(*) = 1 FROM turn_liveness.reply WHERE deployment = 'homeless'}), 'then it goes on');
 
 # another error is news
+$start = -s $node->logfile;
 app('ALTER INDEX turn_liveness.delivery_parked RENAME TO elsewhere');
 app(q{SELECT turn_liveness.release_replies('gw', array_agg(reply_id), '1 ms') FROM turn_liveness.claim_replies('gw', '{none}')});
-$start = -s $node->logfile;
 ok( wait_until(
 		'the next error is reported',
 		sub { app(q{SELECT public.tl_advance('10 s')}); logged($start, 'index "turn_liveness.delivery_parked" does not exist') > 0 }),
