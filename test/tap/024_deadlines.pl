@@ -387,6 +387,10 @@ like($node->safe_psql('postgres', 'SELECT grace FROM turn_liveness.stat_row()'),
 is($node->safe_psql('postgres', q{SELECT turn_liveness.heartbeat('off', '{m2}')}), 1, 'sweep off: a lapsed turn beats');
 is(states('off'), 'm1 lapsed, m2 running', 'sweep off: and is alive');
 
+# a duration that was shortened below the turn's silence
+arm_here('off-short', 'm', q{admission => '10 min', silence => '10 min', duration => '1h'});
+sql(q{SELECT turn_liveness.arm_turn('off-short', 'm', duration => '3 min')});
+
 # the end of an attached session is held as well
 my $attached = session($node);
 foreach my $deployment ('off-attached', 'off-started', 'off-back')
@@ -420,6 +424,7 @@ is(states('off') . ', ' . states('off-long'),
 	'm1 WORKER_NEVER_STARTED, m2 WORKER_UNRESPONSIVE, m waiting', 'sweep on again: and no more; another one has another (5 min)');
 pass_time(2.0);
 is(states('off-long'), 'm waiting', 'sweep on again: before it is over');
+is(states('off-short'), 'm TURN_TOO_LONG', 'sweep on again: no turn deadline is longer than the duration (3 min)');
 pass_time(1.0);
 is(states('off') . ', ' . states('off-long'),
 	'm1 WORKER_NEVER_STARTED, m2 WORKER_UNRESPONSIVE, m TURN_TOO_LONG', 'sweep on again: they are failed with their codes');
