@@ -73,21 +73,31 @@ clear(Entry *entry)
 	memset(entry, 0, sizeof(Entry));
 }
 
-/* A hint: the slots are read without their lock. */
+/*
+ * Will a worker fail turns for this death within the reconnect window?  It
+ * does so up to a whole turn deadline later where the sweep was off.  A hint:
+ * the slots are read without their lock.
+ */
 static bool
-has_worker(Oid dboid)
+is_needed(const Entry *entry)
 {
 	int			i;
 
 	for (i = 0; i < tl_database_capacity; i++)
-		if (tl_shared->databases[i].dboid == dboid)
-			return pg_atomic_read_u32(&tl_shared->databases[i].clock.ticking) != 0;
+	{
+		TlDatabase *db = &tl_shared->databases[i];
+
+		if (db->dboid == entry->dboid)
+			return pg_atomic_read_u32(&db->clock.ticking) != 0 &&
+				entry->death.died > (int64) pg_atomic_read_u64(&db->grace.resumed_us);
+	}
 	return false;
 }
 
 /*
  * Choose the deployment's entry, else a free one, else the entry of a death in
- * a database without a worker: there the deadlines fail the turns.
+ * a database without a worker, or from before its sweep was on again: there the
+ * deadlines fail the turns.
  */
 int
 tl_attach_add(const text *deployment, TlLeaseKey key, int64 now)
@@ -111,7 +121,7 @@ tl_attach_add(const text *deployment, TlLeaseKey key, int64 now)
 	if (at < 0 && table->high < tl_attach_capacity)
 		at = table->high++;
 	for (i = 0; at < 0 && i < table->high; i++)
-		if (entries[i].death.died > 0 && !has_worker(entries[i].dboid))
+		if (entries[i].death.died > 0 && !is_needed(&entries[i]))
 			at = i;
 	if (at >= 0)
 	{

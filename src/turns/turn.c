@@ -81,20 +81,24 @@ has_died(const TlTurn *turn, int64 attached, int64 died)
 
 /*
  * The reconnect window begins anew after a pause, in which no session could
- * come back.  The end of a session before the sweep was turned on again fails
- * no turn: with turn_liveness.accept = off the server refused its worker until
- * then.  The turn's own deadline counts, with the grace that each turn gets.
+ * come back.  A turn whose session ended before the sweep was turned on again
+ * gets one turn deadline, like every other: with turn_liveness.accept = off the
+ * server refused its worker until then.
  */
 int64
 tl_turn_dies(const TlTurn *turn, int64 attached, int64 died)
 {
 	TlGrace		grace;
+	int64		dies;
 
 	if (died == 0 || !has_died(turn, attached, died))
 		return PG_INT64_MAX;
 	tl_grace_get(&grace);
-	return died <= grace.resumed ? PG_INT64_MAX :
-		Max(died, grace.pause) + tl_reconnect_window * TL_MS;
+	dies = Max(died, grace.pause) + tl_reconnect_window * TL_MS;
+	if (died <= grace.resumed)
+		dies = Max(dies, grace.resumed +
+				   Min(turn->times.silence_ms, turn->times.duration_ms) * TL_MS);
+	return dies;
 }
 
 void

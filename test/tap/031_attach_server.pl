@@ -128,6 +128,26 @@ $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.reconn
 is(wait_ended($node, 'greedy1', 'm'), 'WORKER_DIED session', 'until the worker has dealt with it');
 ok($node->poll_query_until('postgres', "SELECT turn_liveness.attach_worker('another') > 0"), 'then there is room');
 
+# one from before the sweep was on again waits for a turn deadline, and gives its place up before
+$node->poll_query_until('postgres', 'SELECT attach_used = 13 FROM turn_liveness.stat') or die 'another one has room';
+$node->safe_psql('postgres', 'ALTER DATABASE postgres SET turn_liveness.sweep = off');
+$node->poll_query_until('postgres', 'SELECT NOT sweep_enabled FROM turn_liveness.stat') or die 'the sweep is not off';
+my $held = session($node);
+$pid = backend_pid($held);
+foreach my $n (1 .. 3)
+{
+	arm_long("held$n");
+	$held->query_safe("SELECT turn_liveness.attach_worker('held$n')");
+}
+kill_client($held);
+wait_gone($pid);
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.sweep');
+$node->poll_query_until('postgres', 'SELECT sweep_enabled FROM turn_liveness.stat') or die 'the sweep is not on';
+worker_looked($node);
+is($node->safe_psql('postgres', q{SELECT attach_used, (SELECT count(turn_liveness.attach_worker('after' || i)) FROM generate_series(1, 3) i) FROM turn_liveness.stat}),
+	'16|3', 'deaths from before the sweep was on again keep no session out');
+$node->safe_psql('postgres', q{SELECT turn_liveness.discharge_turn('held' || i, 'm') FROM generate_series(1, 3) i});
+
 # --- a death with a turn that cannot be failed keeps its own place, and no other
 
 $node->safe_psql('postgres', q{
