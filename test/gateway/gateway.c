@@ -249,6 +249,7 @@ loop(int signals)
 			workers_bury();
 			if (now >= beat_at)
 			{
+				workers_reap(); /* it does not beat for the dead */
 				workers_beat();
 				beat_at = now + options.beat_ms;
 			}

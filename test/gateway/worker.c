@@ -11,7 +11,7 @@
  *	wait	beats, and commits its answer at SIGUSR1
  *	late	beats once, falls silent, and commits its answer at SIGUSR1
  *	hang	beats and never answers
- *	crash	beats once and crashes
+ *	crash	takes its turn and crashes
  *
  * At SIGUSR2 it posts an update, in any mode.  First of all it takes its turn and
  * learns its generation, which fences all that it does: when another worker has
@@ -332,6 +332,12 @@ main(int argc, char **argv)
 	text = receive();
 	start();
 
+	/* a beat that its gateway passed on afterwards would say that it lives */
+	if (strcmp(mode, "crash") == 0)
+	{
+		setrlimit(RLIMIT_CORE, &no_core);
+		abort();
+	}
 	for (;;)
 	{
 		struct signalfd_siginfo info;
@@ -346,11 +352,6 @@ main(int argc, char **argv)
 				answer(text);
 			if (strcmp(mode, "ask") == 0)
 				ask(text);
-			if (strcmp(mode, "crash") == 0)
-			{
-				setrlimit(RLIMIT_CORE, &no_core);
-				abort();
-			}
 		}
 		if (!silent)
 			timeout = beat_at > now_ms() ? (int) (beat_at - now_ms()) : 0;
