@@ -177,7 +177,7 @@ make_slots(TlRel *r, int n)
 	else if (n > r->nslots)
 		r->slots = repalloc(r->slots, n * sizeof(TupleTableSlot *));
 	for (; r->nslots < n; r->nslots++)
-		r->slots[r->nslots] = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsVirtual);
+		r->slots[r->nslots] = table_slot_create(r->rel, NULL);
 	MemoryContextSwitchTo(old);
 	return r->slots;
 }

@@ -232,7 +232,7 @@ open_indexes(TlRel *r, TlTable table, uint32 without)
 		/* notes of access methods live as long as this call */
 		rri->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
 	}
-	r->slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsVirtual);
+	r->slot = table_slot_create(r->rel, NULL);
 	r->indexes = indexes;
 }
 
