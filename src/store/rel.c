@@ -110,8 +110,9 @@ store(TlRel *r, TupleTableSlot *slot, const Datum *values, const bool *nulls)
 
 /*
  * Make the entry of a row that was written in the i-th index, unless that is
- * closed or the row does not belong there.  No update changes the key of a
- * turn, so there it finds no other row, and need not look.
+ * closed or the row does not belong there, as the last version of a turn does
+ * in none of those of owed turns.  No update changes the key of a turn, so
+ * there it finds no other row, and need not look.
  *
  * An index to which index_insert() passes a version of a row, as one whose
  * key has not changed, looks for entries of dead versions before it splits a
@@ -128,7 +129,8 @@ index_row(TlRel *r, int i, TupleTableSlot *slot, Written written, TU_UpdateIndex
 	Datum		values[INDEX_MAX_KEYS];
 	bool		isnull[INDEX_MAX_KEYS];
 
-	if (index == NULL || !info->ii_ReadyForInserts || !tl_wants_entry_compat(which, info))
+	if (index == NULL || !info->ii_ReadyForInserts || !tl_wants_entry_compat(which, info) ||
+		(written == LAST_VERSION && (r->indexes->bits[i] & TL_OWED_INDEXES) != 0))
 		return;
 	GetPerTupleExprContext(estate)->ecxt_scantuple = slot;
 	if (info->ii_Predicate != NIL)
