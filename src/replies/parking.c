@@ -149,12 +149,21 @@ park_noted(TlRel *replies, TlRel *deliveries, Snapshot snapshot, int64 now)
 	return n;
 }
 
-/* Go on with the walk over all that are due, platform by platform. */
+/*
+ * Go on with the walk over all that are due, platform by platform.  A session
+ * that has just swept passes over the replies from its own first one on: no
+ * gateway holds its own, and those of others among them are as young.
+ */
 static void
 park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
 {
 	TlScan		scan = {0};
 	text	   *platform = cstring_to_text(walk_platform);
+	int64		own = tl_xact_lowest_due();
+
+	/* it has changed rows by hand */
+	if (own == PG_INT64_MIN)
+		own = PG_INT64_MAX;
 
 	tl_scan_key_text(&scan, 1, BTEqualStrategyNumber, (Datum) 0);
 	tl_scan_key_int8(&scan, 2, BTGreaterStrategyNumber, 0);
@@ -170,6 +179,11 @@ park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
 			CHECK_FOR_INTERRUPTS();
 			tl_clock_keep_ticking();
 			walk_after = DatumGetInt64(slot_getattr(scan.slot, DELIVERY_REPLY_ID, &isnull));
+			if (walk_after >= own)
+			{
+				found = false;
+				break;
+			}
 			park(deliveries, &scan, snapshot, now, false);
 			found = tl_scan_next(&scan, ForwardScanDirection);
 		}
