@@ -67,7 +67,7 @@ typedef struct Sweep
 	int			offered;
 	Failing   **failing;
 	int			nfailing;
-	List	   *lines;			/* for the log, once the batch is done */
+	TlSweepLog	log;
 	MemoryContext context;		/* of the batch */
 } Sweep;
 
@@ -148,16 +148,6 @@ has_died(TlSweepItem *item, const TlTurn *turn, int64 now, const TlVerdict *verd
 	return dies <= now && (dies <= verdict->deadline || verdict->held);
 }
 
-/* Keep a line for the log until the batch is done. */
-static void
-log_later(Sweep *sweep, char *line)
-{
-	MemoryContext row_context = MemoryContextSwitchTo(sweep->context);
-
-	sweep->lines = lappend(sweep->lines, pstrdup(line));
-	MemoryContextSwitchTo(row_context);
-}
-
 /* A mark of a provider's failure names the error of the turn. */
 static text *
 error_code_of(const TlTurn *turn, TlCode lapse)
@@ -181,8 +171,8 @@ fail(Sweep *sweep, const TlTurn *turn, const TlVerdict *verdict, TlCode lapse, i
 	Failing    *failing;
 
 	if (tl_log_failures)
-		log_later(sweep, tl_sweep_line(turn, "failed", text_to_cstring(error_code_of(turn, lapse)),
-									   verdict, lapse, now));
+		tl_sweep_log(&sweep->log, turn, "failed", text_to_cstring(error_code_of(turn, lapse)),
+					 verdict, lapse, now);
 	row_context = MemoryContextSwitchTo(sweep->context);
 	failing = palloc(sizeof(Failing));
 	failing->turn = *turn;
@@ -201,7 +191,7 @@ static void
 offer(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 seen, int64 now)
 {
 	if (tl_log_failures)
-		log_later(sweep, tl_sweep_line(turn, "offered", tl_code_name(lapse), verdict, lapse, now));
+		tl_sweep_log(&sweep->log, turn, "offered", tl_code_name(lapse), verdict, lapse, now);
 	tl_turn_adopt(turn, seen);
 	turn->times.lapsed = now;
 	turn->times.lapse_code = tl_lapse_of_code(lapse);
@@ -357,12 +347,12 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	Sweep		sweep = {.move_check = move_check};
 	MemoryContext of_row;
 	int			i;
-	ListCell   *cell;
 
 	sweep.context = AllocSetContextCreate(CurrentMemoryContext, "turn_liveness sweep",
 										  ALLOCSET_DEFAULT_SIZES);
 	of_row = AllocSetContextCreate(sweep.context, "turn_liveness sweep row",
 								   ALLOCSET_DEFAULT_SIZES);
+	sweep.log.context = sweep.context;
 	tl_rel_open(&sweep.turns, TL_TURN, true);
 	tl_outbox_open(&sweep.outbox);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
@@ -390,10 +380,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_outbox_close(&sweep.outbox);
 	tl_rel_close(&sweep.turns);
 	tl_counter_add(TL_COUNT_OFFERED, sweep.offered);
-	foreach(cell, sweep.lines)
-		ereport(LOG,
-				(errcode(ERRCODE_WARNING), errhidestmt(true), errhidecontext(true),
-				 errmsg_internal("%s", (char *) lfirst(cell))));
+	tl_sweep_log_emit(&sweep.log);
 	MemoryContextDelete(sweep.context);
 	return sweep.nfailing;
 }

@@ -16,45 +16,62 @@
 #include "storage/bufmgr.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "base/args.h"
 #include "base/guc.h"
 #include "turns/sweep_log.h"
 
+#define MESSAGE_SIZE	4096	/* bytes; a message that has as many is full */
 #define HELD_LONG	(30 * TL_SECOND)
 #define HELD_TOLD	PG_INT64_MAX	/* in place of a time */
 
 PG_FUNCTION_INFO_V1(turn_liveness_holder);
 
-/* Seconds with one decimal: a sweep says many, and printf is slow at floats. */
+/* A sweep writes many lines, and printf is slow. */
+static void
+append_number(StringInfo line, int64 number)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	appendBinaryStringInfo(line, digits, pg_lltoa(number, digits));
+}
+
+/* Seconds with one decimal. */
 static void
 append_seconds(StringInfo line, const char *what, int64 us)
 {
 	int64		tenths = (Max(us, 0) + TL_SECOND / 20) / (TL_SECOND / 10);
-	char		digits[MAXINT8LEN + 1];
-	int			len = pg_lltoa(tenths / 10, digits);
 
 	appendStringInfoString(line, what);
-	appendBinaryStringInfo(line, digits, len);
+	append_number(line, tenths / 10);
 	appendStringInfoChar(line, '.');
 	appendStringInfoChar(line, '0' + tenths % 10);
 	appendBinaryStringInfo(line, " s", 2);
 }
 
 static void
-append_name(StringInfo line, const char *what, const char *name)
+append_quoted(StringInfo line, const char *name, int len)
 {
 	const char *quote;
 
-	appendStringInfoString(line, what);
 	appendStringInfoChar(line, '"');
-	for (; (quote = strchr(name, '"')) != NULL; name = quote + 1)
+	while ((quote = memchr(name, '"', len)) != NULL)
 	{
 		appendBinaryStringInfo(line, name, quote - name);
 		appendStringInfoString(line, "\"\"");
+		len -= quote + 1 - name;
+		name = quote + 1;
 	}
-	appendStringInfoString(line, name);
+	appendBinaryStringInfo(line, name, len);
 	appendStringInfoChar(line, '"');
+}
+
+static void
+append_name(StringInfo line, const char *what, const text *name)
+{
+	appendStringInfoString(line, what);
+	append_quoted(line, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 }
 
 static void
@@ -95,37 +112,74 @@ append_cause(StringInfo line, const TlTurn *turn, const TlVerdict *verdict, TlCo
 		append_of(line, ", offered for ", now - times->lapsed, times->rescue_ms * TL_MS);
 }
 
-char *
-tl_sweep_line(const TlTurn *turn, const char *verb, const char *code,
-			  const TlVerdict *verdict, TlCode lapse, int64 now)
+/* The message that the next line belongs to: the last one, or a new one. */
+static StringInfo
+next_line(TlSweepLog *log)
 {
+	StringInfo	message = log->messages == NIL ? NULL : llast(log->messages);
+	MemoryContext old;
+
+	if (message != NULL && message->len < MESSAGE_SIZE)
+	{
+		appendStringInfoChar(message, '\n');
+		return message;
+	}
+	old = MemoryContextSwitchTo(log->context);
+	message = makeStringInfo();
+	log->messages = lappend(log->messages, message);
+	MemoryContextSwitchTo(old);
+	return message;
+}
+
+void
+tl_sweep_log(TlSweepLog *log, const TlTurn *turn, const char *verb, const char *code,
+			 const TlVerdict *verdict, TlCode lapse, int64 now)
+{
+	static char *database = NULL;
+	StringInfo	line = next_line(log);
 	text	   *platform = tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
 		tl_routing_text(DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING)), "platform", true);
 	text	   *traceparent = tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
 		tl_routing_trace(DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING)));
-	StringInfoData line;
 
-	initStringInfo(&line);
-	appendStringInfoString(&line, verb);
-	append_name(&line, " turn ", text_to_cstring(tl_turn_text(turn, TURN_MESSAGE_ID)));
-	append_name(&line, " of deployment ", text_to_cstring(tl_turn_text(turn, TURN_DEPLOYMENT)));
-	append_name(&line, " (conversation ", text_to_cstring(tl_turn_text(turn, TURN_CONVERSATION)));
-	append_name(&line, ", platform ", platform ? text_to_cstring(platform) : TL_DEFAULT_PLATFORM);
-	appendStringInfo(&line, ", generation %d", turn->times.generation);
+	/* no other database gets this name while a session is connected to it */
+	if (database == NULL)
+		database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
+	appendStringInfoString(line, verb);
+	append_name(line, " turn ", tl_turn_text(turn, TURN_MESSAGE_ID));
+	append_name(line, " of deployment ", tl_turn_text(turn, TURN_DEPLOYMENT));
+	append_name(line, " (conversation ", tl_turn_text(turn, TURN_CONVERSATION));
+	if (platform != NULL)
+		append_name(line, ", platform ", platform);
+	else
+		appendStringInfoString(line, ", platform \"" TL_DEFAULT_PLATFORM "\"");
+	appendStringInfoString(line, ", generation ");
+	append_number(line, turn->times.generation);
 	if (!tl_turn_isnull(turn, TURN_WORKER))
-		append_name(&line, ", worker ", text_to_cstring(tl_turn_text(turn, TURN_WORKER)));
+		append_name(line, ", worker ", tl_turn_text(turn, TURN_WORKER));
 	if (traceparent != NULL)
-		append_name(&line, ", traceparent ", text_to_cstring(traceparent));
-	appendStringInfoString(&line, "): ");
-	appendStringInfoString(&line, code);
-	append_cause(&line, turn, verdict, lapse, now);
-	append_seconds(&line, ", armed ", now - turn->times.armed);
+		append_name(line, ", traceparent ", traceparent);
+	appendStringInfoString(line, "): ");
+	appendStringInfoString(line, code);
+	append_cause(line, turn, verdict, lapse, now);
+	append_seconds(line, ", armed ", now - turn->times.armed);
 	if (verdict->started)
-		append_seconds(&line, " ago, started ", now - verdict->first_beat);
-	appendStringInfoString(&line, lapse == TL_CODE_DIED ?
+		append_seconds(line, " ago, started ", now - verdict->first_beat);
+	appendStringInfoString(line, lapse == TL_CODE_DIED ?
 						   " ago, decided by session" : " ago, decided by sweep");
-	append_name(&line, " in database ", get_database_name(MyDatabaseId));
-	return line.data;
+	appendStringInfoString(line, " in database ");
+	append_quoted(line, database, strlen(database));
+}
+
+void
+tl_sweep_log_emit(const TlSweepLog *log)
+{
+	ListCell   *cell;
+
+	foreach(cell, log->messages)
+		ereport(LOG,
+				(errcode(ERRCODE_WARNING), errhidestmt(true), errhidecontext(true),
+				 errmsg_internal("%s", ((StringInfo) lfirst(cell))->data)));
 }
 
 /*

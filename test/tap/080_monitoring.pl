@@ -71,7 +71,7 @@ like( ask('How many turns failed'),
 
 is(ask('each worker'), "|2|0|3\nw2|1|0|1", 'and by worker');
 
-my $log = slurp_file($node->logfile, $log_start);
+my $log = turn_lines($node, $log_start);
 is(scalar(() = $log =~ /failed turn "/g), 3, 'one line in the log for each turn that the worker failed');
 like($log, qr/ turn_liveness worker 01000 LOG:  failed turn "m1" of deployment "never" \(conversation "never", platform "slack", generation 1\): WORKER_NEVER_STARTED, waited for [\d.]+ s of 1\.0 s, armed [\d.]+ s ago, decided by sweep in database "postgres"\n/,
 	'with code, names, database');

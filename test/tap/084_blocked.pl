@@ -99,7 +99,7 @@ sub tried_again
 	return;
 }
 
-my ($until_ruler) = slurp_file($node->logfile, $start) =~ /\A(.*) LOG:  failed turn "m" of deployment "ruler" /s or die 'the log has no ruler';
+my ($until_ruler) = turn_lines($node, $start) =~ /\A(.*) LOG:  failed turn "m" of deployment "ruler" /s or die 'the log has no ruler';
 is(scalar(held_lines('\w+', $until_ruler)), 0, 'for 20 s nothing is logged');
 advance($node, '11 s');
 ok(wait_until('the log tells of each', sub { held_lines('\w+') == 6 }), 'after 30 s the log tells of each');
@@ -172,7 +172,7 @@ my $number = '\d+\.\d';
 sub told
 {
 	my ($deployment) = @_;
-	return slurp_file($node->logfile, $start) =~ /^.* turn_liveness worker 01000 LOG:  ((?:failed|offered) turn "m" of deployment "$deployment" .*?)(?:, decided by \w+ in database "postgres")$/mg;
+	return turn_lines($node, $start) =~ /^.* turn_liveness worker 01000 LOG:  ((?:failed|offered) turn "m" of deployment "$deployment" .*?)(?:, decided by \w+ in database "postgres")$/mg;
 }
 
 is(scalar(told('lost')), 1, 'one line for a failure');

@@ -146,9 +146,11 @@ sub events
 	my @events;
 	foreach my $line (map { decode_json($_) } split /\n/, slurp_file($node->data_dir . '/log/server.json'))
 	{
-		next unless $line->{message} =~ /$expression/;
-		my %event = (%+, line => $line);
-		push @events, \%event if $event{deployment} =~ s/""/"/gr eq $deployment;
+		while ($line->{message} =~ /$expression/g)
+		{
+			my %event = (%+, line => $line);
+			push @events, \%event if $event{deployment} =~ s/""/"/gr eq $deployment;
+		}
 	}
 	return @events;
 }
@@ -172,6 +174,21 @@ advance($node, '2 min');
 ok(wait_until('it fails', sub { ($event) = events($name) }), 'hostile names');
 is(join(' ', map { $event->{$_} } qw(event message_id conversation_id platform generation worker error_code traceparent database)),
 	qq{failed m""1 c"""" "" 1 "" WORKER_UNRESPONSIVE $trace postgres}, 'are taken apart all the same');
+
+# turns that one call fails share a message, though a name looks like two lines of it
+my $lines = qq{l" in database "x"\nfailed turn "forged" of deployment "};
+sql('ALTER DATABASE postgres SET turn_liveness.sweep = off');
+sql(qq{SELECT count(turn_liveness.arm_turn('many' || i, \$\$$lines\$\$ || i, admission => '1 min', silence => '1 min')) FROM generate_series(1, 60) i});
+advance($node, '2 min');
+sql('ALTER DATABASE postgres RESET turn_liveness.sweep');
+advance($node, '2 min');
+ok(wait_until('they fail', sub { owed($node) == 0 or sql(q{SELECT count(*) FROM turn_liveness.reply WHERE deployment LIKE 'many%'}) == 60 }), 'many turns fail');
+my @many = map { events("many$_") } 1 .. 60;
+is(join(' ', map { $_->{message_id} =~ s/^l"" in database ""x""\nfailed turn ""forged"" of deployment ""//r } @many), join(' ', 1 .. 60), 'the log has a line for each');
+is(scalar(events('forged')), 0, '... and for no other');
+my %messages = map { ("$_->{line}{timestamp} $_->{line}{line_num}" => length $_->{line}{message}) } @many;
+cmp_ok(scalar(keys %messages), '<', 20, '... in a few messages');
+cmp_ok((sort { $b <=> $a } values %messages)[0], '<', 5000, '... none of which is long');
 
 # --- on a bad day it is one screen too
 

@@ -21,7 +21,7 @@ our @EXPORT = qw(
   new_node add_extension worker_pid wait_worker advance own_wall_clock step_wall_clock no_pauses clock_us wait_clock
   wait_until wait_server wait_alone arm ends wait_ended owed failures session backend_pid client_pid
   notified median psql_takes in_time worker_looked two_rounds wall_clock_passes
-  wall_clock_shim
+  wall_clock_shim turn_lines
 );
 
 # A server that is up, with the extension in database "postgres".  The settings
@@ -297,6 +297,16 @@ sub failures
 	$like //= '%';
 	return $node->safe_psql('postgres',
 		"SELECT count(*) FROM turn_liveness.reply WHERE outcome = 'e' AND deployment LIKE '$like'");
+}
+
+# The log from there on.  Several turns that a sweep fails or offers share a message:
+# each line of it has the message's beginning here.
+sub turn_lines
+{
+	my ($node, $start) = @_;
+	my $log = slurp_file($node->logfile, $start);
+	1 while $log =~ s/^(\d.*? LOG:  )((?:failed|offered) turn .*)\n\t(?=(?:failed|offered) turn )/$1$2\n$1/mg;
+	return $log;
 }
 
 # A psql session that stays; it goes on after an error.
