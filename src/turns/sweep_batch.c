@@ -78,6 +78,13 @@ tl_sweep_is_alone(void)
 	return tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
 }
 
+/* May a commit wait for a standby, before others see what it commits? */
+static bool
+commits_may_wait(void)
+{
+	return SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0';
+}
+
 /*
  * A session cannot tell a turn that lapsed long ago from one whose commit
  * waited, for a standby say, or that was restored, and that just became
@@ -108,15 +115,15 @@ may_decide(TlTurn *turn)
 		tl_turn_adopt(turn, now);
 		turn->times.seen = now;
 	}
+	if (turn->times.seen != 0 || (alone && !commits_may_wait()))
+		return true;
 	now = tl_clock_sweep_time();
 	tl_turn_judge(turn, now, 0, &verdict);
-	if (turn->times.seen != 0 || verdict.deadline + WORKER_LEAD >= now)
+	if (verdict.deadline + WORKER_LEAD >= now)
 		return true;
 	if (!alone)
 		return false;
-	/* can commits wait so at all? */
-	if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
-		turn->times.seen = now;
+	turn->times.seen = now;
 	return true;
 }
 
