@@ -48,6 +48,17 @@ SELECT d AS definition, tl_test.try(format($$DO $do$ BEGIN
 	'INDEX turn_owed_deployment ON turn_liveness.reply (deployment)',
 	'TABLE turn_liveness.turn_owed_deployment ()',
 	'INDEX turn_owed_deployment ON turn_liveness.turn (deployment) WITH (fillfactor = 80) WHERE outcome IS NULL']) WITH ORDINALITY AS x (d, n);
+-- an index of a DBA's under the name of ours has all that belongs in it
+BEGIN;
+DROP INDEX turn_liveness.turn_owed_conversation;
+CREATE INDEX turn_owed_conversation ON turn_liveness.turn (conversation_id);
+SELECT turn_liveness.arm_turn('inst-n', m, '{"conversationId": "inst-c"}') FROM unnest(ARRAY['failed', 'won']) m;
+SELECT turn_liveness.fail_turn('inst-n', 'failed', 'x'), turn_liveness.commit_terminal_reply('inst-n', '{won}', '{}');
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+EXPLAIN (COSTS off) SELECT count(*) FROM turn_liveness.turn WHERE conversation_id = 'inst-c';
+SELECT count(*) FROM turn_liveness.turn WHERE conversation_id = 'inst-c';
+ROLLBACK;
 -- a search_path that shadows operators does not make an index another one
 CREATE SCHEMA tl_ops;
 CREATE FUNCTION tl_ops.eq("char", "char") RETURNS boolean LANGUAGE sql AS 'SELECT true';

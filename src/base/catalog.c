@@ -264,11 +264,12 @@ index_fault(const Definition *index, Oid oid)
 	return "has another definition";
 }
 
+/* the generation at which an index was last found to be as installed */
+static uint32 checked[TL_NRELATIONS];
+
 Oid
 tl_index_oid(TlIndex index)
 {
-	/* the generation at which an index was last found to be as installed */
-	static uint32 checked[TL_NRELATIONS];
 	const Definition *definition = &definitions[index];
 
 	if (!known.valid)
@@ -301,16 +302,25 @@ tl_index_oid(TlIndex index)
 	return known.oids[index];
 }
 
+/* Writers pass over an index of ours; one with another definition is none. */
 uint32
 tl_index_bit(Oid oid)
 {
+	uint32		generation;
 	int			i;
 
 	if (!known.valid)
 		look_up();
+	generation = known.generation;
 	for (i = TL_REPLY_SEQUENCE + 1; i < TL_NRELATIONS; i++)
-		if (known.oids[i] == oid)
-			return TL_BIT(i);
+	{
+		if (known.oids[i] != oid)
+			continue;
+		if (checked[i] != generation && index_fault(&definitions[i], oid) != NULL)
+			return 0;
+		checked[i] = generation;
+		return TL_BIT(i);
+	}
 	return 0;
 }
 

@@ -110,9 +110,9 @@ store(TlRel *r, TupleTableSlot *slot, const Datum *values, const bool *nulls)
 
 /*
  * Make the entry of a row that was written in the i-th index, unless that is
- * closed or the row does not belong there, as the last version of a turn does
- * in none of those of owed turns.  No update changes the key of a turn, so
- * there it finds no other row, and need not look.
+ * closed or the row does not belong there.  The last version of a turn belongs
+ * in no index of owed turns.  No update changes the key of a turn, so there it
+ * finds no other row, and need not look.
  *
  * An index to which index_insert() passes a version of a row, as one whose
  * key has not changed, looks for entries of dead versions before it splits a
