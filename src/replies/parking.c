@@ -151,8 +151,8 @@ park_noted(TlRel *replies, TlRel *deliveries, Snapshot snapshot, int64 now)
 
 /*
  * Go on with the walk over all that are due, platform by platform.  A session
- * that has just swept passes over the replies from its own first one on: no
- * gateway holds its own, and those of others among them are as young.
+ * whose transaction has stored replies leaves out those from the lowest of them
+ * on: no gateway holds its own, and the next call looks at the others.
  */
 static void
 park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
@@ -161,7 +161,7 @@ park_all(TlRel *deliveries, Snapshot snapshot, int64 now, int max)
 	text	   *platform = cstring_to_text(walk_platform);
 	int64		own = tl_xact_lowest_due();
 
-	/* it has changed rows by hand */
+	/* the transaction has changed rows by hand */
 	if (own == PG_INT64_MIN)
 		own = PG_INT64_MAX;
 

@@ -78,7 +78,7 @@ tl_sweep_is_alone(void)
 	return tl_database() == NULL || pg_atomic_read_u32(&tl_database()->clock.ticking) == 0;
 }
 
-/* May a commit wait for a standby, before others see what it commits? */
+/* May a commit wait for a standby before other sessions see its rows? */
 static bool
 commits_may_wait(void)
 {

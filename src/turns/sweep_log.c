@@ -4,7 +4,9 @@
  *
  * A reader of the log asks which worker it was, how long it was silent, and of
  * how much: one line has it all.  A program reads the same line, so names that
- * contain quotes have them doubled (test/monitoring/README.md).
+ * contain quotes have them doubled (test/monitoring/README.md).  The lines of a
+ * batch share messages, because a message costs the backend three times as much
+ * time as a line.
  */
 #include "base/turn_liveness.h"
 
@@ -72,6 +74,14 @@ append_name(StringInfo line, const char *what, const text *name)
 {
 	appendStringInfoString(line, what);
 	append_quoted(line, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+}
+
+/* A code of a caller's may contain anything; it ends no line here. */
+static void
+append_code(StringInfo line, const char *code)
+{
+	for (; *code != '\0'; code++)
+		appendStringInfoChar(line, *code == '\n' || *code == '\r' ? ' ' : *code);
 }
 
 static void
@@ -142,7 +152,7 @@ tl_sweep_log(TlSweepLog *log, const TlTurn *turn, const char *verb, const char *
 	text	   *traceparent = tl_turn_isnull(turn, TURN_ROUTING) ? NULL :
 		tl_routing_trace(DatumGetJsonbP(tl_turn_value(turn, TURN_ROUTING)));
 
-	/* no other database gets this name while a session is connected to it */
+	/* no session renames a database to which another one is connected */
 	if (database == NULL)
 		database = MemoryContextStrdup(TopMemoryContext, get_database_name(MyDatabaseId));
 	appendStringInfoString(line, verb);
@@ -160,7 +170,7 @@ tl_sweep_log(TlSweepLog *log, const TlTurn *turn, const char *verb, const char *
 	if (traceparent != NULL)
 		append_name(line, ", traceparent ", traceparent);
 	appendStringInfoString(line, "): ");
-	appendStringInfoString(line, code);
+	append_code(line, code);
 	append_cause(line, turn, verdict, lapse, now);
 	append_seconds(line, ", armed ", now - turn->times.armed);
 	if (verdict->started)

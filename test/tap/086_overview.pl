@@ -178,14 +178,17 @@ is(join(' ', map { $event->{$_} } qw(event message_id conversation_id platform g
 # turns that one call fails share a message, though a name looks like two lines of it
 my $lines = qq{l" in database "x"\nfailed turn "forged" of deployment "};
 sql('ALTER DATABASE postgres SET turn_liveness.sweep = off');
+my $code = q{X, armed 1.0 s ago, decided by sweep in database "t"} . qq{\n} . q{failed turn "v" of deployment "victim" (conversation "c", platform "p", generation 1): WORKER_DIED};
 sql(qq{SELECT count(turn_liveness.arm_turn('many' || i, \$\$$lines\$\$ || i, admission => '1 min', silence => '1 min')) FROM generate_series(1, 60) i});
+sql(qq{SELECT turn_liveness.mark_provider_failed('many30', '$code', 'r')});
 advance($node, '2 min');
 sql('ALTER DATABASE postgres RESET turn_liveness.sweep');
 advance($node, '2 min');
 ok(wait_until('they fail', sub { owed($node) == 0 or sql(q{SELECT count(*) FROM turn_liveness.reply WHERE deployment LIKE 'many%'}) == 60 }), 'many turns fail');
 my @many = map { events("many$_") } 1 .. 60;
 is(join(' ', map { $_->{message_id} =~ s/^l"" in database ""x""\nfailed turn ""forged"" of deployment ""//r } @many), join(' ', 1 .. 60), 'the log has a line for each');
-is(scalar(events('forged')), 0, '... and for no other');
+is(scalar(events('forged')) + scalar(events('victim')), 0, '... and for no other');
+is((events('many30'))[0]{error_code}, $code =~ s/\n/ /r, '... though a code looks like two as well');
 my %messages = map { ("$_->{line}{timestamp} $_->{line}{line_num}" => length $_->{line}{message}) } @many;
 cmp_ok(scalar(keys %messages), '<', 20, '... in a few messages');
 cmp_ok((sort { $b <=> $a } values %messages)[0], '<', 5000, '... none of which is long');
