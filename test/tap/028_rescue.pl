@@ -203,13 +203,15 @@ sub offer_many
 		  . "SELECT count(turn_liveness.start_turn('$prefix' || i, 'm')) FROM generate_series(1, $n) i");
 	# what is written in bulk is looked for once a second
 	wait_clock($node, 2.5);
-	# a busy worker looks later, and gives them their time from then on
+	# a busy worker looks later, and gives them their time from then on; what has lapsed
+	# it may be about to offer, and a window of two minutes would pass with the next step
 	wait_until(
 		'they are offered',
 		sub {
-			my $offered = sql("SELECT count(*) FROM turn_liveness.turn WHERE outcome IS NULL AND lapsed IS NOT NULL AND deployment LIKE '$prefix%'");
+			my ($offered, $live) = split /\|/, sql("SELECT count(*) FILTER (WHERE t.lapsed IS NOT NULL), count(*) FILTER (WHERE v.state <> 'lapsed')"
+				  . " FROM turn_liveness.turn t JOIN turn_liveness.turns v USING (deployment, message_id) WHERE t.outcome IS NULL AND deployment LIKE '$prefix%'");
 			return 1 if $offered == $n;
-			advance($node, '11 min') if $offered == 0;
+			advance($node, '11 min') if $live == $n;
 			worker_looked($node);
 			return 0;
 		}) or die 'they are not offered';
