@@ -76,7 +76,7 @@ append_name(StringInfo line, const char *what, const text *name)
 	append_quoted(line, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 }
 
-/* A code of a caller's may contain anything; it ends no line here. */
+/* A caller's code may contain anything: the backend ends no line with it. */
 static void
 append_code(StringInfo line, const char *code)
 {
