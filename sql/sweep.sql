@@ -37,6 +37,27 @@ RESET enable_seqscan;
 SELECT count(*) FROM turn_liveness.claim_replies('gw', (SELECT array_agg(DISTINCT conversation_id) FROM tl_test.swept), max_replies => 1000);
 DROP INDEX turn_liveness.tl_dba_expression, turn_liveness.tl_dba_partial, turn_liveness.tl_dba_gin, turn_liveness.tl_dba_brin;
 
+-- without such indexes: the rows of the turns are deleted, and inserted as ended
+SELECT count(turn_liveness.arm_turn('sw-t' || i % 50, 't' || i, jsonb_build_object('conversationId', 'sw-e' || i % 7)))
+  FROM generate_series(1, 300) i;
+SELECT tl_test.advance('190 s'), turn_liveness.sweep_expired_turns();
+SET enable_seqscan = off;
+SELECT count(t), count(r), count(DISTINCT t.ctid), count(DISTINCT r.ctid), min(r.error_code), count(t.routing)
+  FROM generate_series(1, 300) i
+  LEFT JOIN turn_liveness.turn t ON t.message_id = 't' || i AND t.deployment = 'sw-t' || i % 50 AND t.outcome = 'e'
+  LEFT JOIN turn_liveness.reply r ON r.reply_id = t.reply_id AND r.message_ids = ARRAY[t.message_id];
+SELECT count(*) FROM turn_liveness.turn WHERE outcome IS NULL AND deployment LIKE 'sw-%';
+RESET enable_seqscan;
+SELECT turn_liveness.arm_turn('sw-t' || i % 50, 't' || i), count(*) FROM generate_series(1, 300) i GROUP BY 1;
+
+-- what a turn keeps of large values outlives its row
+SELECT count(turn_liveness.arm_turn('sw-large', 'l' || i)) FROM generate_series(1, 3) i;
+UPDATE turn_liveness.turn SET error_code = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i)
+ WHERE deployment = 'sw-large' AND message_id = 'l2';
+SELECT tl_test.advance('190 s'), turn_liveness.sweep_expired_turns();
+SELECT message_id, outcome, error_code = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i) AS kept
+  FROM turn_liveness.turn WHERE deployment = 'sw-large' ORDER BY 1;
+
 -- one row raises in an expression, one has its like in a unique index: they alone stay
 CREATE FUNCTION tl_test.fussy(deployment text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -56,4 +77,24 @@ SELECT sweep_errors, failed_never_started FROM turn_liveness.stat;
 DROP INDEX turn_liveness.tl_dba_fussy, turn_liveness.tl_dba_unique;
 SELECT turn_liveness.sweep_expired_turns();
 SELECT count(*), count(DISTINCT message_ids) FROM tl_test.swept WHERE conversation_id LIKE 'sw-d%';
+
+-- an index of a DBA's that arms a turn while the sweep has its row: no second row of a key
+CREATE FUNCTION tl_test.arms(message_ids text[]) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF current_setting('tl_test.arms', true) = 'on' THEN
+		PERFORM turn_liveness.arm_turn('sw-armed', 'a2');
+	END IF;
+	RETURN 1;
+END $$;
+CREATE INDEX tl_dba_arms ON turn_liveness.reply (tl_test.arms(message_ids)) WHERE deployment = 'sw-armed';
+SELECT count(turn_liveness.arm_turn('sw-armed', 'a' || i)) FROM generate_series(1, 3) i;
+SET tl_test.arms = on;
+\set VERBOSITY sqlstate
+SELECT tl_test.advance('190 s'), turn_liveness.sweep_expired_turns();
+\set VERBOSITY default
+RESET tl_test.arms;
+SELECT message_id, outcome FROM turn_liveness.turn WHERE deployment = 'sw-armed' ORDER BY 1, 2;
+DROP INDEX turn_liveness.tl_dba_arms;
+SELECT tl_test.advance('190 s'), turn_liveness.sweep_expired_turns();
+SELECT message_id, outcome FROM turn_liveness.turn WHERE deployment = 'sw-armed' ORDER BY 1, 2;
 DROP VIEW tl_test.swept;

@@ -64,23 +64,23 @@ typedef bool TU_UpdateIndexes;
 #endif
 
 /*
- * Update or delete a row as our own command; wait for a transaction that holds
- * it.
+ * Update or delete a row as our own command; an update waits for a transaction
+ * that holds it, a delete may.
  */
 #if PG_VERSION_NUM >= 190000
 #define tl_table_tuple_update_compat(rel, tid, slot, snapshot, failure, lockmode, which) \
 	table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), 0, snapshot, \
 					   InvalidSnapshot, true, failure, lockmode, which)
-#define tl_table_tuple_delete_compat(rel, tid, snapshot, failure) \
+#define tl_table_tuple_delete_compat(rel, tid, snapshot, wait, failure) \
 	table_tuple_delete(rel, tid, GetCurrentCommandId(true), 0, snapshot, \
-					   InvalidSnapshot, true, failure)
+					   InvalidSnapshot, wait, failure)
 #else
 #define tl_table_tuple_update_compat(rel, tid, slot, snapshot, failure, lockmode, which) \
 	table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), snapshot, \
 					   InvalidSnapshot, true, failure, lockmode, which)
-#define tl_table_tuple_delete_compat(rel, tid, snapshot, failure) \
+#define tl_table_tuple_delete_compat(rel, tid, snapshot, wait, failure) \
 	table_tuple_delete(rel, tid, GetCurrentCommandId(true), snapshot, \
-					   InvalidSnapshot, true, failure, false)
+					   InvalidSnapshot, wait, failure, false)
 #endif
 
 /* From 17 on, an access method may keep something for more inserts. */

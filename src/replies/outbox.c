@@ -48,6 +48,12 @@ tl_outbox_open(TlOutbox *outbox)
 	outbox->is_open = true;
 }
 
+bool
+tl_outbox_may_take(const TlOutbox *outbox)
+{
+	return tl_rel_may_take(&outbox->replies) && tl_rel_may_take(&outbox->deliveries);
+}
+
 void
 tl_outbox_close(TlOutbox *outbox)
 {

@@ -28,6 +28,7 @@
 
 #include "access/nbtree.h"
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "catalog/index.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
@@ -185,8 +186,8 @@ make_slots(TlRel *r, int n)
 }
 
 /* What many rows take is freed with the caller's memory context. */
-void
-tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls)
+static void
+insert_many(TlRel *r, int n, const Datum *values, const bool *nulls, Written written)
 {
 	TupleTableSlot **slots = n == 1 ? &r->slot : make_slots(r, n);
 	int			i;
@@ -197,8 +198,20 @@ tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls)
 		table_tuple_insert(r->rel, slots[0], GetCurrentCommandId(true), 0, NULL);
 	else
 		table_multi_insert(r->rel, slots, n, GetCurrentCommandId(true), 0, NULL);
-	index_rows(r, slots, n, NEW_ROW, TU_All);
+	index_rows(r, slots, n, written, TU_All);
 	CommandCounterIncrement();
+}
+
+void
+tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls)
+{
+	insert_many(r, n, values, nulls, NEW_ROW);
+}
+
+void
+tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls)
+{
+	insert_many(r, n, values, nulls, LAST_VERSION);
 }
 
 /* The short lock of a key: sessions that insert it look one after the other. */
@@ -268,8 +281,9 @@ is_free(TlRel *r, TlIndex key, const Datum *values, TransactionId *wait, ItemPoi
 
 	/*
 	 * An open update of a committed row changes nothing for us: the key is
-	 * there whether it commits or not.  Only retention deletes, so the caller
-	 * waits for an open insert or, at worst, retention.
+	 * there whether it commits or not.  Nor does a sweep that takes the row of
+	 * a turn and puts it back.  All else that is deleted, retention deletes, so
+	 * the caller waits for an open insert or, at worst, retention.
 	 */
 	if (TransactionIdIsValid(dirty.xmin))
 		*wait = dirty.xmin;
@@ -394,12 +408,41 @@ tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	return result == TM_Ok ? tl_rel_update(r, tid, snapshot, values, nulls, false) : result;
 }
 
+/*
+ * Of a table that is decoded a publication may leave out what is deleted, and
+ * then the new row would meet the old one at the subscriber.  The expression of
+ * a DBA's index may call us, and would find no row where one was taken.
+ */
+bool
+tl_rel_may_take(const TlRel *r)
+{
+	int			i;
+
+	for (i = 0; i < r->indexes->rri->ri_NumIndices; i++)
+		if (r->indexes->bits[i] == 0)
+			return false;
+	return !RelationIsLogicallyLogged(r->rel);
+}
+
+/*
+ * No command ends here, so a caller that takes a row twice meets its own
+ * command, which is an error.
+ */
+bool
+tl_rel_take(TlRel *r, ItemPointer tid, Snapshot snapshot)
+{
+	TM_FailureData failure;
+
+	return check_not_ours(tl_table_tuple_delete_compat(r->rel, tid, snapshot, false,
+													   &failure)) == TM_Ok;
+}
+
 /* Delete a row; waits as tl_rel_update does. */
 TM_Result
 tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
 	TM_FailureData failure;
-	TM_Result	result = tl_table_tuple_delete_compat(r->rel, tid, snapshot, &failure);
+	TM_Result	result = tl_table_tuple_delete_compat(r->rel, tid, snapshot, true, &failure);
 
 	if (result == TM_Ok)
 		CommandCounterIncrement();

@@ -95,6 +95,16 @@ extern TM_Result tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot,
 extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
 							 LockWaitPolicy wait);
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
+/*
+ * Delete a row whose last version the same transaction puts back, with others:
+ * rows that are inserted together cost less than as many updates.  False, and
+ * nothing is done, where a transaction, this one too, has locked the row, or
+ * where the row has changed.  The caller asks first, of each table that it
+ * writes meanwhile, whether it may.
+ */
+extern bool tl_rel_may_take(const TlRel *r);
+extern bool tl_rel_take(TlRel *r, ItemPointer tid, Snapshot snapshot);
+extern void tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls);
 
 /* scan.c: a condition on column attno (from 1) of the index */
 extern void tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value);

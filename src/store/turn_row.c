@@ -145,6 +145,23 @@ tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 	return result;
 }
 
+void
+tl_turns_put_back(TlRel *turns, TlTurn **ended, int n)
+{
+	Datum	   *values = palloc(n * TURN_NATTS * sizeof(Datum));
+	bool	   *nulls = palloc(n * TURN_NATTS * sizeof(bool));
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		Assert(!tl_turn_is_owed(ended[i]));
+		encode(ended[i]);
+		memcpy(values + i * TURN_NATTS, ended[i]->values, sizeof(ended[i]->values));
+		memcpy(nulls + i * TURN_NATTS, ended[i]->nulls, sizeof(ended[i]->nulls));
+	}
+	tl_rel_put_back(turns, n, values, nulls);
+}
+
 /* Is the row still where it was listed?  That saves the walk down the index. */
 static bool
 is_there(TlRel *turns, TlScan *scan, const text *deployment, const TlTurnName *name,

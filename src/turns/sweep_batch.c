@@ -5,20 +5,15 @@
  * A batch runs in one subtransaction.  If a row in it raises an error, the
  * batch is done again row by row, so that one bad row never blocks the others.
  *
- * A row is judged without a lock first, for most rows live.  Then it is locked
- * without waiting: a row that another transaction holds, or has changed since
- * the batch's snapshot, is passed over, for that transaction decides.  The
- * leases are read again under the lock, and the turn is left, offered, or
- * listed as failing.
+ * A row is judged without a lock first, for most rows live.  The row of a turn
+ * that has lapsed is taken out of the table, if that needs no wait.  Any other
+ * row is locked without waiting: one that another transaction holds, or has
+ * changed since the batch's snapshot, is passed over, for that transaction
+ * decides.  The leases are read again under the lock, and the turn is left,
+ * offered, or listed as failing.
  *
- * When all rows are judged the batch stores the replies of those that fail, in
- * the order of their conversations, and of one conversation in that of their
- * arms.  A group takes the conversations' short locks and its ids, and makes
- * its rows and index entries together.  The groups are so small that an
- * election that meets such a lock waits for a part of a millisecond.  Then the
- * batch updates the rows of the turns in the order in which they stand in the
- * table.  A row that is listed twice has been changed when the batch updates it
- * again, which is an error, and the batch is done row by row.
+ * When all rows are judged the batch ends the turns that fail (sweep_end.c).  A
+ * list names no row twice; the second take or update of one is an error.
  */
 #include "base/turn_liveness.h"
 
@@ -36,24 +31,13 @@
 #include "shared/clock.h"
 #include "shared/database.h"
 #include "turns/sweep_batch.h"
+#include "turns/sweep_end.h"
 #include "turns/sweep_log.h"
 #include "turns/turn.h"
 
 #define BUSY_PAUSE		TL_SECOND
 #define BAD_ROW_PAUSE	(60 * TL_SECOND)
 #define WORKER_LEAD		TL_SECOND	/* a worker fails what lapses within that */
-#define GROUP_SIZE		65536	/* bytes of payload that a group may reach */
-
-/* a turn that has lapsed, locked; it lives as long as the batch */
-typedef struct Failing
-{
-	text	   *conversation;	/* first: see tl_compare_texts */
-	TlTurn		turn;
-	TlVerdict	verdict;
-	TlCode		lapse;
-	int64		now;			/* it was judged then */
-	int			at;				/* in the order of the batch */
-} Failing;
 
 /* what the rows of a batch share */
 typedef struct Sweep
@@ -63,10 +47,10 @@ typedef struct Sweep
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
 	BlockNumber nblocks;
+	bool		takes;			/* rows out of the table: see tl_turn_take() */
 	bool		move_check;		/* see tl_sweep_items */
 	int			offered;
-	Failing   **failing;
-	int			nfailing;
+	TlSweepEnd	end;			/* of the turns that fail */
 	TlSweepLog	log;
 	MemoryContext context;		/* of the batch */
 } Sweep;
@@ -155,42 +139,16 @@ has_died(TlSweepItem *item, const TlTurn *turn, int64 now, const TlVerdict *verd
 	return dies <= now && (dies <= verdict->deadline || verdict->held);
 }
 
-/* A mark of a provider's failure names the error of the turn. */
-static text *
-error_code_of(const TlTurn *turn, TlCode lapse)
-{
-	return tl_turn_isnull(turn, TURN_ERROR_CODE) ?
-		cstring_to_text(tl_code_name(lapse)) : tl_turn_text(turn, TURN_ERROR_CODE);
-}
-
-static text *
-error_of(const TlTurn *turn, TlCode lapse)
-{
-	return tl_turn_isnull(turn, TURN_REASON) ?
-		cstring_to_text(tl_code_message(lapse)) : tl_turn_text(turn, TURN_REASON);
-}
-
 /* It lapsed: it ends with the batch. */
 static void
-fail(Sweep *sweep, const TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 now)
+fail(Sweep *sweep, TlSweepItem *item, const TlTurn *turn, const TlVerdict *verdict, TlCode lapse,
+	 int64 now, bool taken)
 {
-	MemoryContext row_context;
-	Failing    *failing;
-
 	if (tl_log_failures)
-		tl_sweep_log(&sweep->log, turn, "failed", text_to_cstring(error_code_of(turn, lapse)),
+		tl_sweep_log(&sweep->log, turn, "failed", text_to_cstring(tl_sweep_end_code(turn, lapse)),
 					 verdict, lapse, now);
-	row_context = MemoryContextSwitchTo(sweep->context);
-	failing = palloc(sizeof(Failing));
-	failing->turn = *turn;
-	tl_turn_detach(&failing->turn);
-	failing->conversation = tl_turn_text(&failing->turn, TURN_CONVERSATION);
-	failing->verdict = *verdict;
-	failing->lapse = lapse;
-	failing->now = now;
-	failing->at = sweep->nfailing;
-	sweep->failing[sweep->nfailing++] = failing;
-	MemoryContextSwitchTo(row_context);
+	tl_sweep_end_add(&sweep->end, turn, verdict, lapse, now, taken);
+	item->status = TL_SWEEP_FAILED;
 }
 
 /* It lapsed, and stays owed for its rescue window; "seen": when first seen. */
@@ -238,9 +196,16 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	if (sweep->move_check && !may_decide(&turn))
 		return;
 	now = tl_clock_sweep_time();
-	if (!has_lapsed(item, &turn, now, &verdict) && !sweep->move_check &&
-		!has_died(item, &turn, now, &verdict))
+	lapsed = has_lapsed(item, &turn, now, &verdict);
+	if (!lapsed && !sweep->move_check && !has_died(item, &turn, now, &verdict))
 		return;
+	/* the backend waits for nothing between the look and this */
+	if (sweep->takes && lapsed && !verdict.offer && item->died == 0 &&
+		tl_turn_take(&sweep->turns, &turn, sweep->snapshot, &item->unmarked))
+	{
+		fail(sweep, item, &turn, &verdict, verdict.code, now, true);
+		return;
+	}
 
 	/* when a batch is done again, its first try has left marks of its own */
 	if (tl_turn_lock(&sweep->turns, &turn, sweep->snapshot, false, item->seen,
@@ -263,8 +228,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		offer(sweep, &turn, &verdict, code, item->seen, now);
 	else if (lapsed || died)
 	{
-		fail(sweep, &turn, &verdict, code, now);
-		item->status = TL_SWEEP_FAILED;
+		fail(sweep, item, &turn, &verdict, code, now, false);
 		return;
 	}
 	else if (sweep->move_check || !item->unmarked)
@@ -276,75 +240,6 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		return;
 	item->look_us = Min(item->look_us, turn.next_check);
 	tl_turn_write(&sweep->turns, &turn, sweep->snapshot, false);
-}
-
-static int
-compare_failing(const void *a, const void *b)
-{
-	const Failing *left = *(Failing *const *) a;
-	const Failing *right = *(Failing *const *) b;
-	int			result = tl_compare_texts(&left->conversation, &right->conversation);
-
-	if (result != 0)
-		return result;
-	if (left->turn.times.armed != right->turn.times.armed)
-		return left->turn.times.armed < right->turn.times.armed ? -1 : 1;
-	return left->at - right->at;
-}
-
-static int
-compare_addresses(const void *a, const void *b)
-{
-	Failing    *left = *(Failing *const *) a;
-	Failing    *right = *(Failing *const *) b;
-
-	return ItemPointerCompare(&left->turn.tid, &right->turn.tid);
-}
-
-/* Store the replies of a group from the i-th on; returns how many these are. */
-static int
-end_group(Sweep *sweep, int i)
-{
-	TlEnding	endings[TL_OUTBOX_GROUP];
-	Size		size = 0;
-	int			n;
-
-	for (n = 0; n < TL_OUTBOX_GROUP && i + n < sweep->nfailing && size < GROUP_SIZE; n++)
-	{
-		Failing    *failing = sweep->failing[i + n];
-
-		tl_ending_make(&endings[n], &failing->turn, &failing->verdict, failing->now,
-					   error_of(&failing->turn, failing->lapse),
-					   error_code_of(&failing->turn, failing->lapse),
-					   failing->lapse == TL_CODE_DIED ? TL_DECIDED_SESSION : TL_DECIDED_SWEEP);
-		size += VARSIZE(endings[n].reply.payload);
-	}
-	tl_turns_end(&sweep->outbox, endings, n, tl_clock_sweep_time());
-	return n;
-}
-
-/* End the turns that fail. */
-static void
-end_failing(Sweep *sweep, MemoryContext of_row)
-{
-	int			i;
-
-	qsort(sweep->failing, sweep->nfailing, sizeof(Failing *), compare_failing);
-	for (i = 0; i < sweep->nfailing;)
-	{
-		CHECK_FOR_INTERRUPTS();
-		tl_clock_keep_ticking();
-		MemoryContextReset(of_row);
-		i += end_group(sweep, i);
-	}
-	qsort(sweep->failing, sweep->nfailing, sizeof(Failing *), compare_addresses);
-	for (i = 0; i < sweep->nfailing; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		tl_clock_keep_ticking();
-		MemoryContextReset(of_row);
-		tl_turn_write(&sweep->turns, &sweep->failing[i]->turn, sweep->snapshot, false);
-	}
 }
 
 /* Decide about a batch; an error leaves it by longjmp. */
@@ -363,9 +258,10 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_rel_open(&sweep.turns, TL_TURN, true);
 	tl_outbox_open(&sweep.outbox);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
+	sweep.takes = tl_rel_may_take(&sweep.turns) && tl_outbox_may_take(&sweep.outbox);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.snapshot = tl_latest_snapshot();
-	sweep.failing = MemoryContextAlloc(sweep.context, nitems * sizeof(Failing *));
+	tl_sweep_end_begin(&sweep.end, sweep.context, nitems);
 	MemoryContextSwitchTo(of_row);
 	for (i = 0; i < nitems; i++)
 	{
@@ -374,13 +270,13 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 		/* what is beyond the limit is looked at again at once */
 		items[i].status = TL_SWEEP_BUSY;
 		items[i].look_us = 0;
-		if (sweep.nfailing >= max)
+		if (sweep.end.n >= max)
 			continue;
 		MemoryContextReset(of_row);
 		sweep_row(&sweep, &items[i]);
 		ExecClearTuple(sweep.slot);
 	}
-	end_failing(&sweep, of_row);
+	tl_sweep_end(&sweep.end, &sweep.turns, &sweep.outbox, sweep.snapshot, of_row);
 	MemoryContextSwitchTo(MemoryContextGetParent(sweep.context));
 	UnregisterSnapshot(sweep.snapshot);
 	ExecDropSingleTupleTableSlot(sweep.slot);
@@ -389,7 +285,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_counter_add(TL_COUNT_OFFERED, sweep.offered);
 	tl_sweep_log_emit(&sweep.log);
 	MemoryContextDelete(sweep.context);
-	return sweep.nfailing;
+	return sweep.end.n;
 }
 
 /*

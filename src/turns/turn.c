@@ -168,6 +168,13 @@ tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait, int64 see
 	return result;
 }
 
+bool
+tl_turn_take(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool *unmarked)
+{
+	*unmarked = *unmarked || !beat_may_be_missing(turn);
+	return *unmarked && tl_rel_take(turns, &turn->tid, snapshot);
+}
+
 /*
  * A row that stays owed has a new address: the worker must be told.  A row
  * that this transaction armed is told of as of an arm, so that the stamp

@@ -29,6 +29,11 @@ extern void tl_turn_adopt(TlTurn *turn, int64 seen);
 /* lock an owed turn; unmarked: no beat is missing (true: do not look) */
 extern TM_Result tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
 							  int64 seen, bool *unmarked);
+/*
+ * Take the row of a turn that ends out of the table, without a wait, for
+ * tl_turns_put_back(); false: lock it instead.
+ */
+extern bool tl_turn_take(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool *unmarked);
 /* write a row that this transaction has locked, or inserted, or just armed */
 extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed);
 

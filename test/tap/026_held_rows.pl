@@ -124,6 +124,19 @@ advance($node, '6 min');
 is(sweep(), 0, 'a sweep looks before the deadline');
 lapses_in_20min('rolled');
 
+# ... or no sweep looks before the deadline that the beat has moved
+
+running('unread');
+advance($node, '10 min');
+$holder->query_safe(q{BEGIN; SELECT turn_liveness.discharge_turn('unread', 'm')});
+advance($node, '9 min');
+is(beat('unread'), 1, 'unread: a beat meanwhile');
+$holder->query_safe('ROLLBACK');
+advance($node, '5 min');
+is(sweep(), 0, 'a sweep looks after the deadline of the beat before');
+is(ends($node, 'unread', 'm'), '', 'unread: the beat counts');
+lapses_in_20min('unread');
+
 # ... or a mark freezes the deadline
 
 running('marked');

@@ -45,6 +45,18 @@ is($subscriber->safe_psql('postgres', q{SELECT turn_liveness.commit_terminal_rep
 is(owed($publisher), '1', 'of which the publisher knows nothing');
 $subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION named');
 
+# --- a publication that leaves out what is deleted: a turn that a sweep ends is updated
+
+$publisher->safe_psql('postgres', q{CREATE PUBLICATION archive FOR TABLE turn_liveness.turn WITH (publish = 'insert, update')});
+$subscriber->safe_psql('postgres', "CREATE SUBSCRIPTION archive CONNECTION '$conninfo' PUBLICATION archive WITH (copy_data = false)");
+$subscriber->wait_for_subscription_sync($publisher, 'archive');
+arm($publisher, 'archived', "m$_", q{admission => '1s', silence => '1s'}) foreach 1 .. 3;
+is(wait_ended($publisher, 'archived', "m$_"), 'WORKER_NEVER_STARTED sweep', "m$_ ends in the publisher") foreach 1 .. 3;
+ok( $subscriber->poll_query_until('postgres', q{SELECT count(*) = 3 FROM turn_liveness.turn WHERE deployment = 'archived' AND outcome = 'e'}),
+	'and in the subscriber');
+$subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION archive');
+$publisher->safe_psql('postgres', 'DROP PUBLICATION archive');
+
 # --- all tables: the subscriber gets our turns, and sweeps them
 
 $publisher->safe_psql('postgres', 'CREATE PUBLICATION everything FOR ALL TABLES');
