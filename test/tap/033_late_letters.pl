@@ -73,19 +73,21 @@ is(sweeps(), $sweeps, 'once, and at the row of the turn that is owed not at all'
 
 my $rounds = 0;
 
-# $first: the statements of slow sessions, of which the last ends turn X; Y gets its place.
+sql('CREATE TABLE place (deployment text, ctid_of_it tid)');
+
+# $first: the statements of slow sessions, of which the last ends turn X; Y gets its place.  The row
+# of X is so large that its page has room again, however full the others are.
 sub race
 {
 	my ($what, $times, @first) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	my $x = 'x' . ++$rounds;
 	my $y = "y$rounds";
-	my $arm = "SELECT turn_liveness.arm_turn('$x', 'm', admission => '$times', silence => '$times')";
+	my $arm = "SELECT turn_liveness.arm_turn('$x', 'm', jsonb_build_object('userId', repeat('u', 1400)), admission => '$times', silence => '$times'); INSERT INTO place SELECT deployment, ctid FROM turn_liveness.turn WHERE deployment = '$x'";
 	my $end = "SELECT turn_liveness.commit_terminal_reply('$x', '{m}', '{}')";
 	my $owed = "SELECT count(*) = 1 FROM turn_liveness.turn WHERE deployment = '$x' AND outcome IS NULL";
 	my $ended = "SELECT count(*) = 1 FROM turn_liveness.turn WHERE deployment = '$x' AND outcome IS NOT NULL";
 	my @slow;
-	my $place;
 
 	foreach my $step (@first)
 	{
@@ -93,20 +95,17 @@ sub race
 
 		push @slow, slow($go_on, "$arm; $end", $ended) if $step eq 'arm and end';
 		push @slow, slow($go_on, $arm, $owed) if $step eq 'arm';
-		$place = sql("SELECT ctid FROM turn_liveness.turn WHERE deployment = '$x'") if $step eq 'arm';
 		push @slow, slow($go_on, $end, $ended) if $step eq 'end';
 		sql($end) if $step eq 'end in time';
 	}
-	# what arms and ends at once leaves the place before that of the row which stays
-	$place //= sql("SELECT format('(%s,%s)', (ctid::text::point)[0], (ctid::text::point)[1] - 1) FROM turn_liveness.turn WHERE deployment = '$x'");
+	my $place = sql("SELECT ctid_of_it FROM place WHERE deployment = '$x'");
 	sql('VACUUM (INDEX_CLEANUP on) turn_liveness.turn');
-	my $taken;
-	foreach my $i (1 .. 200)
+	my $taken = '';
+	foreach my $i (1 .. 40)
 	{
-		$taken = "$y-$i";
-		sql("SELECT turn_liveness.arm_turn('$taken', 'm', admission => '1 min', silence => '1 min')");
-		last if sql("SELECT ctid FROM turn_liveness.turn WHERE deployment = '$taken'") eq $place;
-		$taken = '';
+		sql("SELECT count(turn_liveness.arm_turn('$y-' || $i * 100 + n, 'm', admission => '1 min', silence => '1 min')) FROM generate_series(1, 100) n");
+		$taken = sql("SELECT deployment FROM turn_liveness.turn WHERE ctid = '$place' AND deployment LIKE '$y-%'");
+		last if $taken ne '';
 	}
 	isnt($taken, '', "$what: another turn has its place $place") or return;
 	# the worker has that turn's letter before the others
