@@ -49,9 +49,9 @@ tl_outbox_open(TlOutbox *outbox)
 }
 
 bool
-tl_outbox_may_take(const TlOutbox *outbox)
+tl_outbox_is_plain(const TlOutbox *outbox)
 {
-	return tl_rel_may_take(&outbox->replies) && tl_rel_may_take(&outbox->deliveries);
+	return tl_rel_is_plain(&outbox->replies) && tl_rel_is_plain(&outbox->deliveries);
 }
 
 void

@@ -53,8 +53,8 @@ extern void tl_outbox_open(TlOutbox *outbox);
  * in the order of their conversations (tl_compare_texts); they get their ids
  */
 extern void tl_outbox_store(TlOutbox *outbox, TlReply *const *replies, int n, int64 now);
-/* may rows be taken meanwhile?  see tl_rel_take() */
-extern bool tl_outbox_may_take(const TlOutbox *outbox);
+/* are the tables of an outbox that is open plain?  see tl_rel_is_plain() */
+extern bool tl_outbox_is_plain(const TlOutbox *outbox);
 /* close it if it is open, and count what was stored */
 extern void tl_outbox_close(TlOutbox *outbox);
 

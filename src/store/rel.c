@@ -22,13 +22,13 @@
  * Tables are opened and closed in rel_open.c; scan.c walks their indexes.
  *
  * Each write is followed by CommandCounterIncrement, as SPI would do it: two
- * calls in one statement see each other.
+ * calls in one statement see each other.  A row that is taken is seen again, or
+ * its last version, when that is put back.
  */
 #include "base/turn_liveness.h"
 
 #include "access/nbtree.h"
 #include "access/xact.h"
-#include "catalog/catalog.h"
 #include "catalog/index.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
@@ -113,7 +113,10 @@ store(TlRel *r, TupleTableSlot *slot, const Datum *values, const bool *nulls)
  * Make the entry of a row that was written in the i-th index, unless that is
  * closed or the row does not belong there.  The last version of a turn belongs
  * in no index of owed turns.  No update changes the key of a turn, so there it
- * finds no other row, and need not look.
+ * finds no other row, and need not look.  Nor does the last version of a row
+ * that was taken: until the transaction ends, other sessions find the row that
+ * it has deleted (is_free), and in between it runs no code that could insert
+ * one (tl_rel_is_plain).
  *
  * An index to which index_insert() passes a version of a row, as one whose
  * key has not changed, looks for entries of dead versions before it splits a
@@ -209,9 +212,10 @@ tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls)
 }
 
 void
-tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls)
+tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls, bool last)
 {
-	insert_many(r, n, values, nulls, LAST_VERSION);
+	Assert(r->indexes->table == TL_TURN);
+	insert_many(r, n, values, nulls, last ? LAST_VERSION : NEW_ROW);
 }
 
 /* The short lock of a key: sessions that insert it look one after the other. */
@@ -408,25 +412,21 @@ tl_rel_update_unless_held(TlRel *r, ItemPointer tid, Snapshot snapshot,
 	return result == TM_Ok ? tl_rel_update(r, tid, snapshot, values, nulls, false) : result;
 }
 
-/*
- * Of a table that is decoded a publication may leave out what is deleted, and
- * then the new row would meet the old one at the subscriber.  The expression of
- * a DBA's index may call us, and would find no row where one was taken.
- */
 bool
-tl_rel_may_take(const TlRel *r)
+tl_rel_is_plain(const TlRel *r)
 {
 	int			i;
 
 	for (i = 0; i < r->indexes->rri->ri_NumIndices; i++)
 		if (r->indexes->bits[i] == 0)
 			return false;
-	return !RelationIsLogicallyLogged(r->rel);
+	return true;
 }
 
 /*
- * No command ends here, so a caller that takes a row twice meets its own
- * command, which is an error.
+ * No CommandCounterIncrement follows: nothing looks for the row until it is put
+ * back.  So a caller that takes a row twice meets its own command, which is an
+ * error.
  */
 bool
 tl_rel_take(TlRel *r, ItemPointer tid, Snapshot snapshot)

@@ -95,16 +95,17 @@ extern TM_Result tl_rel_lock_into(TlRel *r, ItemPointer tid, Snapshot snapshot,
 extern TM_Result tl_rel_lock(TlRel *r, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
 							 LockWaitPolicy wait);
 extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
+/* has the table no index of a DBA's?  then writing runs no code but ours */
+extern bool tl_rel_is_plain(const TlRel *r);
 /*
- * Delete a row whose last version the same transaction puts back, with others:
- * rows that are inserted together cost less than as many updates.  False, and
- * nothing is done, where a transaction, this one too, has locked the row, or
- * where the row has changed.  The caller asks first, of each table that it
- * writes meanwhile, whether it may.
+ * Take a turn's row: delete it, for its next version to be put back, with
+ * others, by the same command.  Rows that are inserted together cost less than
+ * as many updates.  False, and nothing is done, where a transaction, this one
+ * too, has locked the row, or where the row has changed.  All tables that are
+ * written until then are plain.
  */
-extern bool tl_rel_may_take(const TlRel *r);
 extern bool tl_rel_take(TlRel *r, ItemPointer tid, Snapshot snapshot);
-extern void tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls);
+extern void tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls, bool last);
 
 /* scan.c: a condition on column attno (from 1) of the index */
 extern void tl_scan_key_text(TlScan *s, int attno, StrategyNumber strategy, Datum value);

@@ -146,20 +146,23 @@ tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 }
 
 void
-tl_turns_put_back(TlRel *turns, TlTurn **ended, int n)
+tl_turns_put_back(TlRel *turns, TlTurn **taken, int n)
 {
+	bool		owed = tl_turn_is_owed(taken[0]);
 	Datum	   *values = palloc(n * TURN_NATTS * sizeof(Datum));
 	bool	   *nulls = palloc(n * TURN_NATTS * sizeof(bool));
 	int			i;
 
 	for (i = 0; i < n; i++)
 	{
-		Assert(!tl_turn_is_owed(ended[i]));
-		encode(ended[i]);
-		memcpy(values + i * TURN_NATTS, ended[i]->values, sizeof(ended[i]->values));
-		memcpy(nulls + i * TURN_NATTS, ended[i]->nulls, sizeof(ended[i]->nulls));
+		Assert(tl_turn_is_owed(taken[i]) == owed);
+		encode(taken[i]);
+		memcpy(values + i * TURN_NATTS, taken[i]->values, sizeof(taken[i]->values));
+		memcpy(nulls + i * TURN_NATTS, taken[i]->nulls, sizeof(taken[i]->nulls));
 	}
-	tl_rel_put_back(turns, n, values, nulls);
+	tl_rel_put_back(turns, n, values, nulls, !owed);
+	if (n == 1)
+		taken[0]->tid = turns->slot->tts_tid;
 }
 
 /* Is the row still where it was listed?  That saves the walk down the index. */

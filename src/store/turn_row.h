@@ -59,8 +59,11 @@ extern TimestampTz tl_turn_armed_at(const TlTurn *turn);
 /* write the row; turn->tid is the address of the new version then */
 extern bool tl_turn_insert_unless_there(TlRel *turns, TlTurn *turn, TlFill fill, void *arg);
 extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
-/* insert the last versions of turns whose rows were taken */
-extern void tl_turns_put_back(TlRel *turns, TlTurn **ended, int n);
+/*
+ * put back the rows of turns that were taken (tl_rel_take), which all have
+ * ended or are all owed; of one alone, turn->tid is its new address then
+ */
+extern void tl_turns_put_back(TlRel *turns, TlTurn **taken, int n);
 
 /* which turn of a deployment, and the address at which its row was listed */
 typedef struct TlTurnName

@@ -5,18 +5,19 @@
  * A batch runs in one subtransaction.  If a row in it raises an error, the
  * batch is done again row by row, so that one bad row never blocks the others.
  *
- * A row is judged without a lock first, for most rows live.  The row of a turn
- * that has lapsed is taken out of the table, if that needs no wait.  Any other
- * row is locked without waiting: one that another transaction holds, or has
- * changed since the batch's snapshot, is passed over, for that transaction
- * decides.  The leases are read again under the lock, and the turn is left,
- * offered, or listed as failing.
+ * A row is judged without a lock first, for most rows live.  Then it is taken
+ * out of the table, if the turn is to fail, or locked, either without waiting:
+ * a row that another transaction holds, or has changed since the batch's
+ * snapshot, is passed over, for that transaction decides.  The leases are read
+ * again while the row is held, and the turn is left, offered, or listed as
+ * failing.
  *
  * When all rows are judged the batch ends the turns that fail (sweep_end.c).  A
  * list names no row twice; the second take or update of one is an error.
  */
 #include "base/turn_liveness.h"
 
+#include "catalog/catalog.h"
 #include "commands/dbcommands.h"
 #include "replication/syncrep.h"
 #include "storage/bufmgr.h"
@@ -47,7 +48,7 @@ typedef struct Sweep
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
 	BlockNumber nblocks;
-	bool		takes;			/* rows out of the table: see tl_turn_take() */
+	bool		takes;			/* rows of turns: see may_take() */
 	bool		move_check;		/* see tl_sweep_items */
 	int			offered;
 	TlSweepEnd	end;			/* of the turns that fail */
@@ -165,6 +166,19 @@ offer(Sweep *sweep, TlTurn *turn, const TlVerdict *verdict, TlCode lapse, int64 
 	sweep->offered++;
 }
 
+/*
+ * May the batch take rows?  The expression of a DBA's index may call us, and
+ * must not find a key free whose row is out of the table.  And of a table that
+ * is decoded a publication may leave out what is deleted: then the new row
+ * would meet the old one at the subscriber.
+ */
+static bool
+may_take(const Sweep *sweep)
+{
+	return tl_rel_is_plain(&sweep->turns) && tl_outbox_is_plain(&sweep->outbox) &&
+		!RelationIsLogicallyLogged(sweep->turns.rel);
+}
+
 /* Decide about one row, and say in the item what became of it. */
 static void
 sweep_row(Sweep *sweep, TlSweepItem *item)
@@ -173,6 +187,7 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	TlTurn		turn;
 	TlVerdict	verdict;
 	bool		lapsed;
+	bool		taken;
 	bool		died;
 	TlCode		code;
 
@@ -199,16 +214,12 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	lapsed = has_lapsed(item, &turn, now, &verdict);
 	if (!lapsed && !sweep->move_check && !has_died(item, &turn, now, &verdict))
 		return;
-	/* the backend waits for nothing between the look and this */
-	if (sweep->takes && lapsed && !verdict.offer && item->died == 0 &&
-		tl_turn_take(&sweep->turns, &turn, sweep->snapshot, &item->unmarked))
-	{
-		fail(sweep, item, &turn, &verdict, verdict.code, now, true);
-		return;
-	}
 
 	/* when a batch is done again, its first try has left marks of its own */
-	if (tl_turn_lock(&sweep->turns, &turn, sweep->snapshot, false, item->seen,
+	taken = sweep->takes && lapsed && !verdict.offer &&
+		tl_turn_take(&sweep->turns, &turn, sweep->snapshot, &item->unmarked);
+	if (!taken &&
+		tl_turn_lock(&sweep->turns, &turn, sweep->snapshot, false, item->seen,
 					 &item->unmarked) != TM_Ok)
 	{
 		/* an open transaction decides about it, or has just done so */
@@ -228,10 +239,10 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 		offer(sweep, &turn, &verdict, code, item->seen, now);
 	else if (lapsed || died)
 	{
-		fail(sweep, item, &turn, &verdict, code, now, false);
+		fail(sweep, item, &turn, &verdict, code, now, taken);
 		return;
 	}
-	else if (sweep->move_check || !item->unmarked)
+	else if (sweep->move_check || !item->unmarked || taken)
 	{
 		tl_turn_adopt(&turn, item->seen);
 		turn.next_check = item->look_us;
@@ -239,7 +250,10 @@ sweep_row(Sweep *sweep, TlSweepItem *item)
 	else
 		return;
 	item->look_us = Min(item->look_us, turn.next_check);
-	tl_turn_write(&sweep->turns, &turn, sweep->snapshot, false);
+	if (taken)
+		tl_turn_put_back(&sweep->turns, &turn);
+	else
+		tl_turn_write(&sweep->turns, &turn, sweep->snapshot, false);
 }
 
 /* Decide about a batch; an error leaves it by longjmp. */
@@ -258,7 +272,7 @@ sweep_rows(TlSweepItem *items, int nitems, int max, bool move_check)
 	tl_rel_open(&sweep.turns, TL_TURN, true);
 	tl_outbox_open(&sweep.outbox);
 	sweep.slot = table_slot_create(sweep.turns.rel, NULL);
-	sweep.takes = tl_rel_may_take(&sweep.turns) && tl_outbox_may_take(&sweep.outbox);
+	sweep.takes = may_take(&sweep);
 	sweep.nblocks = RelationGetNumberOfBlocks(sweep.turns.rel);
 	sweep.snapshot = tl_latest_snapshot();
 	tl_sweep_end_begin(&sweep.end, sweep.context, nitems);

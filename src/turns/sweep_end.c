@@ -56,6 +56,7 @@ void
 tl_sweep_end_begin(TlSweepEnd *end, MemoryContext context, int max)
 {
 	end->context = context;
+	end->max = max;
 	end->list = MemoryContextAlloc(context, max * sizeof(TlFailing *));
 	end->n = 0;
 }
@@ -67,6 +68,7 @@ tl_sweep_end_add(TlSweepEnd *end, const TlTurn *turn, const TlVerdict *verdict, 
 	MemoryContext row_context = MemoryContextSwitchTo(end->context);
 	TlFailing  *failing = palloc(sizeof(TlFailing));
 
+	Assert(end->n < end->max);
 	failing->turn = *turn;
 	tl_turn_detach(&failing->turn);
 	failing->conversation = tl_turn_text(&failing->turn, TURN_CONVERSATION);

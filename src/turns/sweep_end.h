@@ -13,6 +13,7 @@ typedef struct TlSweepEnd
 	MemoryContext context;		/* of the batch */
 	struct TlFailing **list;
 	int			n;
+	int			max;			/* room in the list */
 } TlSweepEnd;
 
 /* begin a list of so many at most, which the context keeps */

@@ -175,6 +175,16 @@ tl_turn_take(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool *unmarked)
 	return *unmarked && tl_rel_take(turns, &turn->tid, snapshot);
 }
 
+void
+tl_turn_put_back(TlRel *turns, TlTurn *turn)
+{
+	bool		armed = tl_xact_has_armed(&turn->tid);
+
+	Assert(tl_turn_is_owed(turn));
+	tl_turns_put_back(turns, &turn, 1);
+	tl_xact_wrote(turn, armed);
+}
+
 /*
  * A row that stays owed has a new address: the worker must be told.  A row
  * that this transaction armed is told of as of an arm, so that the stamp

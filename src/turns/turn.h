@@ -30,10 +30,12 @@ extern void tl_turn_adopt(TlTurn *turn, int64 seen);
 extern TM_Result tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool wait,
 							  int64 seen, bool *unmarked);
 /*
- * Take the row of a turn that ends out of the table, without a wait, for
- * tl_turns_put_back(); false: lock it instead.
+ * Take the row of an owed turn (tl_rel_take) in place of a lock; false: lock
+ * it.  tl_turns_put_back() has it back if the turn ends, tl_turn_put_back() if
+ * it stays owed.
  */
 extern bool tl_turn_take(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool *unmarked);
+extern void tl_turn_put_back(TlRel *turns, TlTurn *turn);
 /* write a row that this transaction has locked, or inserted, or just armed */
 extern void tl_turn_write(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool armed);
 

@@ -559,12 +559,7 @@ again:
 			d_step { decide() };
 			lock_row();
 #else
-			/*
-			 * Where the turn is to fail, the sweep looks first and then takes the
-			 * row, if no transaction locks it or has changed it since.  A beat in
-			 * between is as one that comes next: neither does it change the row,
-			 * nor does it see who holds it.  So that is these two as one step.
-			 */
+			/* where it is to fail the sweep takes the row, which is as good as a lock */
 			lock_row();
 			d_step { decide() };
 #endif

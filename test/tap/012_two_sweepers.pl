@@ -47,6 +47,43 @@ SELECT string_agg(ctid::text, ' ' ORDER BY message_id) FROM turn_liveness.turn W
 	$node->stop;
 }
 
+# a beat that comes when a sweep has looked at its turn, and does not hold the row yet
+{
+	my $node = new_node('looked', "turn_liveness.enabled = off\nturn_liveness.mass_silence_hold = 0", extension => 0);
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my ($include) = map { s/\s+$//r } `$ENV{PG_CONFIG} --includedir-server`;
+	system('cc', '-shared', '-fPIC', "-I$include", '-o', "$dir/slow_delete.so", "$FindBin::RealBin/slow_delete.c") == 0
+	  or die 'this test needs a C compiler';
+	$node->safe_psql('postgres', qq{
+CREATE EXTENSION turn_liveness;
+CREATE FUNCTION public.tl_advance(interval) RETURNS void AS '\$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT;
+CREATE FUNCTION slow_delete(regclass, text) RETURNS void AS '$dir/slow_delete' LANGUAGE C STRICT});
+	my $sweep = 'SELECT turn_liveness.sweep_expired_turns()';
+	my $beats = q{SELECT turn_liveness.heartbeat('d'), turn_liveness.heartbeat('e', '{m1}')};
+
+	arm($node, $_, 'm1', q{admission => '1 min', silence => '1 min'}) foreach 'd', 'e';
+	is($node->safe_psql('postgres', $beats), '1|1', 'two turns run');
+	advance($node, '61 s');
+	my $sweeper = session($node);
+	$sweeper->query_safe("SELECT slow_delete('turn_liveness.turn', '$dir/go_on')");
+	$sweeper->{stdin} .= "SELECT 'failed ' || turn_liveness.sweep_expired_turns();\n";
+	wait_until('a sweep is about to take a row', sub { $sweeper->{run}->pump_nb; -e "$dir/go_on.waits" });
+	is($node->safe_psql('postgres', $beats), '1|1', 'they beat');
+	append_to_file("$dir/go_on", '');
+	like($sweeper->query_until(qr/failed \d+/, ''), qr/failed 0/, 'the sweep fails neither');
+	$sweeper->quit;
+	is($node->safe_psql('postgres', q{SELECT string_agg(deployment || ' ' || state, ', ' ORDER BY deployment) FROM turn_liveness.turns}), 'd running, e running',
+		'and live');
+	is($node->safe_psql('postgres', $beats), '1|1', 'they are owed');
+	advance($node, '59 s');
+	is($node->safe_psql('postgres', $sweep), '0', 'they live for a turn deadline');
+	advance($node, '2 s');
+	is($node->safe_psql('postgres', $sweep), '2', 'and no longer');
+	is($node->safe_psql('postgres', $beats), '0|0', 'nothing is owed');
+	is($node->safe_psql('postgres', 'SELECT count(*), count(outcome) FROM turn_liveness.turn'), '2|2', 'each has one row');
+	$node->stop;
+}
+
 # without preload: two sessions that both are the first to see a turn
 {
 	my $node = new_node('bare', "shared_preload_libraries = ''", extension => 0);

@@ -137,7 +137,18 @@ is(sweep(), 0, 'a sweep looks after the deadline of the beat before');
 is(ends($node, 'unread', 'm'), '', 'unread: the beat counts');
 lapses_in_20min('unread');
 
-# ... or a mark freezes the deadline
+# --- a batch that is done again row by row, for an id of a reply is there already, leaves marks of its own
+
+running("again$_") foreach 1 .. 3;
+advance($node, '21 min');
+sql(q{INSERT INTO turn_liveness.reply (reply_id, deployment, message_ids, conversation_id, platform, payload, outcome, generation, created_at, kept_at)
+SELECT last_value + 2, 'there', '{m}', 'there', 'api', '{}', 'a', 1, now(), now() FROM turn_liveness.reply_id_seq});
+my $ids = sql('SELECT last_value FROM turn_liveness.reply_id_seq');
+sweep();
+cmp_ok(sql('SELECT last_value FROM turn_liveness.reply_id_seq'), '>=', $ids + 5, 'a batch is done again');
+is(ends($node, "again$_", 'm'), 'WORKER_UNRESPONSIVE sweep', "again$_: and fails it") foreach 1 .. 3;
+
+# --- an election holds the row, and rolls back; then a mark freezes the deadline
 
 running('marked');
 advance($node, '15 min');
