@@ -99,8 +99,8 @@ extern TM_Result tl_rel_delete(TlRel *r, ItemPointer tid, Snapshot snapshot);
 extern bool tl_rel_is_plain(const TlRel *r);
 /*
  * Take a turn's row: delete it, for its next version to be put back, with
- * others, by the same command.  Rows that are inserted together cost less than
- * as many updates.  False, and nothing is done, where a transaction, this one
+ * others, by the same batch.  Rows that are inserted together cost less than as
+ * many updates.  False, and nothing is done, where a transaction, this one
  * too, has locked the row, or where the row has changed.  All tables that are
  * written until then are plain.
  */
