@@ -214,8 +214,9 @@ tl_rel_insert_many(TlRel *r, int n, const Datum *values, const bool *nulls)
 void
 tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls, bool last)
 {
-	Assert(r->indexes->table == TL_TURN);
+	Assert(n <= r->ntaken);
 	insert_many(r, n, values, nulls, last ? LAST_VERSION : NEW_ROW);
+	r->ntaken -= n;
 }
 
 /* The short lock of a key: sessions that insert it look one after the other. */
@@ -425,16 +426,19 @@ tl_rel_is_plain(const TlRel *r)
 
 /*
  * No CommandCounterIncrement follows: nothing looks for the row until it is put
- * back.  So a caller that takes a row twice meets its own command, which is an
- * error.
+ * back.  To take a row twice is an error, ours or PostgreSQL's.
  */
 bool
 tl_rel_take(TlRel *r, ItemPointer tid, Snapshot snapshot)
 {
 	TM_FailureData failure;
 
-	return check_not_ours(tl_table_tuple_delete_compat(r->rel, tid, snapshot, false,
-													   &failure)) == TM_Ok;
+	Assert(r->indexes->table == TL_TURN);
+	if (check_not_ours(tl_table_tuple_delete_compat(r->rel, tid, snapshot, false,
+													&failure)) != TM_Ok)
+		return false;
+	r->ntaken++;
+	return true;
 }
 
 /* Delete a row; waits as tl_rel_update does. */

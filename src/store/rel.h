@@ -21,6 +21,7 @@ typedef struct TlRel
 	TupleTableSlot *locked;		/* the row that was locked last, or NULL */
 	TupleTableSlot **slots;		/* many rows that are written */
 	int			nslots;
+	int			ntaken;			/* rows that were taken and are not back */
 	struct TlIndexes *indexes;	/* likewise */
 } TlRel;
 
@@ -102,7 +103,7 @@ extern bool tl_rel_is_plain(const TlRel *r);
  * others, by the same batch.  Rows that are inserted together cost less than as
  * many updates.  False, and nothing is done, where a transaction, this one
  * too, has locked the row, or where the row has changed.  All tables that are
- * written until then are plain.
+ * written until then are plain.  "last": the rows change no more.
  */
 extern bool tl_rel_take(TlRel *r, ItemPointer tid, Snapshot snapshot);
 extern void tl_rel_put_back(TlRel *r, int n, const Datum *values, const bool *nulls, bool last);

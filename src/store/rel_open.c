@@ -275,6 +275,10 @@ tl_rel_close(TlRel *r)
 	TlIndexes  *indexes = r->indexes;
 	int			i;
 
+	/* an error undoes what would lose a turn */
+	if (r->ntaken != 0)
+		elog(ERROR, "%d taken rows of table \"%s\" are not back", r->ntaken,
+			 RelationGetRelationName(r->rel));
 	for (i = 0; indexes != NULL && i < indexes->rri->ri_NumIndices; i++)
 	{
 		Relation	index = indexes->rri->ri_IndexRelationDescs[i];

@@ -146,7 +146,7 @@ tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot)
 }
 
 void
-tl_turns_put_back(TlRel *turns, TlTurn **taken, int n)
+tl_turn_rows_put_back(TlRel *turns, TlTurn **taken, int n)
 {
 	bool		owed = tl_turn_is_owed(taken[0]);
 	Datum	   *values = palloc(n * TURN_NATTS * sizeof(Datum));

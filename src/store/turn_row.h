@@ -63,7 +63,7 @@ extern TM_Result tl_turn_update(TlRel *turns, TlTurn *turn, Snapshot snapshot);
  * put back the rows of turns that were taken (tl_rel_take), which all have
  * ended or are all owed; of one alone, turn->tid is its new address then
  */
-extern void tl_turns_put_back(TlRel *turns, TlTurn **taken, int n);
+extern void tl_turn_rows_put_back(TlRel *turns, TlTurn **taken, int n);
 
 /* which turn of a deployment, and the address at which its row was listed */
 typedef struct TlTurnName

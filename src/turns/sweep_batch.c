@@ -6,7 +6,8 @@
  * batch is done again row by row, so that one bad row never blocks the others.
  *
  * A row is judged without a lock first, for most rows live.  Then it is taken
- * out of the table, if the turn is to fail, or locked, either without waiting:
+ * out of the table, if the turn is to fail because it lapsed, or locked, either
+ * without waiting:
  * a row that another transaction holds, or has changed since the batch's
  * snapshot, is passed over, for that transaction decides.  The leases are read
  * again while the row is held, and the turn is left, offered, or listed as

@@ -144,8 +144,11 @@ put_back_group(TlSweepEnd *end, TlRel *turns, int i)
 	int			n;
 
 	for (n = 0; n < TL_OUTBOX_GROUP && i + n < end->n; n++)
+	{
+		Assert(end->list[i + n]->taken);
 		group[n] = &end->list[i + n]->turn;
-	tl_turns_put_back(turns, group, n);
+	}
+	tl_turn_rows_put_back(turns, group, n);
 	return n;
 }
 

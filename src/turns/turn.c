@@ -181,7 +181,7 @@ tl_turn_put_back(TlRel *turns, TlTurn *turn)
 	bool		armed = tl_xact_has_armed(&turn->tid);
 
 	Assert(tl_turn_is_owed(turn));
-	tl_turns_put_back(turns, &turn, 1);
+	tl_turn_rows_put_back(turns, &turn, 1);
 	tl_xact_wrote(turn, armed);
 }
 

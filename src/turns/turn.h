@@ -31,8 +31,8 @@ extern TM_Result tl_turn_lock(TlRel *turns, TlTurn *turn, Snapshot snapshot, boo
 							  int64 seen, bool *unmarked);
 /*
  * Take the row of an owed turn (tl_rel_take) in place of a lock; false: lock
- * it.  tl_turns_put_back() has it back if the turn ends, tl_turn_put_back() if
- * it stays owed.
+ * it.  If the turn ends, tl_turn_rows_put_back() puts the row back, and
+ * tl_turn_put_back() if it stays owed.
  */
 extern bool tl_turn_take(TlRel *turns, TlTurn *turn, Snapshot snapshot, bool *unmarked);
 extern void tl_turn_put_back(TlRel *turns, TlTurn *turn);

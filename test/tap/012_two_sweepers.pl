@@ -47,29 +47,37 @@ SELECT string_agg(ctid::text, ' ' ORDER BY message_id) FROM turn_liveness.turn W
 	$node->stop;
 }
 
-# a beat that comes when a sweep has looked at its turn, and does not hold the row yet
+# a beat that comes when a sweep has looked at its turn, and does not hold the row yet: the sweep of
+# a session, then the worker's
 {
-	my $node = new_node('looked', "turn_liveness.enabled = off\nturn_liveness.mass_silence_hold = 0", extension => 0);
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	my ($include) = map { s/\s+$//r } `$ENV{PG_CONFIG} --includedir-server`;
 	system('cc', '-shared', '-fPIC', "-I$include", '-o', "$dir/slow_delete.so", "$FindBin::RealBin/slow_delete.c") == 0
 	  or die 'this test needs a C compiler';
+	my $node = new_node('looked', "slow_delete.stop = '$dir/stop'\nturn_liveness.mass_silence_hold = 0");
 	$node->safe_psql('postgres', qq{
-CREATE EXTENSION turn_liveness;
-CREATE FUNCTION public.tl_advance(interval) RETURNS void AS '\$libdir/turn_liveness', 'turn_liveness_clock_advance' LANGUAGE C STRICT;
-CREATE FUNCTION slow_delete(regclass, text) RETURNS void AS '$dir/slow_delete' LANGUAGE C STRICT});
+CREATE FUNCTION slow_handler(internal) RETURNS table_am_handler AS '$dir/slow_delete' LANGUAGE C;
+UPDATE pg_am SET amhandler = 'slow_handler'::regproc WHERE amname = 'heap';
+ALTER DATABASE postgres SET turn_liveness.enabled = off});
+	$node->restart;
+	no_pauses($node);
+	advance($node, '10 min');
+
+	my $stop = sub { unlink "$dir/stop.waits"; append_to_file("$dir/stop", ''); return };
+	my $waits = sub { return -e "$dir/stop.waits" };
 	my $sweep = 'SELECT turn_liveness.sweep_expired_turns()';
 	my $beats = q{SELECT turn_liveness.heartbeat('d'), turn_liveness.heartbeat('e', '{m1}')};
+	my $rows = 'SELECT count(*), count(outcome) FROM turn_liveness.turn';
 
 	arm($node, $_, 'm1', q{admission => '1 min', silence => '1 min'}) foreach 'd', 'e';
 	is($node->safe_psql('postgres', $beats), '1|1', 'two turns run');
 	advance($node, '61 s');
+	$stop->();
 	my $sweeper = session($node);
-	$sweeper->query_safe("SELECT slow_delete('turn_liveness.turn', '$dir/go_on')");
 	$sweeper->{stdin} .= "SELECT 'failed ' || turn_liveness.sweep_expired_turns();\n";
-	wait_until('a sweep is about to take a row', sub { $sweeper->{run}->pump_nb; -e "$dir/go_on.waits" });
+	wait_until('a sweep is about to take a row', sub { $sweeper->{run}->pump_nb; $waits->() });
 	is($node->safe_psql('postgres', $beats), '1|1', 'they beat');
-	append_to_file("$dir/go_on", '');
+	unlink "$dir/stop";
 	like($sweeper->query_until(qr/failed \d+/, ''), qr/failed 0/, 'the sweep fails neither');
 	$sweeper->quit;
 	is($node->safe_psql('postgres', q{SELECT string_agg(deployment || ' ' || state, ', ' ORDER BY deployment) FROM turn_liveness.turns}), 'd running, e running',
@@ -80,7 +88,39 @@ CREATE FUNCTION slow_delete(regclass, text) RETURNS void AS '$dir/slow_delete' L
 	advance($node, '2 s');
 	is($node->safe_psql('postgres', $sweep), '2', 'and no longer');
 	is($node->safe_psql('postgres', $beats), '0|0', 'nothing is owed');
-	is($node->safe_psql('postgres', 'SELECT count(*), count(outcome) FROM turn_liveness.turn'), '2|2', 'each has one row');
+	is($node->safe_psql('postgres', $rows), '2|2', 'each has one row');
+
+	$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET turn_liveness.enabled');
+	my $worker = wait_worker($node, 'postgres');
+	in_time(
+		$node, 55, 0,
+		'and not by the look at everything',
+		sub {
+			my ($try) = @_;
+			# its look is a minute off again
+			$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
+			$worker = wait_worker($node, 'postgres', $worker);
+			my $start = clock_us($node);
+			my $beat = "SELECT turn_liveness.heartbeat('w$try')";
+			my $row = "SELECT ctid FROM turn_liveness.turn WHERE deployment = 'w$try'";
+
+			arm($node, "w$try", 'm1', q{admission => '20 s', silence => '20 s'});
+			is($node->safe_psql('postgres', $beat), '1', 'a turn runs');
+			my $before = $node->safe_psql('postgres', $row);
+			$stop->();
+			advance($node, '21 s');
+			wait_until('the worker is about to take its row', $waits);
+			is($node->safe_psql('postgres', $beat), '1', 'it beats');
+			unlink "$dir/stop";
+			wait_until('the row is put back', sub { $node->safe_psql('postgres', $row) !~ /^(?:\Q$before\E)?$/ })
+			  or die 'the worker does not put the row back';
+			is($node->safe_psql('postgres', $beat), '1', 'it is owed');
+			advance($node, '21 s');
+			is(wait_ended($node, "w$try", 'm1'), 'WORKER_UNRESPONSIVE sweep', 'it is failed when it falls silent')
+			  or die 'the worker does not look where it put the row';
+			return (clock_us($node) - $start) / 1e6;
+		});
+	is($node->safe_psql('postgres', q{SELECT sweep_errors FROM turn_liveness.stat}), '0', 'no error');
 	$node->stop;
 }
 
