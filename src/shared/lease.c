@@ -19,9 +19,9 @@
  *   backend remembers anything, so an earlier holder hears 0 as soon as the
  *   commit is visible.  A beat that it gets in before that stands under the old
  *   fence, and rules/deadline.c does not count it.
- * - A sweep reads the beats while it holds the turn's row.  A beat
- *   that comes after that, and before the sweep's commit, may count the turn
- *   once more; the commit moves the generation, so the next beat does not.
+ * - A sweep reads the beats while it holds the turn's row.  A beat that comes
+ *   after that, and before the sweep's commit, may count the turn once more;
+ *   the commit moves the generation, so the next beat does not.
  * - Nothing here allocates, waits for anything but an LWLock, or can fail.
  */
 #include "base/turn_liveness.h"
