@@ -11,6 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use SlowHeap;
 use TurnLiveness;
 
 # beside the worker: the sweep of a session moves the row of a turn that lives,
@@ -50,21 +51,13 @@ SELECT string_agg(ctid::text, ' ' ORDER BY message_id) FROM turn_liveness.turn W
 # a beat that comes when a sweep has looked at its turn, and does not hold the row yet: the sweep of
 # a session, then the worker's
 {
-	my $dir = PostgreSQL::Test::Utils::tempdir();
-	my ($include) = map { s/\s+$//r } `$ENV{PG_CONFIG} --includedir-server`;
-	system('cc', '-shared', '-fPIC', "-I$include", '-o', "$dir/slow_delete.so", "$FindBin::RealBin/slow_delete.c") == 0
-	  or die 'this test needs a C compiler';
-	my $node = new_node('looked', "slow_delete.stop = '$dir/stop'\nturn_liveness.mass_silence_hold = 0");
-	$node->safe_psql('postgres', qq{
-CREATE FUNCTION slow_handler(internal) RETURNS table_am_handler AS '$dir/slow_delete' LANGUAGE C;
-UPDATE pg_am SET amhandler = 'slow_handler'::regproc WHERE amname = 'heap';
-ALTER DATABASE postgres SET turn_liveness.enabled = off});
-	$node->restart;
+	my ($node, $dir) = slow_node('looked', 'turn_liveness.mass_silence_hold = 0');
+
 	no_pauses($node);
 	advance($node, '10 min');
 
-	my $stop = sub { unlink "$dir/stop.waits"; append_to_file("$dir/stop", ''); return };
-	my $waits = sub { return -e "$dir/stop.waits" };
+	my $stop = sub { unlink "$dir/delete.waits"; append_to_file("$dir/delete", ''); return };
+	my $waits = sub { return -e "$dir/delete.waits" };
 	my $sweep = 'SELECT turn_liveness.sweep_expired_turns()';
 	my $beats = q{SELECT turn_liveness.heartbeat('d'), turn_liveness.heartbeat('e', '{m1}')};
 	my $rows = 'SELECT count(*), count(outcome) FROM turn_liveness.turn';
@@ -77,7 +70,7 @@ ALTER DATABASE postgres SET turn_liveness.enabled = off});
 	$sweeper->{stdin} .= "SELECT 'failed ' || turn_liveness.sweep_expired_turns();\n";
 	wait_until('a sweep is about to take a row', sub { $sweeper->{run}->pump_nb; $waits->() });
 	is($node->safe_psql('postgres', $beats), '1|1', 'they beat');
-	unlink "$dir/stop";
+	unlink "$dir/delete";
 	like($sweeper->query_until(qr/failed \d+/, ''), qr/failed 0/, 'the sweep fails neither');
 	$sweeper->quit;
 	is($node->safe_psql('postgres', q{SELECT string_agg(deployment || ' ' || state, ', ' ORDER BY deployment) FROM turn_liveness.turns}), 'd running, e running',
@@ -111,7 +104,7 @@ ALTER DATABASE postgres SET turn_liveness.enabled = off});
 			advance($node, '21 s');
 			wait_until('the worker is about to take its row', $waits);
 			is($node->safe_psql('postgres', $beat), '1', 'it beats');
-			unlink "$dir/stop";
+			unlink "$dir/delete";
 			wait_until('the row is put back', sub { $node->safe_psql('postgres', $row) !~ /^(?:\Q$before\E)?$/ })
 			  or die 'the worker does not put the row back';
 			is($node->safe_psql('postgres', $beat), '1', 'it is owed');

@@ -1,6 +1,7 @@
 # Many sessions arm, fail and reject the same few turns at the same time: none meets an
-# error, and each turn ends once.  An arm that looks for the row of a turn while another
-# session replaces it once found neither version.
+# error, and each turn ends once.  Before, an arm that is stopped when it has read the index, and looks
+# for the row of a turn after another session has replaced it: it finds neither version, and
+# must look again.
 
 use strict;
 use warnings;
@@ -12,7 +13,25 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use SlowHeap;
 use TurnLiveness;
+
+{
+	my ($node, $dir) = slow_node('looked', '');
+	my $arm = q{SELECT 'found ' || turn_liveness.arm_turn('d', 'm')};
+
+	is($node->safe_psql('postgres', $arm), 'found armed', 'a turn is armed');
+	my $session = session($node);
+	$session->query_safe("SET slow_heap.at_fetch = '$dir/fetch'");
+	append_to_file("$dir/fetch", '');
+	$session->{stdin} .= "$arm;\n\\echo ended :SQLSTATE\n";
+	wait_until('an arm has read the index', sub { $session->{run}->pump_nb; -e "$dir/fetch.waits" });
+	is($node->safe_psql('postgres', q{SELECT turn_liveness.fail_turn('d', 'm', 'x')}), 'won', 'the turn is failed');
+	unlink "$dir/fetch";
+	like($session->query_until(qr/ended \w+/, ''), qr/found answered/, 'the arm finds that it has ended');
+	$session->quit;
+	$node->stop;
+}
 
 my $node = new_node('main', "turn_liveness.log_failures = off\n");
 

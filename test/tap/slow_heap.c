@@ -1,10 +1,11 @@
 /*
- * slow_delete.c
- *		Sessions and workers that wait before they delete a row of "turn".
+ * slow_heap.c
+ *		Sessions and workers that wait before they delete a row of "turn", or
+ *		before they fetch one to which an index entry has led them.
  *
  * slow_handler() is the handler of heap, but for this.  While the file is there
- * that the setting slow_delete.stop names, a process that is about to delete a
- * row makes a file of that name with ".waits" after it, and waits.
+ * that the setting slow_heap.at_delete or slow_heap.at_fetch names, a process that
+ * is about to do it makes a file of that name with ".waits" after it, and waits.
  */
 #include "postgres.h"
 
@@ -24,9 +25,9 @@ PG_FUNCTION_INFO_V1(slow_handler);
 static TableAmRoutine slow;
 
 static void
-wait_for_file(Relation rel)
+wait_for_file(Relation rel, const char *setting)
 {
-	const char *stop = GetConfigOption("slow_delete.stop", true, false);
+	const char *stop = GetConfigOption(setting, true, false);
 	char		waits[MAXPGPATH];
 
 	if (stop == NULL || strcmp(RelationGetRelationName(rel), "turn") != 0)
@@ -45,7 +46,7 @@ static TM_Result
 delete(Relation rel, ItemPointer tid, CommandId cid, uint32 options, Snapshot snapshot,
 	   Snapshot crosscheck, bool wait, TM_FailureData *failure)
 {
-	wait_for_file(rel);
+	wait_for_file(rel, "slow_heap.at_delete");
 	return GetHeapamTableAmRoutine()->tuple_delete(rel, tid, cid, options, snapshot, crosscheck,
 												   wait, failure);
 }
@@ -54,16 +55,26 @@ static TM_Result
 delete(Relation rel, ItemPointer tid, CommandId cid, Snapshot snapshot, Snapshot crosscheck,
 	   bool wait, TM_FailureData *failure, bool moved)
 {
-	wait_for_file(rel);
+	wait_for_file(rel, "slow_heap.at_delete");
 	return GetHeapamTableAmRoutine()->tuple_delete(rel, tid, cid, snapshot, crosscheck, wait,
 												   failure, moved);
 }
 #endif
+
+static bool
+fetch(struct IndexFetchTableData *scan, ItemPointer tid, Snapshot snapshot,
+	  TupleTableSlot *slot, bool *call_again, bool *all_dead)
+{
+	wait_for_file(scan->rel, "slow_heap.at_fetch");
+	return GetHeapamTableAmRoutine()->index_fetch_tuple(scan, tid, snapshot, slot, call_again,
+														all_dead);
+}
 
 Datum
 slow_handler(PG_FUNCTION_ARGS)
 {
 	slow = *GetHeapamTableAmRoutine();
 	slow.tuple_delete = delete;
+	slow.index_fetch_tuple = fetch;
 	PG_RETURN_POINTER(&slow);
 }
