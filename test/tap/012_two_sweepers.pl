@@ -14,6 +14,15 @@ use Test::More;
 use SlowHeap;
 use TurnLiveness;
 
+# A worker in place of that one: its look at everything is a minute off again.
+sub new_worker
+{
+	my ($node, $worker) = @_;
+
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
+	return wait_worker($node, 'postgres', $worker);
+}
+
 # beside the worker: the sweep of a session moves the row of a turn that lives,
 # and the worker must still find it when it lapses; not only by its look at
 # everything, a minute after its start
@@ -27,9 +36,7 @@ use TurnLiveness;
 		'and not by the look at everything',
 		sub {
 			my ($try) = @_;
-			# its look is a minute off again
-			$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
-			$worker = wait_worker($node, 'postgres', $worker);
+			$worker = new_worker($node, $worker);
 			my $start = clock_us($node);
 			my ($before, $swept, $after) = split /\n/, $node->safe_psql('postgres', qq{
 SELECT FROM turn_liveness.arm_turn('d$try', 'm1', '{}', admission => '20 s', silence => '10 s');
@@ -90,9 +97,7 @@ SELECT string_agg(ctid::text, ' ' ORDER BY message_id) FROM turn_liveness.turn W
 		'and not by the look at everything',
 		sub {
 			my ($try) = @_;
-			# its look is a minute off again
-			$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
-			$worker = wait_worker($node, 'postgres', $worker);
+			$worker = new_worker($node, $worker);
 			my $start = clock_us($node);
 			my $beat = "SELECT turn_liveness.heartbeat('w$try')";
 			my $row = "SELECT ctid FROM turn_liveness.turn WHERE deployment = 'w$try'";

@@ -1,7 +1,7 @@
 # Many sessions arm, fail and reject the same few turns at the same time: none meets an
-# error, and each turn ends once.  Before, an arm that is stopped when it has read the index, and looks
-# for the row of a turn after another session has replaced it: it finds neither version, and
-# must look again.
+# error, and each turn ends once.  Before that, an arm is stopped when it has read the
+# index, and looks for the row after another session has replaced it: it finds neither
+# version, and must look again.
 
 use strict;
 use warnings;
